@@ -1,0 +1,81 @@
+"""Every exception that gptbox raises for something its user can put right.
+
+    GptboxError
+    ├── SettingError            an environment variable or option has a value that cannot be used
+    ├── DatasetError            a text cannot be found, read or used
+    │   └── DownloadError       a text could not be fetched
+    ├── ModelFolderError        a published model folder is missing a part or cannot be understood
+    │   └── ModelNotFoundError  no run or snapshot of that name
+    │       └── NoModelYetError a run is there, but nothing has been published yet
+    ├── RunError                a run cannot be started or continued
+    │   └── DivergedError       the loss stopped being a number
+    ├── EngineError             the engine cannot take or finish a request
+    │   └── QueueFullError      as many requests wait as may wait
+    └── RequestError            a client asked over HTTP for something that cannot be done
+        ├── RequestTooLargeError  the body is longer than is read
+        └── AccessDeniedError   the API key is missing or wrong
+
+Each message is one or two plain sentences: what was wrong, with the value, and what to do. The command line prints
+the message alone; the web app maps each class to a status code, once.
+"""
+
+
+class GptboxError(Exception):
+    """Base of all of gptbox's own exceptions."""
+
+
+class SettingError(GptboxError):
+    """An environment variable or option has a value that cannot be used."""
+
+
+class DatasetError(GptboxError):
+    """A text cannot be found, read or used for training."""
+
+
+class DownloadError(DatasetError):
+    """A text could not be fetched, or what came is not what was expected."""
+
+
+class ModelFolderError(GptboxError):
+    """A published model folder is missing a part, is damaged or of an unknown kind."""
+
+
+class ModelNotFoundError(ModelFolderError):
+    """There is no run or snapshot of that name."""
+
+
+class NoModelYetError(ModelNotFoundError):
+    """The run is there, but it has not published a snapshot yet."""
+
+
+class RunError(GptboxError):
+    """A training run cannot be started or continued."""
+
+
+class DivergedError(RunError):
+    """The training loss became infinite or not a number."""
+
+
+class EngineError(GptboxError):
+    """The engine cannot take or finish a request."""
+
+
+class QueueFullError(EngineError):
+    """As many requests are waiting as are allowed to wait."""
+
+
+class RequestError(GptboxError):
+    """A client asked over HTTP for something that cannot be done."""
+
+    def __init__(self, message: str, param: str | None = None) -> None:
+        """`param` names the field at fault."""
+        super().__init__(message)
+        self.param = param
+
+
+class RequestTooLargeError(RequestError):
+    """A request's body is longer than is read."""
+
+
+class AccessDeniedError(RequestError):
+    """The API key is missing or wrong."""

@@ -1,0 +1,136 @@
+"""A published model: the format between training and serving, and a valid Hugging Face model folder.
+
+    config.json  generation_config.json  model.safetensors      as transformers reads them, float32
+    tokenizer.json  tokenizer_config.json                       all that is needed to encode and decode
+    gptbox.json                                                 where the model comes from: SnapshotInfo
+    README.md                                                   a model card
+
+Written under a temporary name, fsynced and renamed: a folder that exists is complete.
+"""
+
+import json
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any, Self
+
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
+
+from gptbox import weights as layouts
+from gptbox.atomic import atomic_folder
+from gptbox.errors import ModelFolderError
+from gptbox.model_config import ModelConfig
+from gptbox.tokenizers import Tokenizer, tokenizer_from_json
+
+FORMAT_VERSION = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class SnapshotInfo:
+    """The content of `gptbox.json`."""
+
+    run: str
+    dataset: str
+    dataset_source: str
+    step: int
+    tokens: int
+    """Tokens trained on so far."""
+    train_loss: float | None
+    val_loss: float | None
+    """Nats a token over the whole validation split, in windows of the context length."""
+    val_bpb: float | None
+    """The same in bits a byte of text, to compare tokenizers."""
+    training_s: float
+    """Seconds of training so far."""
+    parameters: int
+    gptbox_version: str
+    created_at: str
+    """ISO 8601, UTC."""
+    format_version: int = FORMAT_VERSION
+
+    @classmethod
+    def from_json(cls, content: dict[str, Any]) -> Self:
+        if content.get("format_version") != FORMAT_VERSION:
+            raise ModelFolderError(
+                f"gptbox.json has format version {content.get('format_version')!r}; this gptbox reads {FORMAT_VERSION}."
+            )
+        known = {field.name for field in fields(cls)}
+        try:
+            return cls(**{name: value for name, value in content.items() if name in known})
+        except TypeError as error:
+            raise ModelFolderError(f"gptbox.json is incomplete: {error}.") from None
+
+
+@dataclass(frozen=True)
+class ModelFolder:
+    """A model folder, read."""
+
+    path: Path
+    config: ModelConfig
+    weights: layouts.Weights
+    tokenizer: Tokenizer
+    info: SnapshotInfo | None
+    """None where another program wrote the folder."""
+
+
+def write(
+    path: Path, config: ModelConfig, weights: layouts.Weights, tokenizer: Tokenizer, info: SnapshotInfo, card: str
+) -> None:
+    """Publish a model as the new folder `path`, atomically. `card` is the README's text."""
+    with atomic_folder(path) as folder:
+        save_file(layouts.to_huggingface(weights, config), folder / "model.safetensors", metadata={"format": "pt"})
+        documents = {
+            "config.json": config.to_huggingface(),
+            "generation_config.json": {
+                "do_sample": True,
+                "temperature": 0.8,
+                "top_k": min(200, config.vocab_size),
+                "max_new_tokens": 500,
+            },
+            "tokenizer.json": tokenizer.to_json(),
+            "tokenizer_config.json": {
+                "tokenizer_class": "PreTrainedTokenizerFast",
+                "model_max_length": config.context_length,
+                "clean_up_tokenization_spaces": False,
+            },
+            "gptbox.json": asdict(info),
+        }
+        for name, content in documents.items():
+            text = json.dumps(content, ensure_ascii=False, allow_nan=False, indent=2)
+            (folder / name).write_text(text + "\n", encoding="utf-8")
+        (folder / "README.md").write_text(card, encoding="utf-8")
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ModelFolderError(f"{path} is missing: this is not a complete model folder.") from None
+    except (OSError, ValueError) as error:
+        raise ModelFolderError(f"{path} cannot be read: {error}.") from None
+    if not isinstance(content, dict):
+        raise ModelFolderError(f"{path} does not hold a JSON object.")
+    return content
+
+
+def load(path: Path) -> ModelFolder:
+    """Read a model folder, checking every tensor's name and shape against its configuration.
+
+    Raises ModelFolderError naming the file and what is wrong with it.
+    """
+    path = path.resolve()
+    try:
+        config = ModelConfig.from_huggingface(_read_json(path / "config.json"))
+        tokenizer = tokenizer_from_json(_read_json(path / "tokenizer.json"))
+        tensors = load_file(path / "model.safetensors")
+        weights = layouts.from_huggingface(tensors, config)
+        info = SnapshotInfo.from_json(_read_json(path / "gptbox.json")) if (path / "gptbox.json").exists() else None
+    except ModelFolderError as error:
+        raise ModelFolderError(f"{path}: {error}") from None
+    except (OSError, SafetensorError, TypeError, ValueError, AttributeError) as error:
+        raise ModelFolderError(f"{path} is not a readable model folder: {error}.") from error
+    if tokenizer.vocab_size > config.vocab_size:
+        raise ModelFolderError(
+            f"{path}: the tokenizer has {tokenizer.vocab_size} ids, the model only {config.vocab_size}."
+        )
+    return ModelFolder(path, config, weights, tokenizer, info)

@@ -1,0 +1,96 @@
+"""The settings, read from environment variables once, at the start of a command.
+
+`.env.example` lists the same names with the same defaults (a test holds the two together).
+"""
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Self
+
+from gptbox.cpus import available_cpus
+from gptbox.errors import SettingError
+
+
+def _positive_int(text: str) -> int:
+    if (value := int(text)) < 1:
+        raise ValueError
+    return value
+
+
+def _natural_int(text: str) -> int:
+    if (value := int(text)) < 0:
+        raise ValueError
+    return value
+
+
+def _positive_float(text: str) -> float:
+    value = float(text)
+    if not 0 < value < float("inf"):
+        raise ValueError
+    return value
+
+
+# environment variable: (field, parser, what a good value looks like)
+_VARIABLES: dict[str, tuple[str, Callable[[str], Any], str]] = {
+    "GPTBOX_MODELS": ("models", Path, "a folder"),
+    "GPTBOX_DATA": ("data", Path, "a folder"),
+    "DATASET": ("dataset", str, "a dataset's name"),
+    "TRAIN_MINUTES": ("train_minutes", _positive_float, "a number of minutes above 0, such as 5 or 0.5"),
+    "PRESET": ("preset", str, "default or lesson"),
+    "THREADS": ("threads", _positive_int, "a whole number of threads, 1 or more"),
+    "API_KEY": ("api_key", str, "any text"),
+    "MAX_QUEUE": ("max_queue", _natural_int, "a whole number, 0 or more"),
+    "MAX_TOKENS": ("max_tokens", _positive_int, "a whole number, 1 or more"),
+    "SNAPSHOTS_KEPT": ("snapshots_kept", _positive_int, "a whole number, 1 or more"),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    models: Path = Path("models")
+    """Where runs and their published snapshots are kept."""
+    data: Path = Path("data")
+    """Where your own texts are: one folder a dataset."""
+    dataset: str = "shakespeare_char"
+    """What to train on when no dataset is named."""
+    train_minutes: float | None = None
+    """How long to train, in minutes; None leaves it to the preset (5 minutes for `default`)."""
+    preset: str = "default"
+    """Which training recipe: `default` or `lesson`."""
+    threads: int = 0
+    """Threads to compute with; 0 means as many as this process has CPUs."""
+    api_key: str | None = None
+    """When set, the /v1 endpoints ask for `Authorization: Bearer <key>`."""
+    max_queue: int = 64
+    """Texts that may wait for a free place before new requests are refused with 429."""
+    max_tokens: int = 2048
+    """The most tokens that one request may ask for."""
+    snapshots_kept: int = 20
+    """Snapshots kept of each run; the best and the latest are always among them."""
+
+    def __post_init__(self) -> None:
+        if self.threads == 0:
+            object.__setattr__(self, "threads", available_cpus())
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str] | None = None) -> Self:
+        """Read the settings; an unset or empty variable means its default.
+
+        Raises SettingError naming the variable, its value and what it should look like.
+        """
+        environment = os.environ if environment is None else environment
+        values: dict[str, Any] = {}
+        for variable, (field, parse, expected) in _VARIABLES.items():
+            text = environment.get(variable, "").strip()
+            if not text:
+                continue
+            try:
+                values[field] = parse(text)
+            except ValueError:
+                raise SettingError(f"{variable}={text!r} is not {expected}.") from None
+        return cls(**values)
+
+
+assert {field for field, _, _ in _VARIABLES.values()} == {field.name for field in fields(Settings)}

@@ -1,0 +1,123 @@
+"""One token a character, numbered in code point order, as nanoGPT's character datasets do."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gptbox.errors import DatasetError, ModelFolderError
+from gptbox.tokenizers.base import StreamDecoder, Tokenizer
+
+# What phones and word processors type, and the plain characters that stand in where the vocabulary lacks them.
+TYPOGRAPHY = {
+    "\u2018": "'`",
+    "\u2019": "'`",
+    "\u201a": "',",
+    "\u201c": "\"'",
+    "\u201d": "\"'",
+    "\u201e": "\"'",
+    "\u2013": "-",
+    "\u2014": "-",
+    "\u2212": "-",
+    "\u2026": ".",
+    "\u00a0": " ",
+    "\t": " ",
+    "\r": "\n",
+}
+
+
+class CharTokenizer(Tokenizer):
+    """`characters` are the vocabulary, in the order of their ids."""
+
+    def __init__(self, characters: Sequence[str]) -> None:
+        if not characters:
+            raise DatasetError("The text is empty: there is not one character to learn from.")
+        if len(characters) > 65_536:
+            raise DatasetError(f"The text has {len(characters):,} different characters; uint16 ids reach 65,536.")
+        if any(len(character) != 1 for character in characters) or len(set(characters)) != len(characters):
+            raise ModelFolderError("The tokenizer's vocabulary must be different single characters.")
+        self.characters = list(characters)
+        self.ids = {character: i for i, character in enumerate(self.characters)}
+        self.unknown_character = next((c for c in " \n" if c in self.ids), self.characters[0])
+        self.replacements = {
+            typed: known
+            for typed, plain in TYPOGRAPHY.items()
+            if typed not in self.ids and (known := next((c for c in plain if c in self.ids), None))
+        }
+        # Code points in ascending order beside their ids, so that a whole text is encoded by one binary search.
+        points = np.array([ord(character) for character in self.characters], dtype=np.uint32)
+        self._order = np.argsort(points)
+        self._points = points[self._order]
+
+    @classmethod
+    def train(cls, texts: Sequence[str]) -> Self:
+        return cls(sorted(set().union(*texts)))
+
+    @property
+    def vocab_size(self) -> int:
+        return len(self.characters)
+
+    def _replacement(self, character: str) -> str:
+        return self.replacements.get(character, self.unknown_character)
+
+    def encode(self, text: str) -> NDArray[np.uint16]:
+        # Lone surrogates cannot be encoded as UTF-32 without this; they are unknown characters like any other.
+        points = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype=np.uint32)
+        places = np.minimum(np.searchsorted(self._points, points), len(self._points) - 1)
+        ids = self._order[places].astype(np.uint16)
+        for place in np.flatnonzero(self._points[places] != points):
+            ids[place] = self.ids[self._replacement(chr(points[place]))]
+        return ids
+
+    def decode(self, ids: Iterable[int]) -> str:
+        return "".join([self.characters[i] for i in ids])
+
+    def unknown(self, text: str) -> dict[str, str]:
+        return {c: self._replacement(c) for c in dict.fromkeys(text) if c not in self.ids}
+
+    def stream_decoder(self) -> StreamDecoder:
+        return _CharStreamDecoder(self)
+
+    def to_json(self) -> dict[str, Any]:
+        normalizers = [
+            {"type": "Replace", "pattern": {"String": typed}, "content": known}
+            for typed, known in self.replacements.items()
+        ]
+        return {
+            "version": "1.0",
+            "truncation": None,
+            "padding": None,
+            "added_tokens": [],
+            "normalizer": {"type": "Sequence", "normalizers": normalizers} if normalizers else None,
+            "pre_tokenizer": {
+                "type": "Split",
+                "pattern": {"Regex": r"[\s\S]"},
+                "behavior": "Isolated",
+                "invert": False,
+            },
+            "post_processor": None,
+            "decoder": {"type": "Fuse"},
+            "model": {"type": "WordLevel", "vocab": self.ids, "unk_token": self.unknown_character},
+        }
+
+    @classmethod
+    def from_json(cls, content: dict[str, Any]) -> Self | None:
+        model = content.get("model") or {}
+        if model.get("type") != "WordLevel":
+            return None
+        vocab = model.get("vocab") or {}
+        if sorted(vocab.values()) != list(range(len(vocab))):
+            raise ModelFolderError("tokenizer.json's vocabulary does not number its characters from 0 up.")
+        return cls(sorted(vocab, key=lambda character: int(vocab[character])))
+
+
+class _CharStreamDecoder(StreamDecoder):
+    def __init__(self, tokenizer: CharTokenizer) -> None:
+        self._characters = tokenizer.characters
+
+    def push(self, token: int) -> str:
+        return self._characters[token]
+
+    def flush(self) -> str:
+        return ""
