@@ -1,0 +1,1 @@
+"""Generating fast on small machines: ids in, ids out, without torch."""

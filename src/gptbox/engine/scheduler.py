@@ -1,0 +1,148 @@
+"""Many sequences at once on one engine thread: continuous batching (Yu et al., Orca, OSDI 2022).
+
+Requests join and leave the running batch at every step. Rows of one model are decoded together; several models (a
+snapshot that is being replaced and its successor) take turns, step by step.
+"""
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Sequence
+
+from gptbox.engine.batch import Batch, Request, Sink
+from gptbox.errors import EngineError, QueueFullError
+
+__all__ = ["Request", "Scheduler", "Sink"]
+
+log = logging.getLogger(__name__)
+
+
+class Scheduler:
+    """Owns the engine's thread, its batches and the queue before them."""
+
+    def __init__(self, max_active: int = 32, max_queue: int = 64) -> None:
+        """At most `max_active` sequences are generated at once; up to `max_queue` more wait."""
+        self.max_active = max_active
+        self.max_queue = max_queue
+        self._queue: deque[Request] = deque()
+        self._batches: dict[int, Batch] = {}
+        self._wake = threading.Condition()
+        self._running = False
+        self._thread: threading.Thread | None = None
+        self._recent: deque[tuple[float, int]] = deque()
+
+    def start(self) -> None:
+        """Start the engine's thread."""
+        self._running = True
+        self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End every request with an error and wait for the thread to finish."""
+        with self._wake:
+            self._running = False
+            self._wake.notify()
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+
+    def submit(self, requests: Sequence[Request]) -> None:
+        """Queue requests, all or none.
+
+        Raises QueueFullError where they do not all fit, EngineError where the scheduler was stopped.
+        """
+        with self._wake:
+            if not self._running:
+                raise EngineError("The engine is not running.")
+            free = self.max_active - self.active
+            if len(self._queue) + len(requests) > free + self.max_queue:
+                raise QueueFullError(f"{len(self._queue)} texts are waiting already; try again in a few seconds.")
+            self._queue.extend(requests)
+            self._wake.notify()
+
+    @property
+    def active(self) -> int:
+        """Sequences that are being generated."""
+        return sum(len(batch.rows) for batch in list(self._batches.values()))
+
+    @property
+    def queued(self) -> int:
+        """Sequences that wait for a place."""
+        return len(self._queue)
+
+    @property
+    def tokens_per_s(self) -> float:
+        """Tokens of all sequences together, over the last five seconds."""
+        now = time.monotonic()
+        return sum(count for moment, count in list(self._recent) if moment > now - 5) / 5
+
+    def _run(self) -> None:
+        while True:
+            with self._wake:
+                while self._running and not self._queue and not self.active:
+                    self._wake.wait()
+                if not self._running:
+                    break
+                admitted = self._admissible()
+            for request in admitted:
+                self._admit(request)
+            for key, batch in list(self._batches.items()):
+                self._step(key, batch)
+        for batch in self._batches.values():
+            self._fail(batch, EngineError("The server is stopping."))
+        for request in self._queue:
+            request.sink.end(EngineError("The server is stopping."))
+        self._queue.clear()
+
+    def _admissible(self) -> list[Request]:
+        """Take from the queue what has a place now, and what was cancelled while it waited."""
+        admitted: list[Request] = []
+        free = self.max_active - self.active
+        for request in list(self._queue):
+            if request.cancelled:
+                self._queue.remove(request)
+                request.sink.end(None)
+            elif len(admitted) < free:
+                self._queue.remove(request)
+                admitted.append(request)
+        return admitted
+
+    def _admit(self, request: Request) -> None:
+        key = id(request.model)
+        batch = self._batches.get(key)
+        if batch is None:
+            # A model without rows is kept only until the next one comes: its cache is reused while nothing changes.
+            self._batches = {k: b for k, b in self._batches.items() if b.rows}
+            batch = self._batches[key] = Batch(request.model, self.max_active)
+        try:
+            batch.admit(request)
+        except Exception as error:
+            log.exception("the engine could not start a request")
+            if batch.rows and batch.rows[-1].request is request:
+                batch.rows.pop()
+            request.sink.end(error)
+
+    def _step(self, key: int, batch: Batch) -> None:
+        for i in reversed(range(len(batch.rows))):
+            if batch.rows[i].request.cancelled or batch.rows[i].left <= 0:
+                request = batch.rows[i].request
+                batch.remove(i)
+                request.sink.end(None)
+        if not batch.rows:
+            return
+        try:
+            count = batch.step()
+        except Exception as error:
+            log.exception("the engine failed in a step")
+            self._fail(batch, error)
+            return
+        now = time.monotonic()
+        self._recent.append((now, count))
+        while self._recent[0][0] < now - 5:
+            self._recent.popleft()
+
+    def _fail(self, batch: Batch, error: Exception) -> None:
+        rows, batch.rows = batch.rows, []
+        for row in rows:
+            row.request.sink.end(error)
