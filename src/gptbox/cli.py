@@ -1,0 +1,252 @@
+"""The command line: options in, calls out. Nothing heavy is imported before it is known what is wanted."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from gptbox import __version__
+from gptbox.errors import GptboxError, SettingError
+from gptbox.settings import Settings
+
+STARTED = time.monotonic()
+
+app = typer.Typer(
+    name="gptbox",
+    help="Train your own GPT on your own text and serve it from your own box.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+Dataset = Annotated[
+    str | None,
+    typer.Argument(help="shakespeare_char, plays, or the name of a folder of .txt files in data/. Default: $DATASET."),
+]
+RunName = Annotated[str | None, typer.Option("--run", help="The run's name. Default: the dataset's.")]
+Minutes = Annotated[
+    float | None, typer.Option(help="How long, from the start of the command; 0.5 is 30 s. Default: $TRAIN_MINUTES.")
+]
+Preset = Annotated[str | None, typer.Option(help="default, or lesson (nanoGPT's small CPU run). Default: $PRESET.")]
+Port = Annotated[int, typer.Option(min=0, max=65535)]
+
+
+def _settings(**changes: Any) -> Settings:
+    return Settings.from_environment(os.environ | {name: str(v) for name, v in changes.items() if v is not None})
+
+
+def _run_folder(settings: Settings, dataset: str | None, run: str | None) -> Any:
+    from gptbox.run_folder import RunFolder
+
+    return RunFolder(settings.models, run or dataset or settings.dataset)
+
+
+def _need_torch() -> None:
+    from importlib.util import find_spec
+
+    if find_spec("torch") is None:
+        raise SettingError("Training needs torch, which is not installed: pip install 'gptbox[train]'.")
+
+
+@app.command()
+def prepare(dataset: Dataset = None, run: RunName = None) -> None:
+    """Turn a text into token ids, split into training and validation."""
+    from gptbox.datasets.prepared import prepare as prepare_dataset
+
+    settings = _settings()
+    folder = _run_folder(settings, dataset, run)
+    prepared = prepare_dataset(dataset or settings.dataset, folder, settings.data)
+    for line in prepared.report():
+        print(line)
+    print(f"Prepared in {prepared.folder}.")
+
+
+@app.command()
+def train(
+    dataset: Dataset = None,
+    run: RunName = None,
+    minutes: Minutes = None,
+    steps: Annotated[int | None, typer.Option(help="How many steps, instead of minutes.")] = None,
+    target_loss: Annotated[
+        float | None, typer.Option(help="Stop once the validation loss is this low, instead of minutes.")
+    ] = None,
+    preset: Preset = None,
+    seed: Annotated[int | None, typer.Option(help="Random seed of the weights and batches.")] = None,
+    learning_rate: Annotated[float | None, typer.Option(help="Peak learning rate, instead of the preset's.")] = None,
+) -> None:
+    """Prepare a text if need be, train on it, and publish snapshots. Goes on where it was interrupted."""
+    # Before torch is there, a stop still means an orderly end with exit code 0.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    settings = _settings(TRAIN_MINUTES=minutes, PRESET=preset)
+    folder = _run_folder(settings, dataset, run)
+    _need_torch()
+    from gptbox.train import session
+    from gptbox.train.config import make_config
+    from gptbox.train.progress import make_reporter
+
+    measured_otherwise = steps is not None or target_loss is not None
+    config = make_config(
+        settings.preset,
+        # $TRAIN_MINUTES is how long to train where nothing else was said.
+        minutes=minutes if measured_otherwise else settings.train_minutes,
+        steps=steps,
+        target_loss=target_loss,
+        seed=seed,
+        learning_rate=learning_rate,
+    )
+    with make_reporter() as reporter:
+        session.train(
+            folder,
+            dataset or settings.dataset,
+            settings.data,
+            config,
+            reporter=reporter,
+            threads=settings.threads,
+            snapshots_kept=settings.snapshots_kept,
+            started=STARTED,
+        )
+
+
+@app.command()
+def sample(
+    start: Annotated[str, typer.Option(help="The text to continue; FILE:prompt.txt reads it from a file.")] = "\n",
+    num_samples: Annotated[int, typer.Option(min=1, help="How many texts.")] = 10,
+    seed: Annotated[int, typer.Option(help="The first text's seed; each further text adds one.")] = 1337,
+    max_tokens: Annotated[int, typer.Option(min=0, help="Tokens a text.")] = 500,
+    temperature: Annotated[float, typer.Option(min=0.0, help="0 always takes the most probable token.")] = 0.8,
+    top_k: Annotated[int, typer.Option(min=0, help="Keep the k most probable tokens; 0 keeps all.")] = 200,
+    top_p: Annotated[float, typer.Option(min=0.0, max=1.0, help="Keep the most probable ones up to this sum.")] = 1.0,
+    model: Annotated[
+        str | None, typer.Option(help="RUN, RUN@latest or RUN@step-000250. Default: the newest run's best.")
+    ] = None,
+) -> None:
+    """Write texts with a trained model, as they come."""
+    from gptbox.engine.batch import generate
+    from gptbox.engine.gpt import GPT
+    from gptbox.engine.sampling import SamplingParams
+    from gptbox.model_folder import load
+
+    settings = _settings()
+    if start.startswith("FILE:"):
+        try:
+            start = Path(start[5:]).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise SettingError(f"--start {start!r} cannot be read: {error}.") from None
+    folder = load(_find_model(settings, model))
+    print(f"number of parameters: {folder.config.parameters / 1e6:.2f}M")
+    for typed, known in folder.tokenizer.unknown(start).items():
+        print(f"{typed!r} is not in the model's vocabulary; {known!r} stands in.", file=sys.stderr)
+    prompt = folder.tokenizer.encode(start or "\n")
+    gpt = GPT(folder.config, folder.weights)
+    for i in range(num_samples):
+        params = SamplingParams(max_tokens=max_tokens, temperature=temperature, top_k=top_k, top_p=top_p, seed=seed + i)
+        decoder = folder.tokenizer.stream_decoder()
+        print(folder.tokenizer.decode(prompt), end="", flush=True)
+        for token in generate(gpt, prompt, params):
+            print(decoder.push(token), end="", flush=True)
+        print(decoder.flush())
+        print("---------------")
+
+
+@app.command(name="eval")
+def evaluate(
+    model: Annotated[str, typer.Argument(metavar="RUN[@SNAPSHOT]", help="RUN means its best snapshot.")],
+    window: Annotated[
+        int | None, typer.Option(min=1, help="Tokens a window. Default, and at most: the model's context.")
+    ] = None,
+) -> None:
+    """Measure a model's exact validation loss on its run's own text."""
+    import math
+
+    from gptbox.datasets.prepared import PreparedDataset
+    from gptbox.engine.evaluate import evaluate as measure
+    from gptbox.engine.gpt import GPT
+    from gptbox.model_folder import load
+    from gptbox.run_folder import find_run
+
+    settings = _settings()
+    path = _find_model(settings, model)
+    data = PreparedDataset.load(find_run(settings.models, model.partition("@")[0]).dataset)
+    folder = load(path)
+    window = min(window or folder.config.context_length, folder.config.context_length)
+    loss = measure(GPT(folder.config, folder.weights), data.val, window)
+    bits = loss * data.val_tokens / data.val_bytes / math.log(2)
+    print(f"{path.name}: val_loss {loss:.4f} nats a token, val_bpb {bits:.4f} (windows of {window} tokens)")
+
+
+def _find_model(settings: Settings, model: str | None) -> Path:
+    from gptbox.errors import NoModelYetError
+    from gptbox.run_folder import find_snapshot, newest_run
+
+    if model is not None:
+        return find_snapshot(settings.models, model)
+    run = newest_run(settings.models)
+    if run is None:
+        raise NoModelYetError(f"There is no model in {settings.models} yet; train one with: gptbox train")
+    return run.resolve("best")
+
+
+@app.command()
+def serve(
+    host: Annotated[str, typer.Option(help="The address to listen on; 0.0.0.0 is all of them.")] = "127.0.0.1",
+    port: Port = 8000,
+) -> None:
+    """Serve the page and the API, from the first second; models are taken up as they appear."""
+    from gptbox.web.app import serve as serve_web
+
+    serve_web(_settings(), host, port)
+
+
+@app.command()
+def up(
+    dataset: Dataset = None,
+    run: RunName = None,
+    minutes: Minutes = None,
+    preset: Preset = None,
+    host: Annotated[str, typer.Option(help="The address to listen on; 0.0.0.0 is all of them.")] = "127.0.0.1",
+    port: Port = 8000,
+) -> None:
+    """Prepare, train and serve together. Ctrl-C ends both; the next `up` goes on from there."""
+    from gptbox.web.app import serve as serve_web
+
+    settings = _settings(TRAIN_MINUTES=minutes, PRESET=preset)
+    _run_folder(settings, dataset, run)  # a name that cannot be is said before anything starts
+    _need_torch()
+    options = {"--run": run, "--minutes": minutes, "--preset": preset}
+    given = [text for name, value in options.items() if value is not None for text in (name, str(value))]
+    trainer = subprocess.Popen([sys.executable, "-m", "gptbox", "train", dataset or settings.dataset, *given])
+    print(f"gptbox {__version__}: the page is at http://{host}:{port}/ from now on. Ctrl-C ends it.", flush=True)
+    try:
+        serve_web(settings, host, port)
+    finally:
+        trainer.terminate()
+        trainer.wait()
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"gptbox {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print it.")] = False,
+) -> None:
+    pass
+
+
+def main() -> None:
+    """Run the command line; what a person can put right is told in one line, without a traceback."""
+    try:
+        app()
+    except GptboxError as error:
+        print(f"gptbox: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        sys.exit(130)

@@ -1,0 +1,1 @@
+"""Training, with torch: from a prepared dataset to published model folders."""

@@ -1,0 +1,95 @@
+"""What resuming needs: one file, replaced atomically, and the one before it in case the disk damaged the newer.
+
+It is torch's own format because the optimizer's state is; read with weights_only, so that no code in it can run.
+"""
+
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from gptbox.atomic import atomic_file
+from gptbox.errors import RunError
+
+
+@dataclass(kw_only=True)
+class Progress:
+    """How far a run has come; everything that a step changes but the weights and the optimizer."""
+
+    step: int = 0
+    elapsed_s: float = 0.0
+    """Seconds of training, interruptions not counted."""
+    loss_sum: float = 0.0
+    loss_count: int = 0
+    """Of the batches since the last row of metrics."""
+    train_loss: float | None = None
+    val_loss: float | None = None
+    best_val_loss: float | None = None
+    best_snapshot: str | None = None
+    latest_snapshot: str | None = None
+    next_evaluation_s: float = 0.0
+    """When to evaluate next, in elapsed seconds, where evaluations are spaced in time."""
+    done: dict[str, float] | None = None
+    """The limits that ended the run (steps, minutes, target_loss); None while it is not finished."""
+
+
+class Checkpoint:
+    """The checkpoint folder of a run."""
+
+    def __init__(self, folder: Path) -> None:
+        self.path, self.previous = folder / "state.pt", folder / "previous.pt"
+
+    def exists(self) -> bool:
+        return self.path.exists() or self.previous.exists()
+
+    def save(
+        self, model: nn.Module, optimizer: torch.optim.Optimizer, progress: Progress, identity: dict[str, Any]
+    ) -> None:
+        """`identity` is what a later run must have in common with this one; see `load`."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        state = {
+            "model": model.state_dict(),
+            "optimizer": optimizer.state_dict(),
+            "random": torch.get_rng_state(),  # dropout's
+            "progress": asdict(progress),
+            "identity": identity,
+        }
+        with atomic_file(self.path) as temporary:
+            torch.save(state, temporary)
+            if self.path.exists():
+                self.path.replace(self.previous)  # `read` takes it, should we be killed right here
+
+    def read(self) -> tuple[dict[str, Any], str | None]:
+        """The newest state that can be read, and a sentence where that is not the newest written.
+
+        Raises RunError where there is none.
+        """
+        reasons = []
+        for path in (self.path, self.previous):
+            try:
+                state = torch.load(path, map_location="cpu", weights_only=True)
+            except FileNotFoundError:
+                continue
+            except Exception as error:  # torch.load raises whatever the damage leads to
+                reasons.append(f"{path} is damaged ({type(error).__name__})")
+                continue
+            return state, f"{reasons[0]}; going on from the one before it." if reasons else None
+        found = ", ".join(reasons) or f"{self.path} is missing"
+        raise RunError(f"No checkpoint can be read: {found}. Train anew under another name with --run.")
+
+    @staticmethod
+    def restore(state: dict[str, Any], model: nn.Module, optimizer: torch.optim.Optimizer) -> Progress:
+        """Put a state that was read into the model and the optimizer."""
+        model.load_state_dict(state["model"])
+        optimizer.load_state_dict(state["optimizer"])
+        torch.set_rng_state(state["random"])
+        known = {field.name for field in fields(Progress)}
+        return Progress(**{name: value for name, value in state["progress"].items() if name in known})
+
+
+def differences(found: dict[str, Any], wanted: dict[str, Any]) -> str:
+    """What differs between two identities, in words; empty where nothing does."""
+    names = [name for name in wanted if found.get(name) != wanted[name]]
+    return ", ".join(f"{name} was {found.get(name)!r} and is now {wanted[name]!r}" for name in names)

@@ -1,0 +1,202 @@
+"""The model in torch, for both architectures; the twin of `gptbox.engine.gpt`, name by name.
+
+Its state_dict has the names and layouts of `gptbox.weights`. Shapes: B rows, T tokens a row, L positions seen so far,
+C = n_embd, H query heads, K key and value heads, D = head_dim, V = vocab_size.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812  (the field's usual name)
+
+from gptbox.model_config import ModelConfig
+
+KVCache = list[tuple[Tensor, Tensor]]
+"""Keys and values of each layer, (B, K, L, D)."""
+
+
+class LayerNorm(nn.Module):
+    """Ba et al., arXiv 1607.06450, with the bias left out where the model has none."""
+
+    def __init__(self, width: int, bias: bool, eps: float) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(width))
+        self.bias = nn.Parameter(torch.zeros(width)) if bias else None
+        self.eps = eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.layer_norm(x, self.weight.shape, self.weight, self.bias, self.eps)
+
+
+def _norm(config: ModelConfig, width: int) -> nn.Module:
+    if config.architecture == "gpt2":
+        return LayerNorm(width, config.bias, config.norm_eps)
+    return nn.RMSNorm(width, config.norm_eps)
+
+
+def rotary_tables(config: ModelConfig) -> tuple[Tensor, Tensor]:
+    """Cosines and sines of every position, each (context_length, D / 2): Su et al., RoFormer, arXiv 2104.09864."""
+    frequencies = config.rope_theta ** (-torch.arange(0, config.head_dim, 2, dtype=torch.float64) / config.head_dim)
+    angles = torch.outer(torch.arange(config.context_length, dtype=torch.float64), frequencies)
+    return angles.cos().float(), angles.sin().float()
+
+
+def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Turn (B, T, heads, D) by tables of (T, 1, D / 2), pairing the first half with the second as Qwen does."""
+    first, second = x.chunk(2, dim=-1)
+    return torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1)
+
+
+class Attention(nn.Module):
+    def __init__(self, config: ModelConfig, dropout: float) -> None:
+        super().__init__()
+        self.config, self.dropout = config, dropout
+        heads = config.n_head + 2 * config.n_kv_head
+        self.qkv = nn.Linear(config.n_embd, heads * config.head_dim, bias=config.bias)
+        self.out = nn.Linear(config.n_head * config.head_dim, config.n_embd, bias=config.bias)
+        if config.architecture == "qwen3":
+            self.q_norm = nn.RMSNorm(config.head_dim, config.norm_eps)
+            self.k_norm = nn.RMSNorm(config.head_dim, config.norm_eps)
+
+    def forward(self, x: Tensor, tables: tuple[Tensor, Tensor] | None, cache: KVCache | None, layer: int) -> Tensor:
+        """x (B, T, C) -> (B, T, C). `tables` are the rows of the new positions."""
+        c = self.config
+        batch, time, _ = x.shape
+        qkv = self.qkv(x).view(batch, time, c.n_head + 2 * c.n_kv_head, c.head_dim)
+        q, k, v = qkv.split((c.n_head, c.n_kv_head, c.n_kv_head), dim=2)
+        if tables is not None:
+            q, k = rotate(self.q_norm(q), *tables), rotate(self.k_norm(k), *tables)
+        q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
+        if cache is not None:
+            if len(cache) > layer:
+                k, v = torch.cat((cache[layer][0], k), dim=2), torch.cat((cache[layer][1], v), dim=2)
+                cache[layer] = k, v
+            else:
+                cache.append((k, v))
+        y = F.scaled_dot_product_attention(
+            q,
+            k,
+            v,
+            dropout_p=self.dropout if self.training else 0.0,
+            is_causal=time > 1,  # one new token may look at everything
+            enable_gqa=c.n_kv_head != c.n_head,
+        )
+        out: Tensor = self.out(y.transpose(1, 2).reshape(batch, time, c.n_head * c.head_dim))
+        return F.dropout(out, self.dropout, self.training) if self.dropout else out
+
+
+class MLP(nn.Module):
+    def __init__(self, config: ModelConfig, dropout: float) -> None:
+        super().__init__()
+        self.config, self.dropout = config, dropout
+        self.gated = config.architecture == "qwen3"
+        self.up = nn.Linear(config.n_embd, config.intermediate_size * (2 if self.gated else 1), bias=config.bias)
+        self.down = nn.Linear(config.intermediate_size, config.n_embd, bias=config.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x (B, T, C) -> (B, T, C)."""
+        up = self.up(x)
+        if self.gated:
+            gate, up = up.chunk(2, dim=-1)
+            up = F.silu(gate) * up  # SwiGLU: Shazeer, GLU Variants Improve Transformer, arXiv 2002.05202
+        else:
+            up = F.gelu(up, approximate="tanh" if self.config.activation == "gelu_new" else "none")
+        out: Tensor = self.down(up)
+        return F.dropout(out, self.dropout, self.training) if self.dropout else out
+
+
+class Block(nn.Module):
+    def __init__(self, config: ModelConfig, dropout: float) -> None:
+        super().__init__()
+        self.attention_norm = _norm(config, config.n_embd)
+        self.attention = Attention(config, dropout)
+        self.mlp_norm = _norm(config, config.n_embd)
+        self.mlp = MLP(config, dropout)
+
+    def forward(self, x: Tensor, tables: tuple[Tensor, Tensor] | None, cache: KVCache | None, layer: int) -> Tensor:
+        x = x + self.attention(self.attention_norm(x), tables, cache, layer)
+        y: Tensor = x + self.mlp(self.mlp_norm(x))
+        return y
+
+
+class GPT(nn.Module):
+    """A decoder-only transformer."""
+
+    cos: Tensor
+    sin: Tensor
+
+    def __init__(self, config: ModelConfig, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.config, self.dropout = config, dropout
+        self.embedding = nn.Embedding(config.vocab_size, config.n_embd)
+        if config.architecture == "gpt2":
+            self.position = nn.Embedding(config.context_length, config.n_embd)
+        else:
+            for name, table in zip(("cos", "sin"), rotary_tables(config), strict=True):
+                self.register_buffer(name, table[:, None], persistent=False)
+        self.blocks = nn.ModuleList(Block(config, dropout) for _ in range(config.n_layer))
+        self.final_norm = _norm(config, config.n_embd)
+        if not config.tie_embeddings:
+            self.head = nn.Linear(config.n_embd, config.vocab_size, bias=False)
+        self.initialize()
+
+    @torch.no_grad()
+    def initialize(self) -> None:
+        """Normal weights of 0.02; what adds to the residual stream is smaller, by its number (GPT-2, section 2.3)."""
+        for name, parameter in self.named_parameters():
+            if name.endswith(".bias"):
+                nn.init.zeros_(parameter)
+            elif parameter.dim() == 2:
+                adds = name.endswith(("attention.out.weight", "mlp.down.weight"))
+                nn.init.normal_(parameter, std=0.02 * ((2 * self.config.n_layer) ** -0.5 if adds else 1))
+
+    def forward(self, ids: Tensor, cache: KVCache | None = None) -> Tensor:
+        """Logits after each of the ids (B, T): (B, T, V). With a cache they continue, and are added to, what it holds.
+
+        Several new tokens need an empty cache; lengths together stay within the context.
+        """
+        start = cache[0][0].shape[2] if cache else 0
+        end = start + ids.shape[1]
+        x = self.embedding(ids)
+        tables = None
+        if self.config.architecture == "gpt2":
+            x = x + self.position.weight[start:end]
+        else:
+            tables = self.cos[start:end], self.sin[start:end]
+        if self.dropout:
+            x = F.dropout(x, self.dropout, self.training)
+        for layer, block in enumerate(self.blocks):
+            x = block(x, tables, cache, layer)
+        head = self.embedding.weight if self.config.tie_embeddings else self.head.weight
+        return F.linear(self.final_norm(x), head)
+
+    @torch.inference_mode()
+    def generate(
+        self, ids: list[int], max_tokens: int, *, temperature: float = 1.0, top_k: int = 0, seed: int | None = None
+    ) -> list[int]:
+        """The ids that follow `ids`; temperature 0 takes the most probable.
+
+        Past the context length the newer half of the window is computed afresh, as `gptbox.engine.gpt.slide` says.
+        """
+        context = self.config.context_length
+        device = self.embedding.weight.device
+        random = torch.Generator(device=device)
+        if seed is None:
+            random.seed()
+        else:
+            random.manual_seed(seed)
+        history, cache = list(ids), KVCache()
+        new = history[-context:]
+        for _ in range(max_tokens):
+            if cache and cache[0][0].shape[2] == context:
+                cache, new = KVCache(), history[-max(1, context // 2) :]
+            logits = self(torch.tensor([new], device=device), cache)[0, -1]
+            if temperature == 0:
+                token = int(logits.argmax())
+            else:
+                logits = logits / temperature
+                if 0 < top_k < len(logits):
+                    logits[logits < logits.topk(top_k).values[-1]] = -torch.inf
+                token = int(torch.multinomial(logits.softmax(-1), 1, generator=random))
+            history.append(token)
+            new = [token]
+        return history[len(ids) :]

@@ -1,0 +1,347 @@
+"""The training loop: steps, evaluations, snapshots, checkpoints, and an end that loses nothing."""
+
+import math
+import threading
+import time
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch.nn import functional as F  # noqa: N812
+
+from gptbox.datasets.prepared import PreparedDataset
+from gptbox.errors import DivergedError, RunError
+from gptbox.run_folder import Phase, RunFolder, Status
+from gptbox.train.checkpoint import Checkpoint, Progress, differences
+from gptbox.train.config import TrainConfig
+from gptbox.train.dataloader import DataLoader
+from gptbox.train.evaluate import Interrupted, evaluate
+from gptbox.train.gpt import GPT
+from gptbox.train.optim import OPTIMIZERS
+from gptbox.train.progress import Reporter
+from gptbox.train.publish import bits_per_byte, publish, thin
+from gptbox.train.schedule import learning_rate, warmup_steps
+
+FIRST_EVALUATION_S = 3.0
+CHECKPOINT_EVERY_S = 30.0
+STATUS_EVERY_S = 1.0
+ROW_EVERY_S = 1.0
+SAMPLE_TOKENS = 300
+SAMPLE_PROMPT = "\n"
+
+
+class Trainer:
+    """One training run, new or continued."""
+
+    def __init__(
+        self,
+        run: RunFolder,
+        dataset: PreparedDataset,
+        config: TrainConfig,
+        *,
+        reporter: Reporter,
+        snapshots_kept: int = 20,
+        started: float | None = None,
+    ) -> None:
+        """`started` is when the command began (time.monotonic()), from which `minutes` count.
+
+        Raises DatasetError where the text is too short for the context.
+        """
+        dataset.require_context(config.context_length)
+        self.run, self.dataset, self.config, self.reporter = run, dataset, config, reporter
+        self.snapshots_kept = snapshots_kept
+        self.started = time.monotonic() if started is None else started
+        self.stopping = threading.Event()
+        self.checkpoint = Checkpoint(run.checkpoint)
+        self.progress = Progress(next_evaluation_s=FIRST_EVALUATION_S)
+        self.status = Status(run=run.name, phase="training", dataset_source=dataset.source)
+        self.tokens_a_step = config.batch_size * config.context_length
+        self.step_s = 0.0  # a moving average
+        self.evaluation_s = 0.0  # what the last one took, with its publishing
+        self.elapsed_before = 0.0
+        self.rate = 0.0
+        self.identity = {**config.fixed(), "text_sha256": dataset.text_sha256}
+
+    # how far
+
+    @property
+    def elapsed_s(self) -> float:
+        return self.elapsed_before + time.monotonic() - self.started
+
+    @property
+    def budget_s(self) -> float:
+        return math.inf if self.config.minutes is None else self.config.minutes * 60
+
+    @property
+    def steps(self) -> float:
+        """How many steps the run will have, an estimate where time ends it."""
+        by_time = self.progress.step + max(0.0, self.budget_s - self.elapsed_s - self.evaluation_s) / (
+            self.step_s or math.inf
+        )
+        return min(self.config.steps or math.inf, by_time if self.step_s else math.inf)
+
+    def _limits(self) -> dict[str, float]:
+        names = ("steps", "minutes", "target_loss")
+        return {name: value for name in names if (value := getattr(self.config, name)) is not None}
+
+    def _already_done(self, done: dict[str, float]) -> bool:
+        """Whether a run that ended at the limits `done` has nothing left to do under today's."""
+        c, p = self.config, self.progress
+        if self._limits() == done:
+            return True
+        return (
+            (c.steps is not None and p.step >= c.steps)
+            or (c.minutes is not None and max(done.get("minutes", 0.0), p.elapsed_s / 60) >= c.minutes)
+            or (c.target_loss is not None and p.best_val_loss is not None and p.best_val_loss <= c.target_loss)
+        )
+
+    # the run
+
+    def stop(self) -> None:
+        """Save and end soon. Safe from a signal handler and from any thread."""
+        self.stopping.set()
+
+    def train(self) -> Status:
+        """Train to the end, or until `stop()`; returns the last status.
+
+        Raises RunError where the run cannot be continued, DivergedError where the loss is no longer a number.
+        """
+        config = self.config
+        torch.manual_seed(config.seed)
+        self.model = GPT(config.model(self.dataset.vocab_size), config.dropout)
+        self.optimizer = OPTIMIZERS[config.optimizer](self.model, config)
+        loader = DataLoader(self.dataset.train, config.batch_size, config.context_length, config.seed)
+        self.status = replace(
+            self.status,
+            parameters=self.model.config.parameters,
+            architecture=config.architecture,
+            device=f"cpu, {torch.get_num_threads()} threads",
+        )
+        if self.checkpoint.exists() and self._resume():
+            return self._finished_already()
+        self._write_status("training", "Training has begun.")
+        self.reporter.start(self.status)
+        self.model.train()
+        progress = self.progress
+        try:
+            self._loop(loader)
+            if progress.latest_snapshot != self.run.snapshot(progress.step).name:
+                self._evaluate()
+        except Interrupted:
+            self._save()
+            self._write_status("stopped", f"Stopped at step {progress.step:,}; the next start goes on from here.")
+        else:
+            progress.done = self._limits()
+            self._save()
+            self._write_status("finished", self._summary())
+        self.reporter.finish(self.status)
+        return self.status
+
+    def _loop(self, loader: DataLoader) -> None:
+        """Steps, and what happens between them, up to the end; raises Interrupted after `stop()`."""
+        now = time.monotonic()
+        next_status, next_row, next_checkpoint = now, now + ROW_EVERY_S, now + CHECKPOINT_EVERY_S
+        while not self._reached_end():
+            if self.stopping.is_set():
+                raise Interrupted
+            self._step(loader)
+            if self._evaluation_is_due():
+                self._evaluate()
+                next_checkpoint = time.monotonic() + CHECKPOINT_EVERY_S
+            elif self._row_is_due(next_row):
+                self._write_row()
+                next_row = time.monotonic() + ROW_EVERY_S
+            if time.monotonic() >= next_checkpoint:
+                self._save()
+                next_checkpoint = time.monotonic() + CHECKPOINT_EVERY_S
+            if time.monotonic() >= next_status:
+                self._write_status("training", self.status.message)
+                self.reporter.step(self.status)
+                next_status = time.monotonic() + STATUS_EVERY_S
+
+    def _summary(self) -> str:
+        best = self.progress.best_val_loss
+        return f"Finished after {self.progress.step:,} steps" + ("." if best is None else f", loss {best:.4f} at best.")
+
+    def _resume(self) -> bool:
+        """Go back to the checkpoint; returns whether the run had finished and has nothing left to do."""
+        state, complaint = self.checkpoint.read()
+        if changed := differences(state["identity"], self.identity):
+            raise RunError(
+                f"The run {self.run.name!r} was begun otherwise: {changed}. Train under another name with --run, "
+                f"or delete {self.run.path} to begin anew."
+            )
+        self.progress = progress = Checkpoint.restore(state, self.model, self.optimizer)
+        self.elapsed_before = progress.elapsed_s
+        if complaint:
+            self.reporter.say(complaint)
+        if progress.done is not None and self._already_done(progress.done):
+            return True
+        progress.done = None
+        self.run.truncate_rows(progress.step)
+        if progress.latest_snapshot == self.run.snapshot(progress.step).name:
+            self._publish()  # where the process was killed between the checkpoint and the snapshot
+        self.reporter.say(f"Going on from step {progress.step:,}.")
+        return False
+
+    def _finished_already(self) -> Status:
+        last = self.run.status()
+        if last is None or last.phase != "finished":
+            self._write_status("finished", self._summary())
+        self.reporter.say(
+            f"The run {self.run.name!r} is complete: {self._summary()} To train it longer, raise --minutes or --steps."
+        )
+        return self.run.status() or self.status
+
+    def _reached_end(self) -> bool:
+        p, c = self.progress, self.config
+        if c.steps is not None and p.step >= c.steps:
+            return True
+        if c.target_loss is not None and p.best_val_loss is not None and p.best_val_loss <= c.target_loss:
+            return True
+        # The last evaluation and snapshot are part of the time that was asked for.
+        return self.elapsed_s + self.step_s + self.evaluation_s >= self.budget_s
+
+    # a step
+
+    def _rate(self) -> float:
+        step, steps = self.progress.step, self.steps
+        if math.isinf(steps):  # nothing measured yet, or only a target to reach: no decay
+            return learning_rate(self.config, step, self.config.warmup_steps, 0.0)
+        warmup = warmup_steps(self.config, steps)
+        if self.config.steps is not None and steps == self.config.steps:
+            return learning_rate(self.config, step, warmup, (step - warmup) / (steps - warmup))
+        available = self.budget_s - self.evaluation_s
+        return learning_rate(self.config, step, warmup, self.elapsed_s / available if available > 0 else 1.0)
+
+    def _step(self, loader: DataLoader) -> None:
+        """One update of the weights."""
+        began = time.monotonic()
+        inputs, targets = loader.batch(self.progress.step)
+        self.rate = rate = self._rate()
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        logits = self.model(inputs)
+        loss = F.cross_entropy(logits.flatten(0, 1), targets.reshape(-1))
+        value = loss.item()
+        if not math.isfinite(value):
+            raise self._diverged("training", value)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.grad_clip)
+        self.optimizer.step()
+        self.progress.step += 1
+        self.progress.loss_sum += value
+        self.progress.loss_count += 1
+        took = time.monotonic() - began
+        # The first step also warms caches up; it would mislead the estimate for long.
+        self.step_s = took if self.step_s == 0 or self.progress.step <= 3 else 0.95 * self.step_s + 0.05 * took
+
+    def _diverged(self, which: str, value: float) -> DivergedError:
+        return DivergedError(
+            f"The {which} loss became {value} at step {self.progress.step:,} (learning rate {self.rate:.2g}); nothing "
+            f"of it was published. Delete {self.run.path} and train anew with a lower --learning-rate."
+        )
+
+    # looking at it
+
+    def _evaluation_is_due(self) -> bool:
+        if self.config.eval_every is not None:
+            return self.progress.step % self.config.eval_every == 0
+        return self.elapsed_s >= self.progress.next_evaluation_s
+
+    def _row_is_due(self, next_row: float) -> bool:
+        if self.config.eval_every is not None:
+            return self.progress.step % max(1, self.config.eval_every // 25) == 0
+        return time.monotonic() >= next_row
+
+    def _evaluate(self) -> None:
+        """Measure the loss, save, publish and write down a sample.
+
+        Raises Interrupted where a stop was asked for meanwhile, DivergedError where the loss is not a number.
+        """
+        began, p = time.monotonic(), self.progress
+        val_loss = evaluate(self.model, self.dataset.val, self.stopping.is_set)
+        if not math.isfinite(val_loss):
+            raise self._diverged("validation", val_loss)
+        p.val_loss = val_loss
+        name = self.run.snapshot(p.step).name
+        if p.best_val_loss is None or val_loss < p.best_val_loss:
+            p.best_val_loss, p.best_snapshot = val_loss, name
+        p.latest_snapshot = name
+        self._write_row(val_loss)
+        prompt = self.dataset.tokenizer.encode(SAMPLE_PROMPT).tolist()
+        self.model.eval()
+        ids = self.model.generate(prompt, SAMPLE_TOKENS, temperature=0.8, top_k=200, seed=self.config.seed)
+        self.model.train()
+        text = self.dataset.tokenizer.decode(ids)
+        row = {"step": p.step, "val_loss": val_loss, "prompt": SAMPLE_PROMPT, "seed": self.config.seed, "text": text}
+        self.run.append("samples", row)
+        # Dense at first, so that one can watch it learn; later a fixed share of the time goes into looking.
+        took = time.monotonic() - began
+        gap = min(max(FIRST_EVALUATION_S, self.elapsed_s / 2), max(self.budget_s / 12, FIRST_EVALUATION_S))
+        p.next_evaluation_s = self.elapsed_s + max(gap, 10 * took)
+        self._save()  # before the snapshot: a run that is killed in between publishes it when it goes on
+        self._publish()
+        self.evaluation_s = time.monotonic() - began
+        self._write_status("training", f"Training: validation loss {val_loss:.4f} at step {p.step:,}.")
+        self.reporter.evaluated(self.status)
+
+    def _publish(self) -> None:
+        p, data = self.progress, self.dataset
+        publish(
+            self.run,
+            self.model,
+            data.tokenizer,
+            p,
+            dataset=data.dataset,
+            source=data.source,
+            tokens=p.step * self.tokens_a_step,
+            val_bpb=None if p.val_loss is None else bits_per_byte(p.val_loss, data.val_tokens, data.val_bytes),
+        )
+        thin(self.run, self.snapshots_kept, {name for name in (p.best_snapshot, p.latest_snapshot) if name})
+
+    def _save(self) -> None:
+        self.progress.elapsed_s = self.elapsed_s
+        self.checkpoint.save(self.model, self.optimizer, self.progress, self.identity)
+
+    def _write_row(self, val_loss: float | None = None) -> None:
+        """A row of metrics; its training loss is the mean over the batches since the row before."""
+        p = self.progress
+        if p.loss_count:
+            p.train_loss, p.loss_sum, p.loss_count = p.loss_sum / p.loss_count, 0.0, 0
+        row: dict[str, Any] = {
+            "step": p.step,
+            "elapsed_s": round(self.elapsed_s, 3),
+            "train_loss": p.train_loss,
+            "val_loss": val_loss,
+            "lr": self.rate,
+            "tokens_per_s": round(self.tokens_a_step / self.step_s) if self.step_s else None,
+        }
+        self.run.append("metrics", row)
+
+    def _describe(self) -> None:
+        """Bring the status up to the progress."""
+        p, steps = self.progress, self.steps
+        by_steps = math.inf if self.config.steps is None else (self.config.steps - p.step) * self.step_s
+        eta = min(by_steps, self.budget_s - self.elapsed_s)
+        self.status = replace(
+            self.status,
+            step=p.step,
+            steps=None if math.isinf(steps) else max(p.step, round(steps)),
+            tokens=p.step * self.tokens_a_step,
+            elapsed_s=round(self.elapsed_s, 3),
+            eta_s=None if math.isinf(eta) or not self.step_s else round(max(0.0, eta), 1),
+            train_loss=p.train_loss,
+            val_loss=p.val_loss,
+            best_val_loss=p.best_val_loss,
+            tokens_per_s=round(self.tokens_a_step / self.step_s) if self.step_s else None,
+            latest_snapshot=p.latest_snapshot,
+            best_snapshot=p.best_snapshot,
+        )
+
+    def _write_status(self, phase: Phase, message: str) -> None:
+        self._describe()
+        if phase == "finished":
+            self.status = replace(self.status, steps=self.progress.step, eta_s=0.0)
+        self.status = self.run.write_status(replace(self.status, phase=phase, message=message))
