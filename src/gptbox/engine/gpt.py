@@ -29,7 +29,7 @@ def rms_norm(x: Array, weight: Array, eps: float) -> Array:
 
 
 def erf(x: Array) -> Array:
-    """The error function to 1.5e-7: Abramowitz and Stegun, Handbook of Mathematical Functions, 7.1.26."""
+    """The error function to 5e-7 in float32: Abramowitz and Stegun, Handbook of Mathematical Functions, 7.1.26."""
     a = np.abs(x)
     t = 1 / (1 + np.float32(0.3275911) * a)
     series = t * np.float32(1.061405429) - np.float32(1.453152027)

@@ -38,7 +38,12 @@ class SamplingParams:
 
 def apply_temperature(logits: Array, temperature: float) -> Array:
     """Ackley, Hinton and Sejnowski, A Learning Algorithm for Boltzmann Machines, 1985."""
-    return logits if temperature == 1 else logits / np.float32(temperature)
+    if temperature == 1:
+        return logits
+    # Down from the largest, so that the tiniest temperature makes minus infinities of the others and never a NaN.
+    with np.errstate(over="ignore"):
+        result: Array = (logits - logits.max()) / np.float32(max(temperature, 1e-30))
+    return result
 
 
 def apply_top_k(logits: Array, k: int) -> Array:

@@ -1,0 +1,192 @@
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import pytest
+
+from gptbox.engine.batch import generate
+from gptbox.engine.gpt import GPT
+from gptbox.engine.sampling import SamplingParams
+from gptbox.engine.scheduler import Request, Scheduler
+from gptbox.errors import EngineError, QueueFullError
+from gptbox.model_config import ModelConfig
+from gptbox.weights import Weights
+
+CONFIG = ModelConfig(
+    architecture="qwen3", vocab_size=65, context_length=32, n_layer=2, n_head=2, n_embd=32, activation="silu"
+)
+
+
+class Tokens:
+    """A sink that keeps what it is given."""
+
+    def __init__(self) -> None:
+        self.tokens: list[int] = []
+        self.error: Exception | None = None
+        self.ends = 0
+        self.ended = threading.Event()
+        self.begun = threading.Event()
+
+    def token(self, token: int) -> None:
+        assert not self.ended.is_set()
+        self.tokens.append(token)
+        self.begun.set()
+
+    def end(self, error: Exception | None) -> None:
+        self.error, self.ends = error, self.ends + 1
+        self.ended.set()
+
+    def wait(self) -> list[int]:
+        assert self.ended.wait(30)
+        if self.error is not None:
+            raise self.error
+        return self.tokens
+
+
+@pytest.fixture
+def model(make_weights: Callable[..., Weights]) -> GPT:
+    return GPT(CONFIG, make_weights(CONFIG))
+
+
+@pytest.fixture
+def scheduler() -> Iterator[Scheduler]:
+    scheduler = Scheduler(max_active=4, max_queue=6)
+    scheduler.start()
+    yield scheduler
+    scheduler.stop()
+
+
+def request(model: GPT, max_tokens: int = 20, seed: int = 0, prompt: tuple[int, ...] = (1, 2, 3)) -> Request:
+    return Request(model, np.array(prompt), SamplingParams(max_tokens=max_tokens, seed=seed), Tokens())
+
+
+def sink(request: Request) -> Tokens:
+    assert isinstance(request.sink, Tokens)
+    return request.sink
+
+
+def until(condition: Callable[[], bool], seconds: float = 10) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it did not happen in time"
+        time.sleep(0.002)
+
+
+def test_a_seeded_request_gives_the_same_text_whatever_runs_beside_it(scheduler: Scheduler, model: GPT) -> None:
+    requests = [request(model, 30 + 17 * i, seed=i, prompt=tuple(range(1, 2 + 5 * i))) for i in range(8)]
+    for each in requests:
+        scheduler.submit([each])
+    for each in requests:
+        assert sink(each).wait() == list(generate(model, each.prompt, each.params))
+        assert sink(each).ends == 1
+    until(lambda: scheduler.active == scheduler.queued == 0)
+
+
+def test_a_long_request_does_not_hold_up_a_short_one(scheduler: Scheduler, model: GPT) -> None:
+    long, short = request(model, 100_000), request(model, 3)
+    scheduler.submit([long])
+    assert sink(long).begun.wait(10)
+    scheduler.submit([short])
+    assert len(sink(short).wait()) == 3
+    assert not sink(long).ended.is_set()
+    long.cancel()
+    sink(long).wait()
+
+
+def test_two_models_are_served_side_by_side(
+    scheduler: Scheduler, model: GPT, make_weights: Callable[..., Weights]
+) -> None:
+    other = GPT(CONFIG, make_weights(CONFIG, seed=1))
+    requests = [request(model), request(other), request(model, seed=1), request(other, seed=1)]
+    scheduler.submit(requests)
+    for each in requests:
+        assert sink(each).wait() == list(generate(each.model, each.prompt, each.params))
+    assert sink(requests[0]).tokens != sink(requests[1]).tokens
+
+
+def test_cancelling_ends_a_request_within_a_step_and_frees_its_place(scheduler: Scheduler, model: GPT) -> None:
+    each = request(model, 100_000)
+    scheduler.submit([each])
+    assert sink(each).begun.wait(10)
+    each.cancel()
+    at_cancel = len(sink(each).tokens)
+    each.cancel()
+    sink(each).wait()
+    assert sink(each).ends == 1
+    assert len(sink(each).tokens) <= at_cancel + 2
+    until(lambda: scheduler.active == 0)
+
+
+def test_a_request_cancelled_while_it_waits_never_runs(scheduler: Scheduler, model: GPT) -> None:
+    running = [request(model, 100_000, seed=i) for i in range(4)]
+    waiting = request(model)
+    scheduler.submit(running)
+    scheduler.submit([waiting])
+    waiting.cancel()
+    assert sink(waiting).wait() == []
+    for each in running:
+        each.cancel()
+
+
+def test_a_full_queue_refuses_all_or_none(scheduler: Scheduler, model: GPT) -> None:
+    running = [request(model, 100_000, seed=i) for i in range(4)]
+    scheduler.submit(running)
+    until(lambda: scheduler.active == 4)
+    waiting = [request(model, 2, seed=i) for i in range(5)]
+    scheduler.submit(waiting)
+    with pytest.raises(QueueFullError, match="5 texts are waiting"):
+        scheduler.submit([request(model), request(model)])
+    assert scheduler.queued == 5
+    last = request(model, 2)
+    scheduler.submit([last])
+    for each in running:
+        each.cancel()
+    for each in [*waiting, last]:
+        assert len(sink(each).wait()) == 2
+
+
+def test_no_tokens_asked_for_is_an_end_at_once(scheduler: Scheduler, model: GPT) -> None:
+    each = request(model, 0)
+    scheduler.submit([each])
+    assert sink(each).wait() == []
+
+
+def test_a_fault_in_one_request_ends_that_one_and_the_engine_goes_on(
+    scheduler: Scheduler, model: GPT, caplog: pytest.LogCaptureFixture
+) -> None:
+    bad = request(model, prompt=(1, 2, 10_000))  # no such id
+    good = request(model)
+    scheduler.submit([bad, good])
+    with pytest.raises(IndexError):
+        sink(bad).wait()
+    assert len(sink(good).wait()) == 20
+    assert "could not start a request" in caplog.text
+
+
+def test_stopping_ends_what_runs_and_what_waits(model: GPT) -> None:
+    scheduler = Scheduler(max_active=1, max_queue=4)
+    scheduler.start()
+    requests = [request(model, 100_000), request(model, 5)]
+    scheduler.submit(requests)
+    assert sink(requests[0]).begun.wait(10)
+    scheduler.stop()
+    for each in requests:
+        with pytest.raises(EngineError, match="stopping"):
+            sink(each).wait()
+        assert sink(each).ends == 1
+    with pytest.raises(EngineError, match="not running"):
+        scheduler.submit([request(model)])
+
+
+def test_an_empty_prompt_is_refused(model: GPT) -> None:
+    with pytest.raises(EngineError, match="at least one"):
+        request(model, prompt=())
+
+
+def test_speed_is_told_while_it_works_and_falls_to_0(scheduler: Scheduler, model: GPT) -> None:
+    assert scheduler.tokens_per_s == 0
+    each = request(model, 200)
+    scheduler.submit([each])
+    sink(each).wait()
+    assert scheduler.tokens_per_s == pytest.approx(200 / 5, abs=2)

@@ -1,0 +1,25 @@
+"""What a process loads: serving must not pay for training."""
+
+import subprocess
+import sys
+
+
+def loaded_after(statement: str) -> set[str]:
+    code = f"{statement}\nimport sys\nprint(*sorted(sys.modules))"
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    return {name.partition(".")[0] for name in out.split()} | set(out.split())
+
+
+def test_the_web_app_loads_no_torch_and_nothing_of_training() -> None:
+    loaded = loaded_after("import gptbox.web, gptbox.web.app")
+    assert "starlette" in loaded
+    assert not loaded & {"torch", "transformers", "tiktoken", "gptbox.train", "gptbox.datasets", "matplotlib"}
+
+
+def test_the_engine_loads_no_web_framework() -> None:
+    loaded = loaded_after("import gptbox.engine.scheduler")
+    assert not loaded & {"torch", "starlette", "uvicorn", "pydantic", "gptbox.web"}
+
+
+def test_the_command_line_starts_without_anything_heavy() -> None:
+    assert not loaded_after("import gptbox.cli") & {"torch", "numpy", "starlette", "safetensors"}
