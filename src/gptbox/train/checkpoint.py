@@ -21,6 +21,8 @@ class Progress:
     step: int = 0
     elapsed_s: float = 0.0
     """Seconds of training, interruptions not counted."""
+    learning_rate: float = 0.0
+    """Of the last step."""
     loss_sum: float = 0.0
     loss_count: int = 0
     """Of the batches since the last row of metrics."""

@@ -59,7 +59,6 @@ class Trainer:
         self.step_s = 0.0  # a moving average
         self.evaluation_s = 0.0  # what the last one took, with its publishing
         self.elapsed_before = 0.0
-        self.rate = 0.0
         self.identity = {**config.fixed(), "text_sha256": dataset.text_sha256}
 
     # how far
@@ -125,7 +124,7 @@ class Trainer:
         progress = self.progress
         try:
             self._loop(loader)
-            if progress.latest_snapshot != self.run.snapshot(progress.step).name:
+            if not self._evaluated_here():
                 self._evaluate()
         except Interrupted:
             self._save()
@@ -140,11 +139,11 @@ class Trainer:
     def _loop(self, loader: DataLoader) -> None:
         """Steps, and what happens between them, up to the end; raises Interrupted after `stop()`."""
         now = time.monotonic()
-        next_status, next_row, next_checkpoint = now, now + ROW_EVERY_S, now + CHECKPOINT_EVERY_S
-        while not self._reached_end():
+        next_status, next_row, next_checkpoint = now + STATUS_EVERY_S, now + ROW_EVERY_S, now + CHECKPOINT_EVERY_S
+        while True:
             if self.stopping.is_set():
                 raise Interrupted
-            self._step(loader)
+            # Before the step, not after it: what a stop prevented is made up for when the run goes on.
             if self._evaluation_is_due():
                 self._evaluate()
                 next_checkpoint = time.monotonic() + CHECKPOINT_EVERY_S
@@ -158,6 +157,9 @@ class Trainer:
                 self._write_status("training", self.status.message)
                 self.reporter.step(self.status)
                 next_status = time.monotonic() + STATUS_EVERY_S
+            if self._reached_end():
+                return
+            self._step(loader)
 
     def _summary(self) -> str:
         best = self.progress.best_val_loss
@@ -179,7 +181,7 @@ class Trainer:
             return True
         progress.done = None
         self.run.truncate_rows(progress.step)
-        if progress.latest_snapshot == self.run.snapshot(progress.step).name:
+        if self._evaluated_here():
             self._publish()  # where the process was killed between the checkpoint and the snapshot
         self.reporter.say(f"Going on from step {progress.step:,}.")
         return False
@@ -218,7 +220,7 @@ class Trainer:
         """One update of the weights."""
         began = time.monotonic()
         inputs, targets = loader.batch(self.progress.step)
-        self.rate = rate = self._rate()
+        self.progress.learning_rate = rate = self._rate()
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         logits = self.model(inputs)
@@ -238,19 +240,27 @@ class Trainer:
         self.step_s = took if self.step_s == 0 or self.progress.step <= 3 else 0.95 * self.step_s + 0.05 * took
 
     def _diverged(self, which: str, value: float) -> DivergedError:
+        p = self.progress
         return DivergedError(
-            f"The {which} loss became {value} at step {self.progress.step:,} (learning rate {self.rate:.2g}); nothing "
-            f"of it was published. Delete {self.run.path} and train anew with a lower --learning-rate."
+            f"The {which} loss became {value} at step {p.step:,} (learning rate {p.learning_rate:.2g}); nothing of it "
+            f"was published. Delete {self.run.path} and train anew with a lower --learning-rate."
         )
 
     # looking at it
 
+    def _evaluated_here(self) -> bool:
+        return self.progress.latest_snapshot == self.run.snapshot(self.progress.step).name
+
     def _evaluation_is_due(self) -> bool:
+        if self.progress.step == 0 or self._evaluated_here():
+            return False
         if self.config.eval_every is not None:
             return self.progress.step % self.config.eval_every == 0
         return self.elapsed_s >= self.progress.next_evaluation_s
 
     def _row_is_due(self, next_row: float) -> bool:
+        if self.progress.loss_count == 0:
+            return False
         if self.config.eval_every is not None:
             return self.progress.step % max(1, self.config.eval_every // 25) == 0
         return time.monotonic() >= next_row
@@ -315,7 +325,7 @@ class Trainer:
             "elapsed_s": round(self.elapsed_s, 3),
             "train_loss": p.train_loss,
             "val_loss": val_loss,
-            "lr": self.rate,
+            "lr": p.learning_rate,
             "tokens_per_s": round(self.tokens_a_step / self.step_s) if self.step_s else None,
         }
         self.run.append("metrics", row)

@@ -1,0 +1,216 @@
+"""A run's folder: what train writes is what web reads, through crashes and half-written lines."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gptbox.errors import ModelNotFoundError, NoModelYetError, SettingError
+from gptbox.run_folder import RunFolder, Status, find_run, find_snapshot, list_runs, newest_run
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> RunFolder:
+    return RunFolder(tmp_path, "letters")
+
+
+def publish(run: RunFolder, *steps: int) -> None:
+    for step in steps:
+        run.snapshot(step).mkdir(parents=True)
+
+
+class TestNames:
+    @pytest.mark.parametrize("name", ["letters", "7", "a.b-c_d", "x" * 64])
+    def test_a_plain_name_is_the_folder(self, tmp_path: Path, name: str) -> None:
+        assert RunFolder(tmp_path, name).path == tmp_path / name
+        assert list(tmp_path.iterdir()) == []
+
+    @pytest.mark.parametrize(
+        "name", ["", ".", "..", "../x", "a/b", ".hidden", "-x", "a b", "x" * 65, "a\n", "é", "a@b"]
+    )
+    def test_no_other_name_is_taken(self, tmp_path: Path, name: str) -> None:
+        with pytest.raises(SettingError, match="cannot name a run"):
+            RunFolder(tmp_path, name)
+
+
+class TestStatus:
+    def test_what_is_written_is_read(self, run: RunFolder) -> None:
+        written = run.write_status(Status(run="letters", phase="training", message="Es läuft", step=7, val_loss=1.5))
+        assert run.status() == written
+        assert written.updated_at.endswith("+00:00")
+        assert sorted(path.name for path in run.path.iterdir()) == ["status.json"]
+
+    def test_the_last_one_counts(self, run: RunFolder) -> None:
+        run.write_status(Status(run="letters", phase="training", step=1))
+        run.write_status(Status(run="letters", phase="finished", step=2))
+        status = run.status()
+        assert status is not None
+        assert (status.phase, status.step) == ("finished", 2)
+
+    def test_there_is_none_before_it_is_written(self, run: RunFolder) -> None:
+        assert run.status() is None
+
+    @pytest.mark.parametrize("content", [b"", b'{"run": "letters", "pha', b"[]", b"null", b"{}", b"\xff"])
+    def test_one_that_cannot_be_read_is_none(self, run: RunFolder, content: bytes) -> None:
+        run.path.mkdir()
+        (run.path / "status.json").write_bytes(content)
+        assert run.status() is None
+
+    def test_what_a_later_version_adds_is_passed_over(self, run: RunFolder) -> None:
+        written = run.write_status(Status(run="letters", phase="training"))
+        content = json.loads((run.path / "status.json").read_text())
+        (run.path / "status.json").write_text(json.dumps(content | {"mood": "good"}))
+        assert run.status() == written
+
+    def test_a_loss_that_is_no_number_is_never_written(self, run: RunFolder) -> None:
+        good = run.write_status(Status(run="letters", phase="training", train_loss=1.0))
+        with pytest.raises(ValueError, match="JSON compliant"):
+            run.write_status(Status(run="letters", phase="training", train_loss=float("nan")))
+        assert run.status() == good
+
+
+class TestRows:
+    def test_they_come_back_in_order(self, run: RunFolder) -> None:
+        rows: list[dict[str, Any]] = [{"step": 1, "val_loss": None}, {"step": 2, "text": 'line\nbreak "quoted" 🐎'}]
+        for row in rows:
+            run.append("samples", row)
+        assert run.rows("samples") == rows
+        assert run.rows("metrics") == []
+
+    @pytest.mark.parametrize("character", ["\u2028", "\u2029", "\x85", "\x0b", "\x0c", "\x1c", "\r", "\n"])
+    def test_no_character_of_a_text_ends_a_row(self, run: RunFolder, character: str) -> None:
+        row: dict[str, Any] = {"step": 1, "text": f"before{character}after"}
+        run.append("samples", row)
+        assert run.rows("samples") == [row]
+
+    @pytest.mark.parametrize("cut", [1, 5, 11])
+    def test_a_last_line_that_was_cut_is_left_out(self, run: RunFolder, cut: int) -> None:
+        run.append("metrics", {"step": 1})
+        run.append("metrics", {"step": 2})
+        file = run.path / "metrics.jsonl"
+        file.write_bytes(file.read_bytes()[:-cut])
+        assert run.rows("metrics") == ([{"step": 1}, {"step": 2}] if cut == 1 else [{"step": 1}])
+
+    def test_a_character_that_was_cut_in_two_spoils_its_line_alone(self, run: RunFolder) -> None:
+        run.append("samples", {"step": 1, "text": "é"})
+        with (run.path / "samples.jsonl").open("ab") as file:
+            file.write('{"step": 2, "text": "é'.encode()[:-1])
+        assert run.rows("samples") == [{"step": 1, "text": "é"}]
+
+    def test_lines_that_are_no_rows_are_left_out(self, run: RunFolder) -> None:
+        run.append("metrics", {"step": 1})
+        with (run.path / "metrics.jsonl").open("a") as file:
+            file.write("\n17\nnull\n[1]\nrubbish\n\0\0\0\n")
+        run.append("metrics", {"step": 2})
+        assert run.rows("metrics") == [{"step": 1}, {"step": 2}]
+
+    def test_a_resumed_run_drops_what_it_will_write_again_and_the_cut_line(self, run: RunFolder) -> None:
+        for step in (0, 10, 20, 30):
+            run.append("metrics", {"step": step})
+            run.append("samples", {"step": step, "text": f"{step} \u2028"})
+        with (run.path / "metrics.jsonl").open("a") as file:
+            file.write('{"step": 4')
+        run.truncate_rows(20)
+        run.append("metrics", {"step": 30, "again": True})
+        assert run.rows("metrics") == [{"step": 0}, {"step": 10}, {"step": 20}, {"step": 30, "again": True}]
+        assert [row["text"] for row in run.rows("samples")] == ["0 \u2028", "10 \u2028", "20 \u2028"]
+
+    def test_truncating_nothing_makes_nothing(self, run: RunFolder) -> None:
+        run.truncate_rows(0)
+        assert not run.path.exists()
+
+    def test_a_value_that_is_no_json_leaves_the_file_as_it_was(self, run: RunFolder) -> None:
+        run.append("metrics", {"step": 1})
+        with pytest.raises(ValueError, match="JSON compliant"):
+            run.append("metrics", {"step": 2, "train_loss": float("inf")})
+        assert run.rows("metrics") == [{"step": 1}]
+
+
+class TestSnapshots:
+    def test_they_are_listed_by_step_and_nothing_else_is(self, run: RunFolder) -> None:
+        assert run.snapshots() == []
+        publish(run, 1000, 250, 2_000_000, 0)
+        for other in (".step-000500.ab12.tmp", "step-12", "step-000250-old", "notes"):
+            (run.path / "snapshots" / other).mkdir()
+        assert [path.name for path in run.snapshots()] == ["step-000000", "step-000250", "step-001000", "step-2000000"]
+
+    def test_links_are_relative_and_replaced(self, run: RunFolder) -> None:
+        publish(run, 250, 500)
+        for step in (250, 500):
+            run.point("best", run.snapshot(step))
+            assert (run.path / "best").readlink() == Path(f"snapshots/step-{step:06d}")
+            assert run.resolve("best") == run.snapshot(step)
+        assert sorted(path.name for path in run.path.iterdir()) == ["best", "snapshots"]
+
+    def test_links_survive_a_moved_volume(self, run: RunFolder, tmp_path: Path) -> None:
+        publish(run, 250)
+        run.point("latest", run.snapshot(250))
+        (tmp_path / "letters").rename(tmp_path / "moved")
+        moved = RunFolder(tmp_path, "moved")
+        assert (moved.path / "latest").resolve() == moved.snapshot(250)
+        assert moved.resolve("latest") == moved.snapshot(250)
+
+    @pytest.mark.parametrize("target", [None, "snapshots/step-009999", "../../etc", "snapshots/notes"])
+    def test_without_a_link_that_can_be_followed_the_last_one_counts(self, run: RunFolder, target: str | None) -> None:
+        publish(run, 250, 500)
+        if target:
+            (run.path / "best").symlink_to(target)
+        assert run.resolve() == run.snapshot(500)
+
+    def test_a_step_is_found_by_name_and_nothing_else_is(self, run: RunFolder) -> None:
+        with pytest.raises(NoModelYetError, match="letters"):
+            run.resolve("step-000250")
+        publish(run, 250)
+        assert run.resolve("step-000250") == run.snapshot(250)
+        for wrong in ("step-000500", "250", "../../letters/snapshots/step-000250", "", "/"):
+            with pytest.raises(ModelNotFoundError, match="no snapshot"):
+                run.resolve(wrong)
+
+
+class TestRuns:
+    def test_a_run_has_a_status_or_snapshots(self, tmp_path: Path) -> None:
+        RunFolder(tmp_path, "b").write_status(Status(run="b", phase="preparing"))
+        publish(RunFolder(tmp_path, "a"), 1)
+        (tmp_path / "c" / "dataset").mkdir(parents=True)
+        (tmp_path / ".d" / "snapshots").mkdir(parents=True)
+        (tmp_path / "e").write_text("a file")
+        assert [run.name for run in list_runs(tmp_path)] == ["a", "b"]
+        assert list_runs(tmp_path / "nowhere") == []
+
+    def test_a_missing_run_is_named_with_those_there_are(self, tmp_path: Path) -> None:
+        with pytest.raises(ModelNotFoundError, match=r"no run 'x'.*there: none yet"):
+            find_run(tmp_path, "x")
+        publish(RunFolder(tmp_path, "a"), 1)
+        publish(RunFolder(tmp_path, "b"), 1)
+        with pytest.raises(ModelNotFoundError, match=r"no run '\.\./a'.*there: a, b"):
+            find_run(tmp_path, "../a")
+        assert find_run(tmp_path, "b").name == "b"
+
+    def test_a_reference_names_run_and_snapshot(self, tmp_path: Path) -> None:
+        run = RunFolder(tmp_path, "letters")
+        run.write_status(Status(run="letters", phase="training"))
+        with pytest.raises(NoModelYetError):
+            find_snapshot(tmp_path, "letters")
+        publish(run, 250, 500)
+        run.point("best", run.snapshot(250))
+        run.point("latest", run.snapshot(500))
+        found = {which: find_snapshot(tmp_path, f"letters{which}").name for which in ("", "@best", "@latest")}
+        assert found == {"": "step-000250", "@best": "step-000250", "@latest": "step-000500"}
+        assert find_snapshot(tmp_path, "letters@step-000500") == run.snapshot(500)
+        with pytest.raises(ModelNotFoundError, match="step-000750"):
+            find_snapshot(tmp_path, "letters@step-000750")
+
+    def test_the_newest_run_is_the_one_written_to_last(self, tmp_path: Path) -> None:
+        assert newest_run(tmp_path) is None
+        for age, name in enumerate(("a", "c", "b")):
+            RunFolder(tmp_path, name).write_status(Status(run=name, phase="finished"))
+            os.utime(tmp_path / name / "status.json", (1000 - age, 1000 - age))
+        newest = newest_run(tmp_path)
+        assert newest is not None
+        assert newest.name == "a"
+        publish(RunFolder(tmp_path, "b"), 1)
+        newest = newest_run(tmp_path)
+        assert newest is not None
+        assert newest.name == "b"

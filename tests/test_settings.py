@@ -1,0 +1,114 @@
+"""Settings from the environment: defaults, and one line that names what is wrong."""
+
+import re
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+
+from gptbox.cpus import available_cpus
+from gptbox.errors import SettingError
+from gptbox.settings import _VARIABLES, Settings
+
+
+def test_an_empty_environment_gives_the_defaults() -> None:
+    settings = Settings.from_environment({})
+    assert settings == Settings()
+    assert settings.models == Path("models")
+    assert settings.data == Path("data")
+    assert settings.dataset == "shakespeare_char"
+    assert settings.train_minutes is None
+    assert settings.preset == "default"
+    assert settings.threads == available_cpus()
+    assert settings.api_key is None
+    assert (settings.max_queue, settings.max_tokens, settings.snapshots_kept) == (64, 2048, 20)
+
+
+def test_every_variable_is_read() -> None:
+    environment = {
+        "GPTBOX_MODELS": "/models",
+        "GPTBOX_DATA": "/data",
+        "DATASET": "letters",
+        "TRAIN_MINUTES": "0.5",
+        "PRESET": "lesson",
+        "THREADS": "3",
+        "API_KEY": "secret",
+        "MAX_QUEUE": "0",
+        "MAX_TOKENS": "7",
+        "SNAPSHOTS_KEPT": "1",
+    }
+    assert set(environment) == set(_VARIABLES)
+    assert Settings.from_environment(environment) == Settings(
+        models=Path("/models"),
+        data=Path("/data"),
+        dataset="letters",
+        train_minutes=0.5,
+        preset="lesson",
+        threads=3,
+        api_key="secret",
+        max_queue=0,
+        max_tokens=7,
+        snapshots_kept=1,
+    )
+
+
+@pytest.mark.parametrize("variable", list(_VARIABLES))
+@pytest.mark.parametrize("nothing", ["", "  "])
+def test_an_empty_variable_means_its_default(variable: str, nothing: str) -> None:
+    # Compose hands over `VARIABLE=${VARIABLE:-}` as an empty text.
+    assert Settings.from_environment({variable: nothing}) == Settings()
+
+
+def test_white_space_around_a_value_is_dropped() -> None:
+    assert Settings.from_environment({"THREADS": " 2\r\n", "DATASET": " letters "}) == Settings(
+        threads=2, dataset="letters"
+    )
+
+
+def test_other_variables_do_not_matter() -> None:
+    assert Settings.from_environment({"PATH": "/bin", "threads": "7"}) == Settings()
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("TRAIN_MINUTES", "five"),
+        ("TRAIN_MINUTES", "0"),
+        ("TRAIN_MINUTES", "-1"),
+        ("TRAIN_MINUTES", "nan"),
+        ("TRAIN_MINUTES", "inf"),
+        ("TRAIN_MINUTES", "1e999"),
+        ("THREADS", "0"),
+        ("THREADS", "-2"),
+        ("THREADS", "1.5"),
+        ("THREADS", "all"),
+        ("MAX_QUEUE", "-1"),
+        ("MAX_QUEUE", "many"),
+        ("MAX_TOKENS", "0"),
+        ("MAX_TOKENS", "9" * 5000),
+        ("SNAPSHOTS_KEPT", "0"),
+    ],
+)
+def test_a_wrong_value_is_named_with_its_variable(variable: str, value: str) -> None:
+    with pytest.raises(SettingError) as error:
+        Settings.from_environment({variable: value})
+    message = str(error.value)
+    assert message.startswith(f"{variable}={value!r} is not ")
+    assert "\n" not in message
+
+
+def test_the_process_environment_is_read_when_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DATASET", "letters")
+    assert Settings.from_environment().dataset == "letters"
+    monkeypatch.delenv("DATASET")
+    assert Settings.from_environment().dataset == "shakespeare_char"
+
+
+def test_every_setting_is_explained_in_the_example_file() -> None:
+    example = (Path(__file__).parents[1] / ".env.example").read_text(encoding="utf-8")
+    listed = dict(re.findall(r"^#? ?([A-Z_]+)=(\S*)", example, re.MULTILINE))
+    defaults = {field.name: field.default for field in fields(Settings)}
+    for variable, (field, parse, _) in _VARIABLES.items():
+        assert variable in listed, variable
+        if listed[variable] and field not in ("train_minutes", "threads", "models", "data"):
+            assert parse(listed[variable]) == defaults[field], variable
