@@ -113,7 +113,7 @@ class RunFolder:
         except OSError:
             return []
         rows = []
-        for line in text.splitlines():
+        for line in text.split("\n"):  # not splitlines: JSON leaves U+2028 and its like in a row as they are
             try:
                 row = json.loads(line)
             except ValueError:

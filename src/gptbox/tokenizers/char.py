@@ -26,6 +26,8 @@ TYPOGRAPHY = {
     "\r": "\n",
 }
 
+_PIECE = 1 << 20  # characters
+
 
 class CharTokenizer(Tokenizer):
     """`characters` are the vocabulary, in the order of their ids."""
@@ -62,6 +64,10 @@ class CharTokenizer(Tokenizer):
         return self.replacements.get(character, self.unknown_character)
 
     def encode(self, text: str) -> NDArray[np.uint16]:
+        # In pieces: the search takes twenty bytes a character, too many for a whole text on a small machine.
+        return np.concatenate([self._encode(text[i : i + _PIECE]) for i in range(0, len(text) or 1, _PIECE)])
+
+    def _encode(self, text: str) -> NDArray[np.uint16]:
         # Lone surrogates cannot be encoded as UTF-32 without this; they are unknown characters like any other.
         points = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype=np.uint32)
         places = np.minimum(np.searchsorted(self._points, points), len(self._points) - 1)

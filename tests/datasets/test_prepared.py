@@ -1,0 +1,335 @@
+"""A text made ready: nanoGPT's very bytes, published whole, made anew only while that is safe."""
+
+import hashlib
+import json
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from gptbox.datasets import DATASETS
+from gptbox.datasets.base import Dataset, Text
+from gptbox.datasets.prepared import PreparedDataset, prepare
+from gptbox.datasets.tiny_shakespeare import SHA256, TinyShakespeare
+from gptbox.errors import DatasetError, RunError
+from gptbox.run_folder import RunFolder
+
+# Of the files that nanoGPT's own data/shakespeare_char/prepare.py writes from Tiny Shakespeare.
+NANOGPT = {
+    "train.bin": "6ec305602a99ac2802745a134e1f5e33e2231b4855525b00b9aebb730ac2626f",
+    "val.bin": "d37d30cc0c8327c270d493299c3dca54135f6d5f1c9ef60cda78076e311204b1",
+}
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    (tmp_path / "data" / "letters").mkdir(parents=True)
+    (tmp_path / "data" / "letters" / "a.txt").write_text("the quick brown fox\n" * 10)
+    return tmp_path / "data"
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> RunFolder:
+    return RunFolder(tmp_path / "models", "letters")
+
+
+def ways_to_begin() -> list[Callable[[RunFolder], None]]:
+    def checkpoint(run: RunFolder) -> None:
+        run.checkpoint.mkdir()
+
+    def snapshot(run: RunFolder) -> None:
+        run.snapshot(250).mkdir(parents=True)
+
+    return [checkpoint, snapshot]
+
+
+begins = pytest.mark.parametrize("begin", ways_to_begin(), ids=lambda way: way.__name__)
+
+
+def unchanged(run: RunFolder) -> Callable[[], bool]:
+    """Whether the prepared files are still the same ones."""
+    before = [(file.name, file.stat().st_ino) for file in sorted(run.dataset.iterdir())]
+    return lambda: before == [(file.name, file.stat().st_ino) for file in sorted(run.dataset.iterdir())]
+
+
+def test_tiny_shakespeare_becomes_nanogpts_files(tiny_shakespeare: Path, data: Path, run: RunFolder) -> None:
+    (data / "shakespeare_char").mkdir()
+    shutil.copy(tiny_shakespeare, data / "shakespeare_char" / "input.txt")
+    began = time.perf_counter()
+    prepared = prepare("shakespeare_char", run, data)
+    assert time.perf_counter() - began < 0.5
+    for name, expected in NANOGPT.items():
+        assert hashlib.sha256((run.dataset / name).read_bytes()).hexdigest() == expected
+    assert (prepared.vocab_size, prepared.train_tokens, prepared.val_tokens) == (65, 1_003_854, 111_540)
+    assert (prepared.characters, prepared.text_bytes, prepared.text_sha256) == (1_115_394, 1_115_394, SHA256)
+    assert prepared.source == "Tiny Shakespeare (input.txt)"
+    assert prepared.report() == [
+        "shakespeare_char: Tiny Shakespeare (input.txt)",
+        "size: 1,115,394 characters, 1,115,394 bytes",
+        "vocabulary: 65 characters: (line break) (space) ! $ & ' , - . 3 : ; ? A-Z a-z",
+        "split: 1,003,854 tokens to learn from (90 %), 111,540 to check with",
+        "rare characters, hardly learnt: $ (1 x), & (3 x)",
+    ]
+
+
+def test_the_two_parts_are_the_whole_text(data: Path, run: RunFolder) -> None:
+    text = "Zwölf Boxkämpfer\njagen 🐎 über den Deich.\n" * 7
+    (data / "letters" / "a.txt").write_text(text, encoding="utf-8")
+    prepared = prepare("letters", run, data)
+    cut = int(len(text) * 0.9)
+    assert prepared.tokenizer.decode(prepared.train) == text[:cut]
+    assert prepared.tokenizer.decode(prepared.val) == text[cut:]
+    assert prepared.train_bytes == len(text[:cut].encode())
+    assert prepared.val_bytes == len(text[cut:].encode())
+    assert prepared.text_bytes == prepared.train_bytes + prepared.val_bytes == len(text.encode())
+    assert prepared.text_sha256 == hashlib.sha256(text.encode()).hexdigest()
+    assert prepared.train.dtype == np.dtype("<u2")
+    with pytest.raises(ValueError, match="read-only"):
+        prepared.train[0] = 0
+
+
+def test_the_folder_holds_three_files_and_meta_a_tokenizer(data: Path, run: RunFolder) -> None:
+    prepared = prepare("letters", run, data)
+    assert sorted(file.name for file in run.dataset.iterdir()) == ["meta.json", "train.bin", "val.bin"]
+    assert [file.name for file in run.path.iterdir()] == ["dataset"]
+    meta = json.loads((run.dataset / "meta.json").read_text(encoding="utf-8"))
+    assert meta["tokenizer"] == prepared.tokenizer.to_json()
+    assert meta["source"] == "the text letters (1 file)"
+
+
+def test_what_is_loaded_is_what_was_prepared(data: Path, run: RunFolder) -> None:
+    prepared = prepare("letters", run, data)
+    loaded = PreparedDataset.load(run.dataset)
+    assert loaded.report() == prepared.report()
+    assert loaded.tokenizer.to_json() == prepared.tokenizer.to_json()
+    assert np.array_equal(loaded.val, prepared.val)
+
+
+class TestOnceMore:
+    def test_a_prepared_text_is_used_again(self, data: Path, run: RunFolder) -> None:
+        prepare("letters", run, data)
+        same = unchanged(run)
+        prepare("letters", run, data)
+        assert same()
+
+    def test_it_is_used_again_without_the_network(
+        self, data: Path, run: RunFolder, tiny_shakespeare: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        class Once(TinyShakespeare):
+            downloads = 0
+
+            def download(self) -> str:
+                Once.downloads += 1
+                return tiny_shakespeare.read_text(encoding="utf-8")
+
+        monkeypatch.setitem(DATASETS, "shakespeare_char", Once)
+        assert prepare("shakespeare_char", run, data).source == "Tiny Shakespeare (downloaded)"
+        assert prepare("shakespeare_char", run, data).source == "Tiny Shakespeare (downloaded)"
+        assert Once.downloads == 1
+
+    def test_a_fallback_stays_until_a_copy_is_given(
+        self, data: Path, run: RunFolder, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        class Plays(Dataset):
+            name = "plays"
+
+            def read(self, data: Path) -> Text:
+                return Text("HAMLET:\nTo be, or not to be\n\n", "the complete plays of Shakespeare")
+
+        refused = lambda: TinyShakespeare("http://127.0.0.1:9/", Plays(), pauses_s=())  # noqa: E731
+        monkeypatch.setitem(DATASETS, "shakespeare_char", refused)
+        prepared = prepare("shakespeare_char", run, data)
+        assert "could not be downloaded" in prepared.source
+        assert prepare("shakespeare_char", run, data).source == prepared.source
+        (data / "shakespeare_char").mkdir()
+        (data / "shakespeare_char" / "input.txt").write_text("my own copy\n")
+        assert prepare("shakespeare_char", run, data).characters == 12
+
+    def test_a_changed_text_is_prepared_anew_while_nothing_was_trained(self, data: Path, run: RunFolder) -> None:
+        prepare("letters", run, data)
+        (data / "letters" / "b.txt").write_text("more")
+        assert prepare("letters", run, data).characters == 204
+        assert [file.name for file in run.path.iterdir()] == ["dataset"]
+
+    @begins
+    def test_a_changed_text_stops_a_run_that_has_begun(
+        self, data: Path, run: RunFolder, begin: Callable[[RunFolder], None]
+    ) -> None:
+        prepare("letters", run, data)
+        begin(run)
+        same = unchanged(run)
+        (data / "letters" / "b.txt").write_text("more")
+        with pytest.raises(RunError) as error:
+            prepare("letters", run, data)
+        message = str(error.value)
+        assert "200 characters then (the text letters (1 file)), 204 now (the text letters (2 files))" in message
+        assert "--run" in message
+        assert f"delete {run.path}" in message
+        assert same()
+
+    @begins
+    def test_an_unchanged_text_goes_on(self, data: Path, run: RunFolder, begin: Callable[[RunFolder], None]) -> None:
+        prepare("letters", run, data)
+        begin(run)
+        (data / "letters" / "a.txt").rename(data / "letters" / "renamed.txt")
+        assert prepare("letters", run, data).characters == 200
+
+    @begins
+    def test_a_text_that_has_gone_is_no_error(
+        self, data: Path, run: RunFolder, begin: Callable[[RunFolder], None]
+    ) -> None:
+        prepare("letters", run, data)
+        begin(run)
+        (data / "letters" / "a.txt").unlink()
+        assert prepare("letters", run, data).characters == 200
+        shutil.rmtree(data)
+        assert prepare("letters", run, data).characters == 200
+
+    def test_a_text_that_became_unusable_is_reported(self, data: Path, run: RunFolder) -> None:
+        prepare("letters", run, data)
+        same = unchanged(run)
+        (data / "letters" / "a.txt").write_bytes(b"\xff")
+        with pytest.raises(DatasetError, match="0xff at offset 0"):
+            prepare("letters", run, data)
+        assert same()
+
+    @begins
+    def test_a_run_belongs_to_one_dataset(self, data: Path, run: RunFolder, begin: Callable[[RunFolder], None]) -> None:
+        (data / "diary").mkdir()
+        (data / "diary" / "a.txt").write_text("dear diary\n")
+        prepare("letters", run, data)
+        assert prepare("diary", run, data).dataset == "diary"
+        begin(run)
+        with pytest.raises(RunError, match="was trained on diary, not on letters"):
+            prepare("letters", run, data)
+
+
+def lose_meta(folder: Path) -> None:
+    (folder / "meta.json").unlink()
+
+
+def cut_meta(folder: Path) -> None:
+    (folder / "meta.json").write_text((folder / "meta.json").read_text()[:-20])
+
+
+def empty_meta(folder: Path) -> None:
+    (folder / "meta.json").write_text("{}")
+
+
+def list_meta(folder: Path) -> None:
+    (folder / "meta.json").write_text("[]")
+
+
+def cut_train(folder: Path) -> None:
+    (folder / "train.bin").write_bytes((folder / "train.bin").read_bytes()[:-1])
+
+
+def lose_val(folder: Path) -> None:
+    (folder / "val.bin").unlink()
+
+
+def other_version(folder: Path) -> None:
+    meta = json.loads((folder / "meta.json").read_text())
+    (folder / "meta.json").write_text(json.dumps(meta | {"format_version": 99}))
+
+
+def no_tokenizer(folder: Path) -> None:
+    meta = json.loads((folder / "meta.json").read_text())
+    (folder / "meta.json").write_text(json.dumps(meta | {"tokenizer": {"model": {"type": "BPE"}}}))
+
+
+@pytest.mark.parametrize(
+    ("damage", "named"),
+    [
+        (lose_meta, "meta.json is missing"),
+        (cut_meta, "no readable prepared text"),
+        (empty_meta, "format_version"),
+        (list_meta, "no readable prepared text"),
+        (cut_train, "train.bin has 359 bytes; meta.json says 360"),
+        (lose_val, "val.bin is missing"),
+        (other_version, "another version of gptbox"),
+        (no_tokenizer, "BPE"),
+    ],
+)
+class TestDamage:
+    def test_it_is_named(self, data: Path, run: RunFolder, damage: Callable[[Path], None], named: str) -> None:
+        prepare("letters", run, data)
+        damage(run.dataset)
+        with pytest.raises(DatasetError) as error:
+            PreparedDataset.load(run.dataset)
+        assert named in str(error.value)
+
+    def test_it_is_repaired_while_nothing_was_trained(
+        self, data: Path, run: RunFolder, damage: Callable[[Path], None], named: str
+    ) -> None:
+        prepare("letters", run, data)
+        damage(run.dataset)
+        prepare("letters", run, data)
+        assert PreparedDataset.load(run.dataset).characters == 200
+
+    def test_it_stops_a_run_that_has_begun(
+        self, data: Path, run: RunFolder, damage: Callable[[Path], None], named: str
+    ) -> None:
+        prepare("letters", run, data)
+        run.checkpoint.mkdir()
+        damage(run.dataset)
+        with pytest.raises(RunError) as error:
+            prepare("letters", run, data)
+        assert named in str(error.value)
+        assert str(run.path) in str(error.value)
+
+
+def test_ids_that_no_text_gives_are_found_by_the_report(data: Path, run: RunFolder) -> None:
+    prepared = prepare("letters", run, data)
+    (run.dataset / "val.bin").write_bytes(b"\xff" * 40)
+    with pytest.raises(DatasetError, match="damaged: it has the id 65,535"):
+        prepared.report()
+
+
+def test_nothing_is_left_where_the_text_cannot_be_used(data: Path, run: RunFolder) -> None:
+    (data / "letters" / "a.txt").write_text("x")
+    with pytest.raises(DatasetError, match="has 1 characters: too few"):
+        prepare("letters", run, data)
+    assert not run.path.exists()
+
+
+def test_a_folder_that_cannot_be_written_is_named(data: Path, run: RunFolder) -> None:
+    run.path.parent.write_text("a file where the models folder should be")
+    with pytest.raises(RunError, match=r"cannot be written to .*dataset: Not a directory"):
+        prepare("letters", run, data)
+
+
+def test_a_text_must_be_longer_than_the_context_in_both_parts(data: Path, run: RunFolder) -> None:
+    prepared = prepare("letters", run, data)  # 200 characters: 180 and 20
+    prepared.require_context(19)
+    with pytest.raises(DatasetError) as error:
+        prepared.require_context(20)
+    message = str(error.value)
+    for number in ("200 characters", "last tenth, 20,", "context of 20 ", "needs 21 ", "about 210 characters"):
+        assert number in message
+    assert "Add text" in message
+
+
+def test_the_report_names_odd_rare_and_unlearnt_characters(data: Path, run: RunFolder) -> None:
+    text = "plain \u200b text\t\ue000 \x07 \ufffd caf\u00e9 e\u0301\r\n" + "plain text " * 100 + "Q"
+    (data / "letters" / "a.txt").write_text(text, encoding="utf-8", newline="")
+    (data / "letters" / "b.md").write_text("x")
+    report = "\n".join(prepare("letters", run, data).report())
+    assert "odd characters: U+0007 (1 x), U+200B ZERO WIDTH SPACE (1 x), U+E000 (1 x), \ufffd (1 x)" in report
+    assert "rare characters, hardly learnt: (tab) (1 x), (line break) (1 x), Q (1 x)" in report
+    assert "\u00e9 (1 x), U+0301 COMBINING ACUTE ACCENT (1 x)" in report
+    assert "only in the part to check with, never learnt: Q (1 x)" in report
+    assert "note: a.txt: 1 line ends of Windows (CR LF) became LF." in report
+    assert "note: Not used, because only .txt files are: b.md." in report
+
+
+def test_a_large_vocabulary_is_not_printed_whole(data: Path, run: RunFolder) -> None:
+    characters = "".join(chr(0x4E00 + 2 * i) for i in range(3000))
+    (data / "letters" / "a.txt").write_text(characters * 2, encoding="utf-8")
+    report = prepare("letters", run, data).report()
+    assert max(map(len, report)) < 600
+    assert report[2].endswith(" and 2,900 more")
+    assert report[-1].endswith(" and 2,980 more")

@@ -1,0 +1,274 @@
+"""Tiny Shakespeare: your own copy, a download from a real server with real faults, and the plays in its place."""
+
+import hashlib
+import re
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from gptbox.datasets.base import Dataset, Text
+from gptbox.datasets.tiny_shakespeare import SHA256, URL, TinyShakespeare
+from gptbox.errors import DatasetError, DownloadError
+
+Answer = Callable[[BaseHTTPRequestHandler], None]
+
+
+class Plays(Dataset):
+    name = "plays"
+
+    def read(self, data: Path) -> Text:
+        return Text("HAMLET:\nTo be, or not to be\n\n", "the complete plays of Shakespeare", ("A note of the plays.",))
+
+
+class Missing(Dataset):
+    name = "plays"
+
+    def read(self, data: Path) -> Text:
+        raise DatasetError("The plays are not installed.")
+
+
+class Server:
+    """Gives its answers one after the other, the last one again and again; counts the requests."""
+
+    def __init__(self, *answers: Answer) -> None:
+        self.requests: list[str] = []
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(handler) -> None:  # noqa: N805
+                self.requests.append(handler.headers["User-Agent"])
+                answers[min(len(self.requests), len(answers)) - 1](handler)
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.thread = threading.Thread(target=self.server.serve_forever, kwargs={"poll_interval": 0.01})
+        self.thread.start()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server.server_port}/input.txt"
+
+    def close(self) -> None:
+        self.server.shutdown()
+        self.thread.join()
+        self.server.server_close()
+
+
+@pytest.fixture
+def serve() -> Iterator[Callable[..., Server]]:
+    servers: list[Server] = []
+
+    def start(*answers: Answer) -> Server:
+        servers.append(Server(*answers))
+        return servers[-1]
+
+    yield start
+    for server in servers:
+        server.close()
+
+
+def sends(content: bytes, promised: int | None = None) -> Answer:
+    def answer(handler: BaseHTTPRequestHandler) -> None:
+        handler.send_response(200)
+        handler.send_header("Content-Length", str(len(content) if promised is None else promised))
+        handler.end_headers()
+        handler.wfile.write(content)
+
+    return answer
+
+
+def refuses(code: int) -> Answer:
+    return lambda handler: handler.send_error(code)
+
+
+def dataset(
+    url: str, fallback: Dataset | None = None, timeout_s: float = 5.0, total_s: float = 30.0
+) -> TinyShakespeare:
+    return TinyShakespeare(url, fallback or Plays(), timeout_s, total_s, pauses_s=(0.01, 0.02))
+
+
+def failure(source: TinyShakespeare) -> str:
+    with pytest.raises(DownloadError) as error:
+        source.download()
+    return str(error.value)
+
+
+def test_the_address_is_pinned_to_a_commit() -> None:
+    assert re.search(r"/char-rnn/[0-9a-f]{40}/data/tinyshakespeare/input\.txt$", URL)
+
+
+def test_the_download_is_the_text(serve: Callable[..., Server], tiny_shakespeare: Path, tmp_path: Path) -> None:
+    server = serve(sends(tiny_shakespeare.read_bytes()))
+    text = dataset(server.url).read(tmp_path)
+    assert text.text == tiny_shakespeare.read_text(encoding="utf-8")
+    assert hashlib.sha256(text.text.encode()).hexdigest() == SHA256
+    assert text.source == "Tiny Shakespeare (downloaded)"
+    assert text.notes == ()
+    assert server.requests == ["gptbox"]
+
+
+def test_passing_faults_are_tried_again(serve: Callable[..., Server], tiny_shakespeare: Path) -> None:
+    whole = tiny_shakespeare.read_bytes()
+    server = serve(refuses(503), sends(whole[:1000], promised=len(whole)), sends(whole))
+    assert dataset(server.url).download() == whole.decode()
+    assert len(server.requests) == 3
+
+
+def test_a_fault_that_lasts_is_given_up_after_three_tries(serve: Callable[..., Server]) -> None:
+    server = serve(refuses(502))
+    message = failure(dataset(server.url))
+    assert "502 Bad Gateway" in message
+    assert server.url in message
+    assert len(server.requests) == 3
+
+
+def test_a_cut_download_is_a_passing_fault(serve: Callable[..., Server]) -> None:
+    server = serve(sends(b"x" * 10, promised=1000))
+    assert "ended after 10 of 1000 bytes" in failure(dataset(server.url))
+    assert len(server.requests) == 3
+
+
+@pytest.mark.parametrize("code", [403, 404, 410])
+def test_a_wrong_address_is_not_tried_again(serve: Callable[..., Server], code: int) -> None:
+    server = serve(refuses(code))
+    assert f"answered {code} " in failure(dataset(server.url))
+    assert len(server.requests) == 1
+
+
+def test_another_text_is_refused_with_both_hashes(serve: Callable[..., Server]) -> None:
+    server = serve(sends(b"another text"))
+    message = failure(dataset(server.url))
+    assert hashlib.sha256(b"another text").hexdigest() in message
+    assert SHA256 in message
+    assert len(server.requests) == 1
+
+
+def test_an_endless_answer_is_cut_off(serve: Callable[..., Server]) -> None:
+    def endless(handler: BaseHTTPRequestHandler) -> None:
+        handler.send_response(200)
+        handler.end_headers()
+        try:
+            while True:
+                handler.wfile.write(b"x" * 65_536)
+        except OSError:
+            pass  # the other side had enough
+
+    server = serve(endless)
+    assert "more than 8,388,608 bytes came" in failure(dataset(server.url))
+    assert len(server.requests) == 1
+
+
+def test_a_server_that_says_nothing_costs_its_time_out(serve: Callable[..., Server]) -> None:
+    released = threading.Event()
+    server = serve(lambda _: released.wait(3) and None)
+    began = time.monotonic()
+    assert "timed out" in failure(dataset(server.url, timeout_s=0.2))
+    assert time.monotonic() - began < 3
+    released.set()
+    assert len(server.requests) == 3
+
+
+def test_a_trickle_ends_with_the_whole_time(serve: Callable[..., Server]) -> None:
+    def trickle(handler: BaseHTTPRequestHandler) -> None:
+        handler.send_response(200)
+        handler.end_headers()
+        try:
+            while True:
+                handler.wfile.write(b"x")
+                time.sleep(0.05)
+        except OSError:
+            pass  # the other side has gone
+
+    server = serve(trickle)
+    began = time.monotonic()
+    assert re.search("within 0.5 s|in 0.5 s", failure(dataset(server.url, total_s=0.5)))
+    assert time.monotonic() - began < 3
+
+
+def test_a_refused_network_costs_less_than_five_seconds(tmp_path: Path) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    began = time.monotonic()
+    text = TinyShakespeare(f"http://127.0.0.1:{port}/input.txt", Plays()).read(tmp_path)
+    assert time.monotonic() - began < 5
+    assert "Connection refused" in text.notes[0]
+
+
+def test_the_defaults_bound_a_silent_network_below_forty_seconds() -> None:
+    source = TinyShakespeare()
+    assert source.timeout_s <= 10
+    assert source.total_s < 40
+
+
+def test_the_plays_stand_in_and_say_so(serve: Callable[..., Server], tmp_path: Path) -> None:
+    server = serve(refuses(404))
+    text = dataset(server.url).read(tmp_path)
+    assert text.text == Plays().read(tmp_path).text
+    assert text.source == "the complete plays of Shakespeare (Tiny Shakespeare could not be downloaded)"
+    reason, advice, *rest = text.notes
+    assert "404" in reason
+    assert f"save {server.url} as {tmp_path / 'shakespeare_char' / 'input.txt'}" in advice
+    assert rest == ["A note of the plays."]
+
+
+def test_without_plays_either_everything_is_said(serve: Callable[..., Server], tmp_path: Path) -> None:
+    server = serve(refuses(404))
+    with pytest.raises(DownloadError, match=r"404.*save .*input\.txt.*The plays are not installed\."):
+        dataset(server.url, Missing()).read(tmp_path)
+
+
+class TestYourOwnCopy:
+    @pytest.fixture
+    def file(self, tmp_path: Path) -> Path:
+        (tmp_path / "shakespeare_char").mkdir()
+        return tmp_path / "shakespeare_char" / "input.txt"
+
+    def test_it_wins_over_the_download(
+        self, serve: Callable[..., Server], file: Path, tmp_path: Path, tiny_shakespeare: Path
+    ) -> None:
+        server = serve(refuses(500))
+        file.write_bytes(tiny_shakespeare.read_bytes())
+        text = dataset(server.url).read(tmp_path)
+        assert text.text == tiny_shakespeare.read_text(encoding="utf-8")
+        assert text.source == "Tiny Shakespeare (input.txt)"
+        assert text.notes == ()
+        assert server.requests == []
+
+    def test_a_copy_with_windows_line_ends_is_still_recognised(
+        self, file: Path, tmp_path: Path, tiny_shakespeare: Path
+    ) -> None:
+        file.write_bytes(tiny_shakespeare.read_bytes().replace(b"\n", b"\r\n"))
+        text = TinyShakespeare().read(tmp_path)
+        assert text.source == "Tiny Shakespeare (input.txt)"
+        assert text.notes == ("input.txt: 40,000 line ends of Windows (CR LF) became LF.",)
+
+    def test_another_text_is_used_and_named(self, file: Path, tmp_path: Path) -> None:
+        file.write_text("Something else.\n")
+        text = TinyShakespeare().read(tmp_path)
+        assert text.text == "Something else.\n"
+        assert text.source == "the text shakespeare_char (input.txt)"
+        [note] = text.notes
+        assert SHA256 in note
+        assert hashlib.sha256(b"Something else.\n").hexdigest() in note
+
+    def test_an_empty_one_is_a_mistake_not_a_reason_to_download(self, file: Path, tmp_path: Path) -> None:
+        file.touch()
+        with pytest.raises(DatasetError, match=r"input\.txt is empty"):
+            TinyShakespeare().read(tmp_path)
+
+    def test_a_broken_link_is_a_mistake_too(self, file: Path, tmp_path: Path) -> None:
+        file.symlink_to("gone.txt")
+        with pytest.raises(DatasetError, match=r"input\.txt cannot be read"):
+            TinyShakespeare().read(tmp_path)
+
+    def test_a_file_of_another_name_is_noted(self, serve: Callable[..., Server], file: Path, tmp_path: Path) -> None:
+        file.with_name("mine.txt").write_text("x")
+        text = dataset(serve(refuses(404)).url).read(tmp_path)
+        assert text.notes[0] == f"Only a file named {file} would be used, not mine.txt beside it."
