@@ -15,6 +15,15 @@ def temporary_beside(path: Path) -> Path:
     return path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
 
 
+def remove_temporaries(folder: Path) -> None:
+    """Delete what killed writers left in a folder. Only for who knows that nobody else is writing there."""
+    for leftover in folder.glob(".*.tmp"):
+        if leftover.is_dir() and not leftover.is_symlink():
+            shutil.rmtree(leftover, ignore_errors=True)
+        else:
+            leftover.unlink(missing_ok=True)
+
+
 def fsync(path: Path) -> None:
     """Wait until a file's or folder's content is on the disk."""
     handle = os.open(path, os.O_RDONLY)

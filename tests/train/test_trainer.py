@@ -343,10 +343,12 @@ def test_kill_9_loses_nothing_that_was_published(tmp_path: Path, data: Path) -> 
     process.communicate()
     for path in run.snapshots():
         model_folder.load(path)
+    (run.path / "snapshots" / ".step-000275.0123abcd.tmp").mkdir()  # as a kill amid writing would leave it
     arguments, environment = command(tmp_path, "--steps", "300")
     done = subprocess.run(arguments, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "Going on from step 250" in done.stdout
+    assert [path.name for path in (run.path / "snapshots").iterdir() if path.name.startswith(".")] == []
     rows = run.rows("metrics")
     assert [row["step"] for row in rows] == sorted({row["step"] for row in rows}), "no step is told twice"
     assert json.loads((run.path / "status.json").read_text())["phase"] == "finished"

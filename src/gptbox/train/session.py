@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 
+from gptbox.atomic import remove_temporaries
 from gptbox.datasets.prepared import prepare
 from gptbox.errors import DivergedError, GptboxError, RunError
 from gptbox.run_folder import Phase, RunFolder, Status
@@ -62,6 +63,8 @@ def train(
     torch.set_num_threads(threads)
     torch.set_flush_denormal(True)
     with lock(run):
+        for folder in (run.path, run.path / "snapshots", run.checkpoint):
+            remove_temporaries(folder)
         before = run.status()
         if before is None or before.phase != "finished":
             status = before or Status(run=run.name, phase="preparing")

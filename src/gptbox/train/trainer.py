@@ -147,7 +147,7 @@ class Trainer:
             if self._evaluation_is_due():
                 self._evaluate()
                 next_checkpoint = time.monotonic() + CHECKPOINT_EVERY_S
-            elif self._row_is_due(next_row):
+            elif self._row_is_due(next_row) and not self._reached_end():  # the last evaluation writes its own row
                 self._write_row()
                 next_row = time.monotonic() + ROW_EVERY_S
             if time.monotonic() >= next_checkpoint:
