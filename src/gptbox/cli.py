@@ -138,7 +138,7 @@ def sample(
         except (OSError, UnicodeDecodeError) as error:
             raise SettingError(f"--start {start!r} cannot be read: {error}.") from None
     folder = load(_find_model(settings, model))
-    print(f"number of parameters: {folder.config.parameters / 1e6:.2f}M")
+    print(f"number of parameters: {folder.parameters / 1e6:.2f}M")
     for typed, known in folder.tokenizer.unknown(start).items():
         print(f"{typed!r} is not in the model's vocabulary; {known!r} stands in.", file=sys.stderr)
     prompt = folder.tokenizer.encode(start or "\n")
@@ -197,7 +197,7 @@ def serve(
     port: Port = 8000,
 ) -> None:
     """Serve the page and the API, from the first second; models are taken up as they appear."""
-    from gptbox.web.app import serve as serve_web
+    from gptbox.web.server import serve as serve_web
 
     serve_web(_settings(), host, port)
 
@@ -212,7 +212,7 @@ def up(
     port: Port = 8000,
 ) -> None:
     """Prepare, train and serve together. Ctrl-C ends both; the next `up` goes on from there."""
-    from gptbox.web.app import serve as serve_web
+    from gptbox.web.server import serve as serve_web
 
     settings = _settings(TRAIN_MINUTES=minutes, PRESET=preset)
     _run_folder(settings, dataset, run)  # a name that cannot be is said before anything starts

@@ -72,6 +72,11 @@ class ModelFolder:
     info: SnapshotInfo | None
     """None where another program wrote the folder."""
 
+    @property
+    def parameters(self) -> int:
+        """How many numbers were trained; the zeros that stand for biases in a published gpt2 are not."""
+        return self.config.parameters if self.info is None else self.info.parameters
+
 
 def write(
     path: Path, config: ModelConfig, weights: layouts.Weights, tokenizer: Tokenizer, info: SnapshotInfo, card: str
