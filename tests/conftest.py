@@ -1,7 +1,7 @@
 """What several tests need: the real text, and a small real model."""
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -25,8 +25,8 @@ TINY = {
         intermediate_size=48, activation="silu", norm_eps=1e-6, tie_embeddings=False,
     ),
     "qwen3-grouped": ModelConfig(
-        architecture="qwen3", vocab_size=65, context_length=32, n_layer=3, n_head=4, n_kv_head=2, head_dim=16, n_embd=32,
-        activation="silu", norm_eps=1e-6, tie_embeddings=True, rope_theta=1_000_000.0,
+        architecture="qwen3", vocab_size=65, context_length=32, n_layer=3, n_head=4, n_kv_head=2, head_dim=16,
+        n_embd=32, activation="silu", norm_eps=1e-6, tie_embeddings=True, rope_theta=1_000_000.0,
     ),
 }  # fmt: skip
 """Every kind of model there is, as small as it can be: both architectures, each with its variants."""
@@ -75,7 +75,7 @@ def make_weights() -> Callable[..., weights.Weights]:
 
 
 @pytest.fixture
-def write_model(tmp_path: Path) -> Iterator[Callable[..., Path]]:
+def write_model() -> Callable[..., Path]:
     """Publish a model with random weights: write_model(path, config, seed=0) -> path."""
 
     def write(path: Path, config: ModelConfig = TINY["qwen3"], seed: int = 0, step: int = 1) -> Path:
@@ -88,4 +88,4 @@ def write_model(tmp_path: Path) -> Iterator[Callable[..., Path]]:
         model_folder.write(path, config, random_weights(config, seed), tokenizer, info, "# a test\n")
         return path
 
-    yield write
+    return write

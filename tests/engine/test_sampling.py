@@ -93,3 +93,10 @@ def test_a_seed_repeats_and_no_seed_does_not() -> None:
 def test_impossible_parameters_are_refused_by_name(bad: dict[str, float], said: str) -> None:
     with pytest.raises(EngineError, match=said):
         SamplingParams(**bad)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("temperature", [5e-324, 1e-40, 1e-6])
+def test_a_tiny_temperature_is_as_good_as_0(temperature: float) -> None:
+    logits = np.array([-30.0, 3.0, 2.9, 30.0, 29.9], np.float32)
+    params = SamplingParams(temperature=temperature, top_k=4, top_p=0.9, seed=1)
+    assert sample(logits, params, params.random()) == 3

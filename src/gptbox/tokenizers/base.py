@@ -32,7 +32,7 @@ class Tokenizer(ABC):
 
     @abstractmethod
     def decode(self, ids: Iterable[int]) -> str:
-        """The text of the ids."""
+        """The text of the ids; one that the vocabulary lacks is U+FFFD."""
 
     @abstractmethod
     def unknown(self, text: str) -> dict[str, str]:

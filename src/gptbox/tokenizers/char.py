@@ -77,7 +77,11 @@ class CharTokenizer(Tokenizer):
         return ids
 
     def decode(self, ids: Iterable[int]) -> str:
-        return "".join([self.characters[i] for i in ids])
+        return "".join([self._character(i) for i in ids])
+
+    def _character(self, token: int) -> str:
+        # A model may have been padded to more ids than its tokenizer has.
+        return self.characters[token] if token < len(self.characters) else "\ufffd"
 
     def unknown(self, text: str) -> dict[str, str]:
         return {c: self._replacement(c) for c in dict.fromkeys(text) if c not in self.ids}
@@ -120,10 +124,10 @@ class CharTokenizer(Tokenizer):
 
 class _CharStreamDecoder(StreamDecoder):
     def __init__(self, tokenizer: CharTokenizer) -> None:
-        self._characters = tokenizer.characters
+        self._tokenizer = tokenizer
 
     def push(self, token: int) -> str:
-        return self._characters[token]
+        return self._tokenizer.decode((token,))
 
     def flush(self) -> str:
         return ""

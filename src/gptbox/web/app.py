@@ -1,0 +1,62 @@
+"""The application: the table of addresses. A new endpoint is a handler in its own file and a line here."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.routing import Mount, Route, Router
+
+from gptbox.errors import GptboxError
+from gptbox.settings import Settings
+from gptbox.web.auth import RequireKey
+from gptbox.web.completions import completions
+from gptbox.web.errors import ErrorBoundary, handle_error
+from gptbox.web.headers import DefaultHeaders
+from gptbox.web.health import healthz, readyz
+from gptbox.web.history import history
+from gptbox.web.lesson import lesson
+from gptbox.web.models import model, models
+from gptbox.web.page import files, page
+from gptbox.web.service import Service
+from gptbox.web.status import events, status
+
+
+def create_app(settings: Settings) -> Starlette:
+    """The whole server side; its engine and its live model run from the application's start to its end."""
+    service = Service(settings)
+
+    @asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        async with service.running():
+            yield
+
+    v1 = Router(
+        [
+            Route("/completions", completions, methods=["POST"]),
+            Route("/models", models),
+            Route("/models/{name:path}", model),
+        ],
+        redirect_slashes=False,
+    )
+    app = Starlette(
+        routes=[
+            Route("/", page),
+            Mount("/static", files),
+            Mount("/v1", v1, middleware=[Middleware(RequireKey, key=settings.api_key)]),
+            Route("/api/status", status),
+            Route("/api/history", history),
+            Route("/api/events", events),
+            Route("/cgi-bin/test", lesson),
+            Route("/healthz", healthz),
+            Route("/readyz", readyz),
+        ],
+        middleware=[Middleware(DefaultHeaders), Middleware(ErrorBoundary)],
+        exception_handlers={GptboxError: handle_error, HTTPException: handle_error},
+        lifespan=lifespan,
+    )
+    # A redirect to the address without its last slash would name a host and path that only a proxy knows.
+    app.router.redirect_slashes = False
+    app.state.service = service
+    return app

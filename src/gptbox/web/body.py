@@ -1,0 +1,54 @@
+"""Reading a request's JSON body, bounded and strict."""
+
+import json
+from typing import Any, NoReturn
+
+from starlette.requests import Request
+
+from gptbox.errors import RequestError, RequestTooLargeError
+
+MAX_BYTES = 2**20
+_DRAINED_BYTES = 16 * 2**20
+"""A body somewhat too long is read to its end: a client that is still sending would not see the reply otherwise."""
+
+
+async def read_body(request: Request) -> bytes:
+    """The whole body.
+
+    Raises RequestTooLargeError above MAX_BYTES.
+    """
+    too_large = RequestTooLargeError(f"The request's body is longer than {MAX_BYTES:,} bytes.")
+    announced = request.headers.get("content-length", "")
+    if announced.isdecimal() and int(announced) > _DRAINED_BYTES:
+        raise too_large
+    chunks: list[bytes] = []
+    size = 0
+    async for chunk in request.stream():
+        size += len(chunk)
+        if size > _DRAINED_BYTES:
+            break
+        if size <= MAX_BYTES:
+            chunks.append(chunk)
+    if size > MAX_BYTES:
+        raise too_large
+    return b"".join(chunks)
+
+
+def _refuse(constant: str) -> NoReturn:
+    raise ValueError(f"{constant} is not JSON")
+
+
+async def read_json_object(request: Request) -> dict[str, Any]:
+    """The body as a JSON object; NaN and Infinity are no JSON.
+
+    Raises RequestError or RequestTooLargeError.
+    """
+    body = await read_body(request)
+    try:
+        content = json.loads(body, parse_constant=_refuse)
+    except (ValueError, RecursionError) as error:  # UnicodeDecodeError and JSONDecodeError are ValueErrors
+        where = f" (line {error.lineno}, column {error.colno})" if isinstance(error, json.JSONDecodeError) else ""
+        raise RequestError(f"The request's body is not valid JSON{where}.") from None
+    if not isinstance(content, dict):
+        raise RequestError('The request\'s body is not a JSON object, such as {"prompt": "ROMEO:"}.')
+    return content

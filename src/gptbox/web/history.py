@@ -1,0 +1,58 @@
+"""/api/history: a run's losses and samples, for its curve."""
+
+from pathlib import Path
+from typing import Any
+
+from anyio import to_thread
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from gptbox.errors import ModelNotFoundError
+from gptbox.run_folder import list_runs, newest_run
+from gptbox.web.finite import finite
+from gptbox.web.service import service_of
+
+MAX_METRICS = 1000
+MAX_SAMPLES = 200
+
+
+def _evenly(places: list[int], count: int) -> set[int]:
+    """`count` of the places, evenly spread; the first and the last are among them from two on."""
+    if count >= len(places):
+        return set(places)
+    return {places[round(i * (len(places) - 1) / max(1, count - 1))] for i in range(count)}
+
+
+def thin(rows: list[dict[str, Any]], limit: int) -> list[dict[str, Any]]:
+    """At most `limit` rows: the first, the last, those with a val_loss, and an even choice of the others."""
+    if len(rows) <= limit:
+        return rows
+    kept = {0, len(rows) - 1} | {i for i, row in enumerate(rows) if row.get("val_loss") is not None}
+    if len(kept) > limit:
+        kept = _evenly(sorted(kept), limit)
+    else:
+        kept |= _evenly([i for i in range(len(rows)) if i not in kept], limit - len(kept))
+    return [rows[i] for i in sorted(kept)]
+
+
+def read_history(models: Path, name: str | None) -> dict[str, Any]:
+    """The history of a run, or of the newest.
+
+    Raises ModelNotFoundError where there is no run of that name.
+    """
+    if name is None:
+        run = newest_run(models)
+        if run is None:
+            return {"run": None, "metrics": [], "samples": []}
+    else:
+        run = next((run for run in list_runs(models) if run.name == name), None)
+        if run is None:
+            raise ModelNotFoundError(f"There is no run {name[:100]!r}.")
+    metrics = thin(run.rows("metrics"), MAX_METRICS)
+    samples = thin(run.rows("samples"), MAX_SAMPLES)
+    return {"run": run.name, "metrics": finite(metrics), "samples": finite(samples)}
+
+
+async def history(request: Request) -> Response:
+    models = service_of(request).settings.models
+    return JSONResponse(await to_thread.run_sync(read_history, models, request.query_params.get("run")))

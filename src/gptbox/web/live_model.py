@@ -1,0 +1,135 @@
+"""The model that is served: the newest run's best snapshot, exchanged for each better one while the server runs."""
+
+import logging
+import threading
+import time
+from pathlib import Path
+
+from anyio import CapacityLimiter, to_thread
+
+from gptbox.errors import ModelFolderError, ModelNotFoundError, NoModelYetError
+from gptbox.run_folder import RunFolder, find_run, find_snapshot, list_runs, newest_run
+from gptbox.web.model_cache import LoadedModel, ModelCache, SnapshotKey, snapshot_key
+from gptbox.web.no_model import no_model_yet
+
+log = logging.getLogger(__name__)
+
+RETRY_S = 60.0
+"""A damaged folder stays damaged, but memory that was short may be there again."""
+
+
+def _published(run: RunFolder) -> float:
+    """When a run published its last snapshot."""
+    try:
+        return run.snapshots()[-1].stat().st_mtime
+    except (IndexError, OSError):
+        return 0.0
+
+
+class LiveModel:
+    """Watches the models folder on a thread of its own. `current` is replaced in one assignment; whoever holds the
+    former one goes on with it. A snapshot that cannot be loaded changes nothing but the log.
+    """
+
+    def __init__(self, models: Path, poll_s: float = 1.0) -> None:
+        self.models = models
+        self.poll_s = poll_s
+        self.current: LoadedModel | None = None
+        self.cache = ModelCache()
+        self._retry_at: dict[SnapshotKey, float] = {}
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+        # Requests that wait for a load must not use up the threads that everybody shares.
+        self._loads = CapacityLimiter(2)
+
+    def start(self) -> None:
+        """Look once, so that a server with a model is ready from its first request; then watch."""
+        self.look()
+        self._stop.clear()
+        self._thread = threading.Thread(target=self._watch, name="live-model", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Stop watching."""
+        self._stop.set()
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+
+    def _watch(self) -> None:
+        while not self._stop.wait(self.poll_s):
+            self.look()
+
+    def look(self) -> None:
+        """Serve what is best now. Never raises: the server lives on with what it has."""
+        try:
+            for path in self._candidates():
+                if self.current is not None and self.current.key == snapshot_key(path):
+                    return
+                if self._take(path) or self.current is not None:
+                    return
+        except ModelFolderError:
+            return  # it was removed between listing and reading; the next look finds another
+        except Exception:
+            log.exception("looking for a better model failed")
+
+    def _candidates(self) -> list[Path]:
+        """The best snapshot of the newest run that has any; then its others, newest first."""
+        run = newest_run(self.models)
+        if run is None or not run.snapshots():
+            run = max(list_runs(self.models), key=_published, default=None)
+        if run is None or not (others := run.snapshots()):
+            return []
+        best = run.resolve("best")
+        return [best, *(path for path in reversed(others) if path != best)]
+
+    def _take(self, path: Path) -> bool:
+        """Load and serve a snapshot; False where it is damaged, which is logged once."""
+        key = snapshot_key(path)
+        if time.monotonic() < self._retry_at.get(key, 0):
+            return False
+        try:
+            model = self.cache.load(path, keep=False)
+        except ModelFolderError as error:
+            if key not in self._retry_at:
+                kept = "there is no model to serve" if self.current is None else f"still serving {self.current.name}"
+                log.warning("%s (%s)", error, kept)
+            self._retry_at[key] = time.monotonic() + RETRY_S
+            return False
+        self.current = model
+        log.info("serving %s", model.name)
+        return True
+
+    async def resolve(self, name: str | None = None) -> LoadedModel:
+        """The model of `RUN`, `RUN@best`, `RUN@latest` or `RUN@step-000250`; None is the live one.
+
+        Raises NoModelYetError, ModelNotFoundError, or ModelFolderError where the snapshot is damaged.
+        """
+        live = self.current
+        if name is None:
+            if live is None:
+                raise await to_thread.run_sync(no_model_yet, self.models)
+            return live
+        try:
+            path = await to_thread.run_sync(self._find, name)
+            if live is not None and live.path == path:
+                return live
+            return await to_thread.run_sync(self.cache.load, path, limiter=self._loads)
+        except ModelFolderError:
+            # A best snapshot that is damaged or was removed: its predecessor goes on under the run's name.
+            if live is not None and name in (live.run, f"{live.run}@best", live.name):
+                return live
+            raise
+
+    def _find(self, name: str) -> Path:
+        try:
+            return find_snapshot(self.models, name)
+        except NoModelYetError:
+            raise no_model_yet(self.models, find_run(self.models, name.partition("@")[0])) from None
+        except ModelNotFoundError:
+            if self.current is None and not any(run.snapshots() for run in list_runs(self.models)):
+                raise no_model_yet(self.models) from None
+            shown = name if len(name) <= 100 else f"{name[:100]}..."
+            raise ModelNotFoundError(
+                f"The model {shown!r} does not exist. GET /v1/models lists those there are."
+            ) from None

@@ -1,0 +1,117 @@
+"""Running the application under uvicorn, from the open port to a clean end."""
+
+import asyncio
+import logging
+import logging.config
+import os
+import signal
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import uvicorn
+from starlette.applications import Starlette
+
+from gptbox.errors import SettingError
+from gptbox.settings import Settings
+from gptbox.web.app import create_app
+from gptbox.web.service import Service
+
+log = logging.getLogger(__name__)
+
+LAST_WORDS_S = 3.0
+"""How long texts may be finished after the signal to stop; then their readers are told, and the engine stops."""
+GRACE_S = 5
+
+# Apache reaches us from another container; no address of the internet is among these.
+_PROXIES = "127.0.0.1,::1,10.0.0.0/8,172.16.0.0/12,192.168.0.0/16,fd00::/8"
+
+_LOGGING = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "formatters": {"plain": {"format": "%(asctime)s %(levelname)s %(message)s"}},
+    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "plain"}},
+    "loggers": {
+        "gptbox": {"handlers": ["stderr"], "level": "INFO", "propagate": False},
+        "uvicorn": {"handlers": ["stderr"], "level": "WARNING", "propagate": False},
+    },
+}
+
+
+class Server(uvicorn.Server):
+    """uvicorn's server; told to stop, it ends the streams that would otherwise never end."""
+
+    def __init__(self, app: Starlette) -> None:
+        self.service: Service = app.state.service
+        # Addresses may hold prompts: not even a handler that somebody else attaches gets them.
+        logging.getLogger("uvicorn.access").setLevel(logging.CRITICAL + 1)
+        super().__init__(
+            uvicorn.Config(
+                app,
+                access_log=False,
+                log_config=None,
+                server_header=False,
+                ws="none",
+                lifespan="on",
+                proxy_headers=True,
+                forwarded_allow_ips=os.environ.get("FORWARDED_ALLOW_IPS", _PROXIES),
+                # Longer than a proxy keeps its connections, so that it never writes into one that is closing.
+                timeout_keep_alive=75,
+                timeout_graceful_shutdown=GRACE_S,
+            )
+        )
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self.service.feed.close()
+        last_words = asyncio.get_running_loop().call_later(LAST_WORDS_S, self.service.abort_generations)
+        try:
+            await super().shutdown(sockets)
+        finally:
+            last_words.cancel()
+            for connection in list(self.server_state.connections):
+                connection.transport.abort()  # its reader stalls: what it has not taken it never will
+            await asyncio.sleep(0)
+
+
+def open_port(host: str, port: int) -> socket.socket:
+    """A listening socket; port 0 takes any free one.
+
+    Raises SettingError where it cannot be had.
+    """
+    if not 0 <= port <= 65_535:
+        raise SettingError(f"Port {port} does not exist. Choose one between 1 and 65535.")
+    try:
+        return socket.create_server(
+            (host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET, backlog=2048
+        )
+    except OSError as error:
+        raise SettingError(f"Port {port} of {host} cannot be opened: {error}. Choose another port.") from None
+
+
+@contextmanager
+def _signals_mean_success() -> Iterator[None]:
+    """uvicorn raises the signal that ended it once more; the default handlers would make that a failure."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    former = {number: signal.signal(number, lambda *_: None) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for number, handler in former.items():
+            signal.signal(number, handler)
+
+
+def serve(settings: Settings, host: str = "127.0.0.1", port: int = 8000) -> None:
+    """Serve until SIGTERM or SIGINT, then return within ten seconds.
+
+    Raises SettingError where the port cannot be opened.
+    """
+    with open_port(host, port) as listener:
+        logging.config.dictConfig(_LOGGING)
+        shown = f"[{host}]" if ":" in host else host
+        log.info("listening on http://%s:%d", shown, listener.getsockname()[1])
+        with _signals_mean_success():
+            Server(create_app(settings)).run(sockets=[listener])
+        log.info("stopped")

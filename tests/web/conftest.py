@@ -1,0 +1,157 @@
+"""A models folder with small random models in it, and the real application over it."""
+
+import json
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from starlette.testclient import TestClient
+
+from gptbox.model_config import ModelConfig
+from gptbox.run_folder import RunFolder, Status
+from gptbox.settings import Settings
+from gptbox.web import create_app
+from gptbox.web.server import Server, open_port
+from gptbox.web.service import Service
+
+CONFIG = ModelConfig(
+    architecture="qwen3", vocab_size=65, context_length=32, n_layer=2, n_head=2, n_embd=32, activation="silu"
+)
+
+Publish = Callable[..., Path]
+
+
+@pytest.fixture
+def models(tmp_path: Path) -> Path:
+    """An empty models folder."""
+    (tmp_path / "models").mkdir()
+    return tmp_path / "models"
+
+
+@pytest.fixture
+def publish(models: Path, write_model: Callable[..., Path]) -> Publish:
+    """Publish a snapshot as training does: publish(step, run="tiny", seed=step, best=True) -> its folder."""
+
+    def publish(step: int, run: str = "tiny", seed: int | None = None, best: bool = True) -> Path:
+        folder = RunFolder(models, run)
+        path = write_model(folder.snapshot(step), CONFIG, seed=step if seed is None else seed, step=step)
+        folder.point("latest", path)
+        if best:
+            folder.point("best", path)
+        folder.write_status(Status(run=run, phase="training", step=step, steps=1000, latest_snapshot=path.name))
+        return path
+
+    return publish
+
+
+@pytest.fixture
+def tiny_run(models: Path, publish: Publish) -> Path:
+    """A models folder with the run `tiny`, whose only and best snapshot is step-000250."""
+    publish(250)
+    return models
+
+
+@pytest.fixture
+def client_for() -> Iterator[Callable[..., TestClient]]:
+    """client_for(models, max_tokens=..., ...): the application with these settings, without a network."""
+    with ExitStack() as stack:
+
+        def make(models: Path, **settings: Any) -> TestClient:
+            return stack.enter_context(TestClient(create_app(Settings(models=models, **settings))))
+
+        yield make
+
+
+@pytest.fixture
+def client(tiny_run: Path, client_for: Callable[..., TestClient]) -> TestClient:
+    """The application over `tiny_run`."""
+    return client_for(tiny_run)
+
+
+class RunningServer:
+    """The application under uvicorn, on a free port of this machine."""
+
+    def __init__(self, settings: Settings, send_buffer: int | None) -> None:
+        app = create_app(settings)
+        self.service: Service = app.state.service
+        self._listener = open_port("127.0.0.1", 0)
+        if send_buffer is not None:
+            self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_buffer)
+        self.port: int = self._listener.getsockname()[1]
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.server = Server(app)
+        self.thread = threading.Thread(target=self.server.run, kwargs={"sockets": [self._listener]})
+        self.thread.start()
+        wait_until(lambda: self.server.started)
+
+    def stop(self) -> None:
+        self.server.should_exit = True
+        self.thread.join(timeout=15)
+        self._listener.close()
+        assert not self.thread.is_alive(), "the server did not stop"
+
+    def busy(self) -> int:
+        """Texts that are being written or wait."""
+        return self.service.scheduler.active + self.service.scheduler.queued
+
+
+def wait_until(condition: Callable[[], Any], timeout: float = 10.0) -> None:
+    deadline = time.monotonic() + timeout
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.005)
+
+
+@pytest.fixture(name="wait_until")
+def wait_until_fixture() -> Callable[..., None]:
+    return wait_until
+
+
+@pytest.fixture
+def server_for() -> Iterator[Callable[..., RunningServer]]:
+    """server_for(models, max_tokens=..., ...): a real server with these settings.
+
+    `send_buffer`: bytes that the kernel takes for a client which does not read.
+    """
+    with ExitStack() as stack:
+
+        def make(models: Path, send_buffer: int | None = None, **settings: Any) -> RunningServer:
+            server = RunningServer(Settings(models=models, **settings), send_buffer)
+            stack.callback(server.stop)
+            return server
+
+        yield make
+
+
+@pytest.fixture
+def server(tiny_run: Path, server_for: Callable[..., RunningServer]) -> RunningServer:
+    """A real server over `tiny_run` that writes long texts."""
+    return server_for(tiny_run, max_tokens=100_000)
+
+
+@pytest.fixture
+def stream() -> Iterator[Callable[..., Iterator[Any]]]:
+    """stream(url, body): each event of a streamed completion as it comes, `[DONE]` as that string."""
+    with ExitStack() as stack:
+
+        def start(url: str, body: dict[str, Any]) -> Iterator[Any]:
+            client = stack.enter_context(httpx.Client(timeout=30))
+            context = client.stream("POST", f"{url}/v1/completions", json={**body, "stream": True})
+            response = stack.enter_context(context)
+            assert response.status_code == 200, response.read()
+            return _events(response)
+
+        yield start
+
+
+def _events(response: httpx.Response) -> Iterator[Any]:
+    for line in response.iter_lines():
+        if line:
+            data = line.removeprefix("data: ")
+            yield data if data == "[DONE]" else json.loads(data)

@@ -1,0 +1,98 @@
+"""What a request to /v1/completions may hold."""
+
+from typing import Any
+
+import pytest
+
+from gptbox.errors import RequestError
+from gptbox.web.completion_request import CompletionRequest
+
+INF, NAN = float("inf"), float("nan")
+
+
+def parse(**body: Any) -> CompletionRequest:
+    return CompletionRequest.parse(body, max_tokens=100)
+
+
+@pytest.mark.parametrize(
+    ("given", "prompts"),
+    [
+        ("a", ["a"]),
+        (None, [""]),
+        ("", [""]),
+        (["a", ""], ["a", ""]),
+        ([1, 2], [[1, 2]]),
+        ([[1], [2, 3]], [[1], [2, 3]]),
+        ("\ud83d\ude00 \ud83d", ["\U0001f600 \ufffd"]),
+        ("x" * 65_536, ["x" * 65_536]),
+    ],
+)
+def test_prompts_in_every_form(given: Any, prompts: list[Any]) -> None:
+    assert parse(prompt=given).prompt == prompts
+    assert CompletionRequest.parse({}, 100).prompt == [""]
+
+
+@pytest.mark.parametrize(
+    "prompt",
+    [
+        [], [[]], {}, 1, 1.5, True, [True], [1, True], [1.0], ["a", 1], [[1], "a"], [None], [[[1]]], ["a"] * 17,
+        "x" * 65_537, "é" * 32_769, [0] * 65_537,
+    ],
+)  # fmt: skip
+def test_prompts_that_are_none(prompt: Any) -> None:
+    with pytest.raises(RequestError) as error:
+        parse(prompt=prompt)
+    assert error.value.param == "prompt"
+
+
+@pytest.mark.parametrize(
+    ("field", "good", "bad"),
+    [
+        ("max_tokens", [None, 0, 1, 100], [-1, 101, 10**400, 1.0, "5", True, []]),
+        ("temperature", [None, 0, 0.5, 2], [-0.1, 2.1, NAN, INF, -INF, "1", True, 10**400]),
+        ("top_p", [None, 0, 0.5, 1], [-0.1, 1.1, NAN, "1", False]),
+        ("top_k", [None, 0, 1, 10**30], [-1, 1.5, "1", True]),
+        ("n", [None, 1, 16], [0, 17, -1, 1.0, True, 10**400]),
+        ("seed", [None, 0, -1, 2**63 - 1, -(2**63)], [2**63, 1.5, "1", True]),
+        ("stop", [None, [], "a", ["a", "b", "c", "d"]], ["", [""], ["a"] * 5, 1, [1], {}, True]),
+        ("echo", [None, True, False], [1, "true"]),
+        ("stream", [None, True, False], [0, "false"]),
+        ("stream_options", [None], [{}, {"include_usage": True}, [], 1]),  # without stream
+        ("best_of", [None, 1], [2, 0, True]),
+        ("logprobs", [None], [0, 1, 5, False]),
+        ("suffix", [None, ""], ["x", 1]),
+        ("logit_bias", [None, {}], [{"5": 1}, []]),
+        ("presence_penalty", [None, 0, 0.0], [0.1, NAN, INF, "0"]),
+        ("frequency_penalty", [None, 0], [-2]),
+        ("model", [None, "tiny@best"], [1, [], True]),
+        ("user", [None, "me", 5, {}], []),
+        ("never_heard_of", [None, 1, {"a": [NAN]}], []),
+    ],
+)
+def test_each_field_takes_its_range_and_nothing_else(field: str, good: list[Any], bad: list[Any]) -> None:
+    for value in good:
+        parse(**{field: value})
+    for value in bad:
+        with pytest.raises(RequestError) as error:
+            parse(**{field: value})
+        assert error.value.param is not None
+        assert error.value.param.split(".")[0] == field, value
+        assert len(str(error.value)) < 300
+
+
+def test_at_most_sixteen_texts_in_all() -> None:
+    assert parse(prompt=["a", "b"], n=8).choices == 16
+    with pytest.raises(RequestError, match="18 texts"):
+        parse(prompt=["a", "b"], n=9)
+
+
+def test_best_of_is_accepted_where_it_changes_nothing() -> None:
+    assert parse(best_of=3, n=3).choices == 3
+
+
+def test_stream_options_go_with_stream() -> None:
+    assert parse(stream=True, stream_options={"include_usage": True, "other": 1}).include_usage
+    assert not parse(stream=True, stream_options={}).include_usage
+    with pytest.raises(RequestError) as error:
+        parse(stream=True, stream_options={"include_usage": "yes"})
+    assert error.value.param == "stream_options.include_usage"

@@ -1,0 +1,69 @@
+"""/api/history: the curve and the samples of a run."""
+
+import json
+from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+from starlette.testclient import TestClient
+
+from gptbox.run_folder import RunFolder
+from gptbox.web.history import thin
+
+
+def rows(count: int, every: int = 0) -> list[dict[str, Any]]:
+    return [{"step": i, "train_loss": 3.0, "val_loss": 2.0 if every and i % every == 0 else None} for i in range(count)]
+
+
+def test_metrics_and_samples_of_a_run(tiny_run: Path, client: TestClient) -> None:
+    run = RunFolder(tiny_run, "tiny")
+    for row in rows(5):
+        run.append("metrics", row)
+    run.append("samples", {"step": 4, "text": "caf\u00e9"})
+    expected = {"run": "tiny", "metrics": rows(5), "samples": [{"step": 4, "text": "caf\u00e9"}]}
+    assert client.get("/api/history?run=tiny").json() == expected
+    assert client.get("/api/history").json() == expected
+
+
+def test_the_newest_run_is_the_default(tiny_run: Path, client: TestClient, publish: Callable[..., Path]) -> None:
+    publish(1, run="another")
+    assert client.get("/api/history").json()["run"] == "another"
+
+
+def test_without_a_run_there_is_no_history(models: Path, client_for: Callable[..., TestClient]) -> None:
+    assert client_for(models).get("/api/history").json() == {"run": None, "metrics": [], "samples": []}
+
+
+@pytest.mark.parametrize("name", ["nobody", "", "../tiny", "tiny/../tiny", "%00", "x" * 1000, "%ff"])
+def test_an_unknown_run_is_404_in_json(client: TestClient, name: str) -> None:
+    response = client.get(f"/api/history?run={name}")
+    assert response.status_code == 404
+    assert response.json()["error"]["message"]
+
+
+def test_damaged_lines_and_numbers_that_are_none(tiny_run: Path, client: TestClient) -> None:
+    file = tiny_run / "tiny" / "metrics.jsonl"
+    file.write_text('{"step": 1, "train_loss": NaN}\nnonsense\n[1]\n{"step": 2, "lr": Infin')
+    assert client.get("/api/history").json()["metrics"] == [{"step": 1, "train_loss": None}]
+
+
+def test_long_runs_are_thinned_evenly(tiny_run: Path, client: TestClient) -> None:
+    lines = [json.dumps(row) for row in rows(20_000, every=777)]
+    (tiny_run / "tiny" / "metrics.jsonl").write_text("\n".join(lines) + "\n")
+    metrics = client.get("/api/history?run=tiny").json()["metrics"]
+    steps = [row["step"] for row in metrics]
+    assert len(metrics) == 1000
+    assert steps == sorted(set(steps))
+    assert (steps[0], steps[-1]) == (0, 19_999)
+    assert {i for i in range(20_000) if i % 777 == 0} <= set(steps)
+    assert max(b - a for a, b in pairwise(steps)) < 45
+
+
+def test_thinning_keeps_its_bound_even_when_every_row_matters() -> None:
+    for count in (999, 1000, 1001, 5000):
+        thinned = thin(rows(count, every=1), 1000)
+        assert len(thinned) == min(count, 1000)
+        assert thinned[0]["step"] == 0
+        assert thinned[-1]["step"] == count - 1

@@ -1,0 +1,119 @@
+"""/cgi-bin/test: what the lesson's CGI script answered."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+from starlette.testclient import TestClient
+
+GREETING = "Generating shakespeare...\n"
+LINE = "\n---------------\n"
+
+
+def body(client: TestClient, query: str = "") -> str:
+    response = client.get(f"/cgi-bin/test{query}")
+    assert response.status_code == 200, response.text
+    assert response.headers["content-type"] == "text/plain; charset=utf-8"
+    text = response.text
+    assert text.startswith(GREETING)
+    assert text.endswith(LINE)
+    return text.removeprefix(GREETING)
+
+
+def test_a_fresh_sample_at_every_visit(client: TestClient) -> None:
+    first, second = body(client), body(client)
+    assert first != second
+    for text in (first, second):
+        sample = text.removesuffix(LINE)
+        assert sample.startswith("\n")
+        assert len(sample) == 501
+
+
+def test_start_num_samples_and_seed_as_in_sample_py(client: TestClient) -> None:
+    text = body(client, "?start=wherefore+art%20thou&num_samples=3&seed=7")
+    samples = text.removesuffix(LINE).split(LINE)
+    assert len(samples) == 3
+    assert len(set(samples)) == 3
+    for k, sample in enumerate(samples):
+        assert sample.startswith("wherefore art thou")
+        assert len(sample) == 18 + 500
+        assert body(client, f"?start=wherefore+art+thou&seed={7 + k}") == sample + LINE
+
+
+def test_it_is_what_a_completion_with_sample_pys_settings_writes(client: TestClient) -> None:
+    asked = {"prompt": "HELLO", "max_tokens": 500, "temperature": 0.8, "top_k": 200, "seed": 11}
+    [choice] = client.post("/v1/completions", json=asked).json()["choices"]
+    assert body(client, "?start=HELLO&seed=11") == f"HELLO{choice['text']}{LINE}"
+
+
+def test_without_a_start_it_begins_with_a_line_break(client: TestClient) -> None:
+    for query in ("", "?start=", "?start=&num_samples=&seed="):
+        assert body(client, query).startswith("\n")
+
+
+def test_a_start_that_the_model_does_not_know_is_printed_as_it_was_given(client: TestClient) -> None:
+    assert body(client, "?start=caf%C3%A9+%F0%9F%98%80").startswith("caf\u00e9 \U0001f600")
+    assert body(client, "?start=%ff").startswith("\ufffd")
+
+
+def test_bad_values_are_refused_in_one_line(client: TestClient) -> None:
+    for query in (
+        "num_samples=0", "num_samples=17", "num_samples=two", "num_samples=1.5", "num_samples=-1", "seed=x",
+        "seed=1e5", "seed=" + "9" * 30, "seed=%C2%B2", "seed=--1",
+    ):  # fmt: skip
+        response = client.get(f"/cgi-bin/test?{query}")
+        assert response.status_code == 400, query
+        assert response.headers["content-type"] == "text/plain; charset=utf-8"
+        assert response.text.count("\n") == 1
+        assert query.partition("=")[0] in response.text
+        assert len(response.text) < 200
+
+
+def test_seeds_may_be_negative(client: TestClient) -> None:
+    assert body(client, "?seed=-5") == body(client, "?seed=-5")
+
+
+def test_without_a_model_it_says_so(models: Path, client_for: Callable[..., TestClient]) -> None:
+    client = client_for(models)
+    response = client.get("/cgi-bin/test")
+    assert response.status_code == 503
+    assert response.headers["content-type"] == "text/plain; charset=utf-8"
+    assert int(response.headers["retry-after"]) > 0
+    assert response.text == "There is no model yet: no training has been started.\n"
+    assert client.head("/cgi-bin/test").status_code == 503
+
+
+def test_a_full_queue_is_429_in_text(tiny_run: Path, client_for: Callable[..., TestClient]) -> None:
+    client = client_for(tiny_run, max_queue=0)
+    client.app.state.service.scheduler.max_active = 1  # type: ignore[attr-defined]
+    response = client.get("/cgi-bin/test?num_samples=2")
+    assert response.status_code == 429
+    assert "retry-after" in response.headers
+    assert response.headers["content-type"].startswith("text/plain")
+
+
+def test_the_servers_limit_on_length_holds(tiny_run: Path, client_for: Callable[..., TestClient]) -> None:
+    text = body(client_for(tiny_run, max_tokens=50), "?start=A")
+    assert len(text.removesuffix(LINE)) == 51
+
+
+def test_it_needs_no_key(tiny_run: Path, client_for: Callable[..., TestClient]) -> None:
+    body(client_for(tiny_run, api_key="sesame"))
+
+
+def test_it_is_sent_as_it_is_written_and_ends_with_its_reader(server: Any, wait_until: Callable[..., None]) -> None:
+    with httpx.stream("GET", f"{server.url}/cgi-bin/test?num_samples=16") as response:
+        chunks = response.iter_text()
+        text = next(chunks)
+        assert text.startswith(GREETING)
+        while len(text) < 60:
+            text += next(chunks)
+        assert server.busy() > 0
+    wait_until(lambda: server.busy() == 0, timeout=1)
+
+
+def test_many_chunks_over_time(server: Any) -> None:
+    with httpx.stream("GET", f"{server.url}/cgi-bin/test?start=A") as response:
+        assert response.headers["x-accel-buffering"] == "no"
+        assert len(list(response.iter_raw())) > 10

@@ -1,0 +1,152 @@
+"""The server process: from its port to its end."""
+
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from gptbox.errors import SettingError
+from gptbox.settings import Settings
+from gptbox.web import serve
+
+CODE = """
+import sys
+from pathlib import Path
+from gptbox.settings import Settings
+from gptbox.web import serve
+serve(Settings(models=Path(sys.argv[1]), max_tokens=1_000_000), "127.0.0.1", int(sys.argv[2]))
+"""
+
+
+class Process:
+    """`serve` in a process of its own."""
+
+    def __init__(self, models: Path) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            port = free.getsockname()[1]
+        self.url = f"http://127.0.0.1:{port}"
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", CODE, str(models), str(port)], stderr=subprocess.PIPE, text=True
+        )
+        deadline = time.monotonic() + 30
+        while True:
+            try:
+                assert httpx.get(f"{self.url}/healthz").status_code == 200
+                return
+            except httpx.TransportError:
+                assert self.process.poll() is None
+                assert time.monotonic() < deadline
+                time.sleep(0.05)
+
+    def end(self, number: int = signal.SIGTERM) -> tuple[int, float, str]:
+        """Send a signal: the exit status, seconds until the end, and what was logged."""
+        start = time.monotonic()
+        self.process.send_signal(number)
+        _, log = self.process.communicate(timeout=20)
+        return self.process.returncode, time.monotonic() - start, log
+
+
+@pytest.fixture
+def process(tiny_run: Path) -> Iterator[Process]:
+    process = Process(tiny_run)
+    yield process
+    if process.process.poll() is None:
+        process.process.kill()
+        process.process.communicate()
+
+
+def reading(response: httpx.Response, into: list[str]) -> threading.Thread:
+    def read() -> None:
+        into.extend(response.iter_lines())
+
+    thread = threading.Thread(target=read)
+    thread.start()
+    return thread
+
+
+def test_sigterm_ends_idle_connections_and_event_streams_at_once(process: Process) -> None:
+    with httpx.Client() as client, client.stream("GET", f"{process.url}/api/events") as events:
+        client.get(f"{process.url}/healthz")  # leaves a connection open
+        lines: list[str] = []
+        thread = reading(events, lines)
+        time.sleep(0.3)
+        status, seconds, log = process.end()
+        thread.join()
+    assert status == 0
+    assert seconds < 2.5
+    assert lines[0] == "event: status"
+    assert "Traceback" not in log
+    assert "/healthz" not in log
+
+
+def test_sigterm_tells_a_long_stream_and_exits_0_in_time(process: Process) -> None:
+    body = {"max_tokens": 1_000_000, "stream": True, "prompt": "secret-prompt"}
+    with httpx.stream("POST", f"{process.url}/v1/completions", json=body, timeout=20) as response:
+        lines: list[str] = []
+        thread = reading(response, lines)
+        time.sleep(0.3)
+        status, seconds, log = process.end()
+        thread.join()
+    assert status == 0
+    assert seconds < 10
+    assert '"message":"The server is stopping. Try again in a moment."' in [line for line in lines if line][-1]
+    assert "Traceback" not in log
+    assert "secret-prompt" not in log
+
+
+def test_a_short_text_is_finished_after_sigterm(process: Process) -> None:
+    answers: list[Any] = []
+
+    def ask() -> None:
+        answers.append(httpx.post(f"{process.url}/v1/completions", json={"max_tokens": 600}, timeout=20))
+
+    thread = threading.Thread(target=ask)
+    thread.start()
+    time.sleep(0.15)
+    status, _, _ = process.end()
+    thread.join()
+    assert status == 0
+    assert answers[0].status_code == 200
+    assert len(answers[0].json()["choices"][0]["text"]) == 600
+
+
+def test_control_c_is_a_clean_end_too(process: Process) -> None:
+    status, seconds, log = process.end(signal.SIGINT)
+    assert status == 0
+    assert seconds < 2.5
+    assert "Traceback" not in log
+    assert "listening on http://127.0.0.1:" in log
+
+
+def test_a_port_that_is_taken_is_said_in_one_line(models: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(SettingError, match=f"Port {port} of 127.0.0.1 cannot be opened"):
+            serve(Settings(models=models), "127.0.0.1", port)
+    with pytest.raises(SettingError, match="Port 99999 does not exist"):
+        serve(Settings(models=models), "127.0.0.1", 99_999)
+
+
+def test_a_stalled_reader_does_not_hold_the_end_up(
+    tiny_run: Path, server_for: Callable[..., Any], wait_until: Callable[..., None]
+) -> None:
+    server = server_for(tiny_run, send_buffer=8192, max_tokens=1_000_000)
+    body = b'{"max_tokens": 1000000, "n": 16, "stream": true}'
+    connection = socket.socket()
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    connection.connect(("127.0.0.1", server.port))
+    with connection:
+        connection.sendall(b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+        wait_until(lambda: server.service.scheduler.active == 16)
+        time.sleep(1)
+        start = time.monotonic()
+        server.stop()
+        assert time.monotonic() - start < 9
