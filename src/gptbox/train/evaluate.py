@@ -8,8 +8,7 @@ from numpy.typing import NDArray
 from torch.nn import functional as F  # noqa: N812
 
 from gptbox.train.gpt import GPT
-
-_TOKENS_A_BATCH = 8192
+from gptbox.windows import windows
 
 
 class Interrupted(Exception):  # noqa: N818  (not an error)
@@ -18,22 +17,15 @@ class Interrupted(Exception):  # noqa: N818  (not an error)
 
 @torch.inference_mode()
 def evaluate(model: GPT, ids: NDArray[np.uint16], stop: Callable[[], bool] = lambda: False) -> float:
-    """Mean cross-entropy in nats a token over all of `ids` (tokens,), in non-overlapping windows of the context.
+    """Mean cross-entropy in nats a token over all of `ids` (tokens,), cut as `gptbox.windows` says.
 
-    Each token but the first is predicted once, from those before it in its window; the last window may be shorter.
     Raises Interrupted soon after `stop()` becomes true.
     """
-    window = model.config.context_length
     device = model.embedding.weight.device
-    whole = (len(ids) - 1) // window
-    rows = max(1, _TOKENS_A_BATCH // window)
-    cuts = [(i * window, min(whole, i + rows) * window, window) for i in range(0, whole, rows)]
-    if rest := (len(ids) - 1) % window:
-        cuts.append((whole * window, len(ids) - 1, rest))
     model.eval()
     total = 0.0
     try:
-        for start, end, length in cuts:
+        for start, end, length in windows(len(ids), model.config.context_length):
             if stop():
                 raise Interrupted
             crop = torch.from_numpy(ids[start : end + 1].astype(np.int64)).to(device)
