@@ -18,14 +18,12 @@ from gptbox.train.dataloader import DataLoader
 from gptbox.train.evaluate import Interrupted, evaluate
 from gptbox.train.gpt import GPT
 from gptbox.train.optim import OPTIMIZERS
+from gptbox.train.pace import Pace
 from gptbox.train.progress import Reporter
 from gptbox.train.publish import bits_per_byte, publish, thin
-from gptbox.train.schedule import learning_rate, warmup_steps
 
-FIRST_EVALUATION_S = 3.0
 CHECKPOINT_EVERY_S = 30.0
 STATUS_EVERY_S = 1.0
-ROW_EVERY_S = 1.0
 SAMPLE_TOKENS = 300
 SAMPLE_PROMPT = "\n"
 
@@ -50,49 +48,14 @@ class Trainer:
         dataset.require_context(config.context_length)
         self.run, self.dataset, self.config, self.reporter = run, dataset, config, reporter
         self.snapshots_kept = snapshots_kept
-        self.started = time.monotonic() if started is None else started
         self.stopping = threading.Event()
         self.checkpoint = Checkpoint(run.checkpoint)
-        self.progress = Progress(next_evaluation_s=FIRST_EVALUATION_S)
+        self.started = time.monotonic() if started is None else started
+        self.progress = Progress()
+        self.pace = Pace(config, self.progress, self.started)
         self.status = Status(run=run.name, phase="training", dataset_source=dataset.source)
         self.tokens_a_step = config.batch_size * config.context_length
-        self.step_s = 0.0  # a moving average
-        self.evaluation_s = 0.0  # what the last one took, with its publishing
-        self.elapsed_before = 0.0
         self.identity = {**config.fixed(), "text_sha256": dataset.text_sha256}
-
-    # how far
-
-    @property
-    def elapsed_s(self) -> float:
-        return self.elapsed_before + time.monotonic() - self.started
-
-    @property
-    def budget_s(self) -> float:
-        return math.inf if self.config.minutes is None else self.config.minutes * 60
-
-    @property
-    def steps(self) -> float:
-        """How many steps the run will have, an estimate where time ends it."""
-        by_time = self.progress.step + max(0.0, self.budget_s - self.elapsed_s - self.evaluation_s) / (
-            self.step_s or math.inf
-        )
-        return min(self.config.steps or math.inf, by_time if self.step_s else math.inf)
-
-    def _limits(self) -> dict[str, float]:
-        names = ("steps", "minutes", "target_loss")
-        return {name: value for name in names if (value := getattr(self.config, name)) is not None}
-
-    def _already_done(self, done: dict[str, float]) -> bool:
-        """Whether a run that ended at the limits `done` has nothing left to do under today's."""
-        c, p = self.config, self.progress
-        if self._limits() == done:
-            return True
-        return (
-            (c.steps is not None and p.step >= c.steps)
-            or (c.minutes is not None and max(done.get("minutes", 0.0), p.elapsed_s / 60) >= c.minutes)
-            or (c.target_loss is not None and p.best_val_loss is not None and p.best_val_loss <= c.target_loss)
-        )
 
     # the run
 
@@ -130,7 +93,7 @@ class Trainer:
             self._save()
             self._write_status("stopped", f"Stopped at step {progress.step:,}; the next start goes on from here.")
         else:
-            progress.done = self._limits()
+            progress.done = self.pace.limits()
             self._save()
             self._write_status("finished", self._summary())
         self.reporter.finish(self.status)
@@ -138,18 +101,21 @@ class Trainer:
 
     def _loop(self, loader: DataLoader) -> None:
         """Steps, and what happens between them, up to the end; raises Interrupted after `stop()`."""
-        now = time.monotonic()
-        next_status, next_row, next_checkpoint = now + STATUS_EVERY_S, now + ROW_EVERY_S, now + CHECKPOINT_EVERY_S
+        pace = self.pace
+        next_status = time.monotonic() + STATUS_EVERY_S
+        next_checkpoint = time.monotonic() + CHECKPOINT_EVERY_S
+        last_row_s = pace.elapsed_s
         while True:
             if self.stopping.is_set():
                 raise Interrupted
+            ended = pace.reached_end()
             # Before the step, not after it: what a stop prevented is made up for when the run goes on.
-            if self._evaluation_is_due():
+            if self.progress.step and pace.evaluation_is_due() and not self._evaluated_here():
                 self._evaluate()
                 next_checkpoint = time.monotonic() + CHECKPOINT_EVERY_S
-            elif self._row_is_due(next_row) and not self._reached_end():  # the last evaluation writes its own row
+            elif self.progress.loss_count and pace.row_is_due(last_row_s) and not ended:  # the end has its own row
                 self._write_row()
-                next_row = time.monotonic() + ROW_EVERY_S
+                last_row_s = pace.elapsed_s
             if time.monotonic() >= next_checkpoint:
                 self._save()
                 next_checkpoint = time.monotonic() + CHECKPOINT_EVERY_S
@@ -157,7 +123,7 @@ class Trainer:
                 self._write_status("training", self.status.message)
                 self.reporter.step(self.status)
                 next_status = time.monotonic() + STATUS_EVERY_S
-            if self._reached_end():
+            if pace.reached_end():
                 return
             self._step(loader)
 
@@ -174,10 +140,10 @@ class Trainer:
                 f"or delete {self.run.path} to begin anew."
             )
         self.progress = progress = Checkpoint.restore(state, self.model, self.optimizer)
-        self.elapsed_before = progress.elapsed_s
+        self.pace = Pace(self.config, progress, self.started)
         if complaint:
             self.reporter.say(complaint)
-        if progress.done is not None and self._already_done(progress.done):
+        if self.pace.already_done():
             return True
         progress.done = None
         self.run.truncate_rows(progress.step)
@@ -195,32 +161,13 @@ class Trainer:
         )
         return self.run.status() or self.status
 
-    def _reached_end(self) -> bool:
-        p, c = self.progress, self.config
-        if c.steps is not None and p.step >= c.steps:
-            return True
-        if c.target_loss is not None and p.best_val_loss is not None and p.best_val_loss <= c.target_loss:
-            return True
-        # The last evaluation and snapshot are part of the time that was asked for.
-        return self.elapsed_s + self.step_s + self.evaluation_s >= self.budget_s
-
     # a step
-
-    def _rate(self) -> float:
-        step, steps = self.progress.step, self.steps
-        if math.isinf(steps):  # nothing measured yet, or only a target to reach: no decay
-            return learning_rate(self.config, step, self.config.warmup_steps, 0.0)
-        warmup = warmup_steps(self.config, steps)
-        if self.config.steps is not None and steps == self.config.steps:
-            return learning_rate(self.config, step, warmup, (step - warmup) / (steps - warmup))
-        available = self.budget_s - self.evaluation_s
-        return learning_rate(self.config, step, warmup, self.elapsed_s / available if available > 0 else 1.0)
 
     def _step(self, loader: DataLoader) -> None:
         """One update of the weights."""
         began = time.monotonic()
         inputs, targets = loader.batch(self.progress.step)
-        self.progress.learning_rate = rate = self._rate()
+        self.progress.learning_rate = rate = self.pace.learning_rate()
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         logits = self.model(inputs)
@@ -235,9 +182,7 @@ class Trainer:
         self.progress.step += 1
         self.progress.loss_sum += value
         self.progress.loss_count += 1
-        took = time.monotonic() - began
-        # The first step also warms caches up; it would mislead the estimate for long.
-        self.step_s = took if self.step_s == 0 or self.progress.step <= 3 else 0.95 * self.step_s + 0.05 * took
+        self.pace.step_took(time.monotonic() - began)
 
     def _diverged(self, which: str, value: float) -> DivergedError:
         p = self.progress
@@ -250,20 +195,6 @@ class Trainer:
 
     def _evaluated_here(self) -> bool:
         return self.progress.latest_snapshot == self.run.snapshot(self.progress.step).name
-
-    def _evaluation_is_due(self) -> bool:
-        if self.progress.step == 0 or self._evaluated_here():
-            return False
-        if self.config.eval_every is not None:
-            return self.progress.step % self.config.eval_every == 0
-        return self.elapsed_s >= self.progress.next_evaluation_s
-
-    def _row_is_due(self, next_row: float) -> bool:
-        if self.progress.loss_count == 0:
-            return False
-        if self.config.eval_every is not None:
-            return self.progress.step % max(1, self.config.eval_every // 25) == 0
-        return time.monotonic() >= next_row
 
     def _evaluate(self) -> None:
         """Measure the loss, save, publish and write down a sample.
@@ -287,13 +218,10 @@ class Trainer:
         text = self.dataset.tokenizer.decode(ids)
         row = {"step": p.step, "val_loss": val_loss, "prompt": SAMPLE_PROMPT, "seed": self.config.seed, "text": text}
         self.run.append("samples", row)
-        # Dense at first, so that one can watch it learn; later a fixed share of the time goes into looking.
-        took = time.monotonic() - began
-        gap = min(max(FIRST_EVALUATION_S, self.elapsed_s / 2), max(self.budget_s / 12, FIRST_EVALUATION_S))
-        p.next_evaluation_s = self.elapsed_s + max(gap, 10 * took)
+        self.pace.evaluation_took(time.monotonic() - began)
         self._save()  # before the snapshot: a run that is killed in between publishes it when it goes on
         self._publish()
-        self.evaluation_s = time.monotonic() - began
+        self.pace.evaluation_s = time.monotonic() - began
         self._write_status("training", f"Training: validation loss {val_loss:.4f} at step {p.step:,}.")
         self.reporter.evaluated(self.status)
 
@@ -312,7 +240,7 @@ class Trainer:
         thin(self.run, self.snapshots_kept, {name for name in (p.best_snapshot, p.latest_snapshot) if name})
 
     def _save(self) -> None:
-        self.progress.elapsed_s = self.elapsed_s
+        self.progress.elapsed_s = self.pace.elapsed_s
         self.checkpoint.save(self.model, self.optimizer, self.progress, self.identity)
 
     def _write_row(self, val_loss: float | None = None) -> None:
@@ -322,30 +250,31 @@ class Trainer:
             p.train_loss, p.loss_sum, p.loss_count = p.loss_sum / p.loss_count, 0.0, 0
         row: dict[str, Any] = {
             "step": p.step,
-            "elapsed_s": round(self.elapsed_s, 3),
+            "elapsed_s": round(self.pace.elapsed_s, 3),
             "train_loss": p.train_loss,
             "val_loss": val_loss,
             "lr": p.learning_rate,
-            "tokens_per_s": round(self.tokens_a_step / self.step_s) if self.step_s else None,
+            "tokens_per_s": self._tokens_per_s(),
         }
         self.run.append("metrics", row)
 
+    def _tokens_per_s(self) -> int | None:
+        return round(self.tokens_a_step / self.pace.step_s) if self.pace.step_s else None
+
     def _describe(self) -> None:
         """Bring the status up to the progress."""
-        p, steps = self.progress, self.steps
-        by_steps = math.inf if self.config.steps is None else (self.config.steps - p.step) * self.step_s
-        eta = min(by_steps, self.budget_s - self.elapsed_s)
+        p, steps, eta = self.progress, self.pace.steps, self.pace.eta_s
         self.status = replace(
             self.status,
             step=p.step,
             steps=None if math.isinf(steps) else max(p.step, round(steps)),
             tokens=p.step * self.tokens_a_step,
-            elapsed_s=round(self.elapsed_s, 3),
-            eta_s=None if math.isinf(eta) or not self.step_s else round(max(0.0, eta), 1),
+            elapsed_s=round(self.pace.elapsed_s, 3),
+            eta_s=None if eta is None else round(eta, 1),
             train_loss=p.train_loss,
             val_loss=p.val_loss,
             best_val_loss=p.best_val_loss,
-            tokens_per_s=round(self.tokens_a_step / self.step_s) if self.step_s else None,
+            tokens_per_s=self._tokens_per_s(),
             latest_snapshot=p.latest_snapshot,
             best_snapshot=p.best_snapshot,
         )
