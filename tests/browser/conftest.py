@@ -1,0 +1,244 @@
+"""The real application over real run folders, and a real Chromium in front of it."""
+
+import os
+import re
+import shutil
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+from starlette.applications import Starlette
+from starlette.datastructures import MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from gptbox.model_config import ModelConfig
+from gptbox.run_folder import RunFolder, Status
+from gptbox.settings import Settings
+from gptbox.web.app import create_app
+from gptbox.web.server import Server, open_port
+
+ROOT = Path(__file__).parent.parent.parent
+
+CONFIG = ModelConfig(
+    architecture="qwen3", vocab_size=65, context_length=32, n_layer=2, n_head=2, n_embd=32, activation="silu"
+)
+
+ARGUMENTS = [
+    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+    "--disable-component-update", "--disable-sync",
+]  # fmt: skip
+
+expect.set_options(timeout=15_000)
+
+
+def proxy_policy() -> str:
+    """The Content-Security-Policy that the proxy gives to the page."""
+    configuration = (ROOT / "apache" / "httpd.conf").read_text(encoding="utf-8")
+    found = re.search(r'Content-Security-Policy "(default-src \'self\'[^"]*)"', configuration)
+    assert found, "apache/httpd.conf sets no policy for the page"
+    return found[1]
+
+
+class Front:
+    """What a proxy does in front of the application: another path, and its security policy."""
+
+    def __init__(self, app: Starlette, path: str) -> None:
+        self.app: ASGIApp = app
+        self.path = path
+        self.policy = proxy_policy()
+        self.state = app.state
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def sending(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                MutableHeaders(scope=message)["Content-Security-Policy"] = self.policy
+            await send(message)
+
+        if scope["type"] == "http":
+            assert scope["path"].startswith(f"{self.path}/"), (
+                f"the page asked for {scope['path']}, outside {self.path}/"
+            )
+            scope = {**scope, "path": scope["path"].removeprefix(self.path), "raw_path": b""}
+        await self.app(scope, receive, sending)
+
+
+class Box:
+    """A models folder, its one run `shakespeare`, and the server over it."""
+
+    def __init__(self, models: Path, write_model: Callable[..., Path], path: str, settings: dict[str, Any]) -> None:
+        self.settings = Settings(models=models, **settings)
+        self.run = RunFolder(models, "shakespeare")
+        self.path = path
+        self.port = 0
+        self._write_model = write_model
+        self._thread: threading.Thread | None = None
+
+    def start(self) -> None:
+        listener = open_port("127.0.0.1", self.port)
+        self.port = listener.getsockname()[1]
+        app = create_app(self.settings)
+        self.service = app.state.service
+        self._server = Server(Front(app, self.path))  # type: ignore[arg-type]
+        self._listener = listener
+        self._thread = threading.Thread(target=self._server.run, kwargs={"sockets": [listener]})
+        self._thread.start()
+        self.wait_until(lambda: self._server.started)
+
+    def stop(self) -> None:
+        if self._thread is not None:
+            self._server.should_exit = True
+            self._thread.join(timeout=15)
+            assert not self._thread.is_alive(), "the server did not stop"
+            self._listener.close()
+            self._thread = None
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}{self.path}/"
+
+    def status(self, phase: str, **values: Any) -> None:
+        """Say how training is, as the trainer does."""
+        former = self.run.status() or Status(run=self.run.name, phase="preparing")
+        self.run.write_status(Status(**{**vars(former), "message": "", **values, "phase": phase}))
+
+    def publish(self, step: int = 250, seed: int = 0) -> None:
+        """Publish a snapshot, the new best."""
+        path = self._write_model(self.run.snapshot(step), CONFIG, seed=seed, step=step)
+        self.run.point("latest", path)
+        self.run.point("best", path)
+        self.status("training", step=step, steps=1000, latest_snapshot=path.name, best_snapshot=path.name)
+
+    def learn(self, last_step: int = 1000) -> None:
+        """Metrics and samples up to a step, as training writes them."""
+        for step in range(0, last_step + 1, 10):
+            loss = 1.5 + 2.6 * 0.99**step
+            val_loss = loss + 0.05 if step % 250 == 0 else None
+            row = {"step": step, "elapsed_s": step / 10, "train_loss": loss, "val_loss": val_loss, "lr": 0.001}
+            self.run.append("metrics", row | {"tokens_per_s": 50_000})
+            if val_loss is not None:
+                sample = {
+                    "step": step,
+                    "val_loss": val_loss,
+                    "prompt": "\n",
+                    "seed": 1,
+                    "text": f"\nText of step {step}.",
+                }
+                self.run.append("samples", sample)
+
+    def busy(self) -> int:
+        """Texts that are being written or wait."""
+        return int(self.service.scheduler.active + self.service.scheduler.queued)
+
+    @staticmethod
+    def wait_until(condition: Callable[[], Any], timeout: float = 15.0) -> None:
+        deadline = time.monotonic() + timeout
+        while not condition():
+            assert time.monotonic() < deadline, "waited in vain"
+            time.sleep(0.01)
+
+
+@pytest.fixture
+def make_box(tmp_path: Path, write_model: Callable[..., Path]) -> Iterator[Callable[..., Box]]:
+    """make_box(path="", model=False, **settings): a server over a models folder that is empty or has one model."""
+    with ExitStack() as stack:
+
+        def make(path: str = "", model: bool = False, **settings: Any) -> Box:
+            made = Box(tmp_path / "models", write_model, path, {"max_tokens": 100_000, **settings})
+            stack.callback(made.stop)
+            if model:
+                made.publish()
+            made.start()
+            return made
+
+        yield make
+
+
+@pytest.fixture
+def box(make_box: Callable[..., Box]) -> Box:
+    """A server that has no model yet, and no trainer."""
+    return make_box()
+
+
+@pytest.fixture
+def ready(make_box: Callable[..., Box]) -> Box:
+    """A server with a model, whose training goes on."""
+    return make_box(model=True)
+
+
+# Of a module and not of the session: while Playwright runs, no other test could run an event loop.
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Browser]:
+    executable = shutil.which("chromium") or "/usr/bin/chromium"
+    if not Path(executable).exists():
+        reason = "Chromium is not there (Debian: apt install chromium)"
+        if os.environ.get("CI") == "true":
+            pytest.fail(reason)
+        pytest.skip(reason)
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=executable, args=ARGUMENTS)
+        yield browser
+        browser.close()
+
+
+class Noise:
+    """What a page complains of."""
+
+    def __init__(self, page: Page, allowed: str) -> None:
+        self.found: list[str] = []
+        self.network_changed = False
+        self._allowed = allowed
+        page.on("console", lambda message: self._hear(f"console: {message.text}"))
+        page.on("pageerror", lambda error: self._hear(f"error: {error}"))
+        page.on("requestfailed", lambda request: self._hear(f"failed: {request.url} {request.failure}"))
+        page.on("response", lambda response: response.status < 400 or self._hear(f"{response.status}: {response.url}"))
+
+    def _hear(self, complaint: str) -> None:
+        # Stopping a text and leaving the page abort requests. Chromium also says so of streams read to their end.
+        if complaint.startswith("failed: ") and complaint.endswith("net::ERR_ABORTED"):
+            return
+        # A container that comes or goes on this machine makes Chromium drop what it is loading, even from loopback.
+        if complaint.endswith("net::ERR_NETWORK_CHANGED"):
+            self.network_changed = True
+            return
+        if not (self._allowed and re.search(self._allowed, complaint)):
+            self.found.append(complaint)
+
+
+def wait_for_script(page: Page, condition: str, argument: Any = None) -> None:
+    """Wait until a function of JavaScript says true. (Playwright's own way is against the page's security policy.)"""
+    deadline = time.monotonic() + 15
+    while not page.evaluate(condition, argument):
+        assert time.monotonic() < deadline, f"waited in vain for {condition}"
+        page.wait_for_timeout(20)
+
+
+@pytest.fixture
+def wait_for() -> Callable[..., None]:
+    return wait_for_script
+
+
+@pytest.fixture
+def open_page(chromium: Browser) -> Iterator[Callable[..., Page]]:
+    """open_page(url, allowed="", **context): a page whose every complaint fails the test, but those allowed."""
+    with ExitStack() as stack:
+        noises: list[Noise] = []
+
+        def open_(url: str, allowed: str = "", **options: Any) -> Page:
+            context = chromium.new_context(**{"viewport": {"width": 1280, "height": 900}, **options})
+            stack.callback(context.close)
+            page = context.new_page()
+            noises.append(noise := Noise(page, allowed))
+            page.goto(url)
+            while noise.network_changed:
+                noise.network_changed = False
+                page.reload()
+            return page
+
+        yield open_
+        found = [complaint for noise in noises for complaint in noise.found]
+        assert not found, f"the page complained: {found}"
