@@ -130,6 +130,7 @@ def sample(
     from gptbox.engine.gpt import GPT
     from gptbox.engine.sampling import SamplingParams
     from gptbox.model_folder import load
+    from gptbox.tokenizers import shown
 
     settings = _settings()
     if start.startswith("FILE:"):
@@ -140,7 +141,7 @@ def sample(
     folder = load(_find_model(settings, model))
     print(f"number of parameters: {folder.parameters / 1e6:.2f}M")
     for typed, known in folder.tokenizer.unknown(start).items():
-        print(f"{typed!r} is not in the model's vocabulary; {known!r} stands in.", file=sys.stderr)
+        print(f"The model does not know {shown(typed)} and reads {shown(known)} instead.", file=sys.stderr)
     prompt = folder.tokenizer.encode(start or "\n")
     gpt = GPT(folder.config, folder.weights)
     for i in range(num_samples):

@@ -161,7 +161,7 @@ def test_a_fault_in_one_request_ends_that_one_and_the_engine_goes_on(
     with pytest.raises(IndexError):
         sink(bad).wait()
     assert len(sink(good).wait()) == 20
-    assert "could not start a request" in caplog.text
+    assert "could not read a prompt" in caplog.text
 
 
 def test_stopping_ends_what_runs_and_what_waits(model: GPT) -> None:

@@ -23,7 +23,7 @@ from gptbox.datasets.base import Text
 from gptbox.datasets.tiny_shakespeare import sha256
 from gptbox.errors import DatasetError, ModelFolderError, RunError
 from gptbox.run_folder import RunFolder
-from gptbox.tokenizers import Tokenizer, tokenizer_from_json
+from gptbox.tokenizers import Tokenizer, shown, tokenizer_from_json
 from gptbox.tokenizers.char import CharTokenizer
 
 FORMAT_VERSION = 1
@@ -131,15 +131,6 @@ def _is_odd(character: str) -> bool:
     return character == "\ufffd" or (character not in "\n\t" and unicodedata.category(character) in _ODD)
 
 
-def _shown(character: str) -> str:
-    """A character as it can be read in a line of text."""
-    if character in (named := {"\n": "(line break)", " ": "(space)", "\t": "(tab)"}):
-        return named[character]
-    if character.isprintable() and not unicodedata.combining(character):
-        return character
-    return f"U+{ord(character):04X} {unicodedata.name(character, '')}".rstrip()
-
-
 def _spans(characters: list[str]) -> str:
     """Characters in code point order, letters and digits that follow one another as A-Z."""
     spans: list[list[str]] = []
@@ -150,15 +141,15 @@ def _spans(characters: list[str]) -> str:
             spans.append([character])
     words = []
     for span in spans:
-        words += [f"{span[0]}-{span[-1]}"] if len(span) > 3 else [_shown(character) for character in span]
+        words += [f"{span[0]}-{span[-1]}"] if len(span) > 3 else [shown(character) for character in span]
     more = f" and {len(words) - _SHOWN:,} more" if len(words) > _SHOWN else ""
     return " ".join(words[:_SHOWN]) + more
 
 
 def _listed(characters: list[str], counts: Counter[str]) -> str:
-    shown = [f"{_shown(c)} ({counts[c]:,} x)" for c in characters[:20]]
+    words = [f"{shown(c)} ({counts[c]:,} x)" for c in characters[:20]]
     more = f" and {len(characters) - 20:,} more" if len(characters) > 20 else ""
-    return ", ".join(shown) + more
+    return ", ".join(words) + more
 
 
 def prepare(name: str, run: RunFolder, data: Path) -> PreparedDataset:

@@ -1,5 +1,6 @@
 """Sequences that are generated together, one token each a step."""
 
+import logging
 from collections import deque
 from collections.abc import Iterator
 from typing import Protocol
@@ -11,6 +12,8 @@ from gptbox.engine.gpt import GPT, slide
 from gptbox.engine.kv_cache import KVCache
 from gptbox.engine.sampling import SamplingParams, sample
 from gptbox.errors import EngineError
+
+log = logging.getLogger(__name__)
 
 
 class Sink(Protocol):
@@ -42,7 +45,7 @@ class Request:
 
 
 class _Row:
-    """A request that is being generated."""
+    """A request that has its place in a batch."""
 
     def __init__(self, request: Request) -> None:
         self.request = request
@@ -51,6 +54,11 @@ class _Row:
         context = request.model.config.context_length
         self.history: deque[int] = deque((int(i) for i in request.prompt[-context:]), maxlen=context)
         self.left = request.params.max_tokens
+        self.error: Exception | None = None
+
+    @property
+    def ended(self) -> bool:
+        return self.left <= 0 or self.request.cancelled or self.error is not None
 
 
 class Batch:
@@ -62,19 +70,52 @@ class Batch:
         self.cache = KVCache(model.config, rows)
         self.rows: list[_Row] = []
 
-    def remove(self, i: int) -> None:
-        """Free row i; the last row moves into its place."""
-        last = len(self.rows) - 1
-        if i != last:
-            self.cache.move(last, i)
-            self.rows[i] = self.rows[last]
-        self.rows.pop()
+    def add(self, request: Request) -> None:
+        """Give a request a row; its prompt is read in the next step."""
+        self.cache.lengths[len(self.rows)] = 0
+        self.rows.append(_Row(request))
+
+    def remove_ended(self) -> None:
+        """Free the rows that need no further token, and tell their sinks. A last row moves into each gap."""
+        for i in reversed(range(len(self.rows))):
+            row = self.rows[i]
+            if row.ended:
+                last = self.rows.pop()
+                if last is not row:
+                    self.cache.move(len(self.rows), i)
+                    self.rows[i] = last
+                row.request.sink.end(row.error)
+
+    def step(self) -> int:
+        """One token for every row, none of which may have ended; returns how many."""
+        context, count = self.cache.context_length, len(self.rows)
+        decoded = []
+        for i, row in enumerate(self.rows):
+            length = self.cache.lengths[i]
+            if length == 0:
+                self._prefill(i, np.fromiter(row.history, np.int64))
+            elif length == context:
+                self._prefill(i, slide(np.fromiter(row.history, np.int64), context))
+            else:
+                decoded.append(i)
+        # One pass for the others where they are side by side: always, but for steps in which a row in between slid.
+        runs = [slice(0, len(decoded))] if decoded == list(range(len(decoded))) else [slice(i, i + 1) for i in decoded]
+        for run in runs if decoded else ():
+            ids = np.array([[row.history[-1]] for row in self.rows[run]])
+            for i, logits in enumerate(self.model.forward(ids, self.cache, run, last_only=True), run.start):
+                self._take(i, logits)
+        return count
 
     def _prefill(self, i: int, ids: NDArray[np.integer]) -> None:
-        """Fill row i from position 0 and sample the token after it."""
+        """Fill row i from position 0 and sample the token after it. What fails is this row's own fault."""
         self.cache.lengths[i] = 0
-        logits = self.model.forward(ids[None], self.cache, slice(i, i + 1), last_only=True)
-        self._take(i, logits[0])
+        try:
+            logits = self.model.forward(ids[None], self.cache, slice(i, i + 1), last_only=True)
+        except Exception as error:
+            log.exception("the engine could not read a prompt")
+            self.rows[i].error = error
+        else:
+            self._take(i, logits[0])
 
     def _take(self, i: int, logits: NDArray[np.float32]) -> None:
         row = self.rows[i]
@@ -82,31 +123,6 @@ class Batch:
         row.history.append(token)
         row.left -= 1
         row.request.sink.token(token)
-
-    def admit(self, request: Request) -> None:
-        """Give a request a row, read its prompt (prefill) and make its first token."""
-        row = _Row(request)
-        self.rows.append(row)
-        if row.left > 0:
-            self._prefill(len(self.rows) - 1, np.fromiter(row.history, np.int64))
-
-    def step(self) -> int:
-        """One token for every row; returns how many."""
-        context = self.cache.context_length
-        count = len(self.rows)
-        full = [i for i in range(count) if self.cache.lengths[i] == context]
-        for i in full:
-            self._prefill(i, slide(np.fromiter(self.rows[i].history, np.int64), context))
-        if len(full) == count:
-            return count
-        # The rows that slid have their token; the others are decoded together, as one contiguous run of rows where
-        # nothing slid, which is nearly always.
-        runs = [slice(0, count)] if not full else [slice(i, i + 1) for i in range(count) if i not in full]
-        for run in runs:
-            ids = np.array([[row.history[-1]] for row in self.rows[run]])
-            for i, logits in enumerate(self.model.forward(ids, self.cache, run, last_only=True), run.start):
-                self._take(i, logits)
-        return count
 
 
 class _List(list[int]):
@@ -116,14 +132,15 @@ class _List(list[int]):
         self.append(token)
 
     def end(self, error: Exception | None) -> None:
-        assert error is None
+        if error is not None:
+            raise error
 
 
 def generate(model: GPT, prompt: NDArray[np.integer], params: SamplingParams) -> Iterator[int]:
     """The tokens after `prompt` (tokens,), as they come, in the calling thread."""
     batch, tokens = Batch(model, rows=1), _List()
-    batch.admit(Request(model, prompt, params, tokens))
-    for i in range(params.max_tokens):
-        if i == len(tokens):
-            batch.step()
-        yield tokens[i]
+    batch.add(Request(model, prompt, params, tokens))
+    for _ in range(params.max_tokens):
+        batch.step()
+        batch.remove_ended()
+        yield tokens[-1]

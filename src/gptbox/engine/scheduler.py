@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Sequence
 
 from gptbox.engine.batch import Batch, Request, Sink
+from gptbox.engine.gpt import GPT
 from gptbox.errors import EngineError, QueueFullError
 
 __all__ = ["Request", "Scheduler", "Sink"]
@@ -84,51 +85,33 @@ class Scheduler:
                     self._wake.wait()
                 if not self._running:
                     break
-                admitted = self._admissible()
-            for request in admitted:
-                self._admit(request)
-            for key, batch in list(self._batches.items()):
-                self._step(key, batch)
+                self._admit()
+            for batch in list(self._batches.values()):
+                self._step(batch)
         for batch in self._batches.values():
             self._fail(batch, EngineError("The server is stopping."))
         for request in self._queue:
             request.sink.end(EngineError("The server is stopping."))
         self._queue.clear()
 
-    def _admissible(self) -> list[Request]:
-        """Take from the queue what has a place now, and what was cancelled while it waited."""
-        admitted: list[Request] = []
-        free = self.max_active - self.active
-        for request in list(self._queue):
-            if request.cancelled:
-                self._queue.remove(request)
-                request.sink.end(None)
-            elif len(admitted) < free:
-                self._queue.remove(request)
-                admitted.append(request)
-        return admitted
+    def _admit(self) -> None:
+        """Give places to those who have waited longest. Under the lock: a request is always queued or active."""
+        for request in [request for request in self._queue if request.cancelled]:
+            self._queue.remove(request)
+            request.sink.end(None)
+        while self._queue and self.active < self.max_active:
+            request = self._queue.popleft()
+            self._batch_of(request.model).add(request)
 
-    def _admit(self, request: Request) -> None:
-        key = id(request.model)
-        batch = self._batches.get(key)
-        if batch is None:
+    def _batch_of(self, model: GPT) -> Batch:
+        if id(model) not in self._batches:
             # A model without rows is kept only until the next one comes: its cache is reused while nothing changes.
-            self._batches = {k: b for k, b in self._batches.items() if b.rows}
-            batch = self._batches[key] = Batch(request.model, self.max_active)
-        try:
-            batch.admit(request)
-        except Exception as error:
-            log.exception("the engine could not start a request")
-            if batch.rows and batch.rows[-1].request is request:
-                batch.rows.pop()
-            request.sink.end(error)
+            self._batches = {key: batch for key, batch in self._batches.items() if batch.rows}
+            self._batches[id(model)] = Batch(model, self.max_active)
+        return self._batches[id(model)]
 
-    def _step(self, key: int, batch: Batch) -> None:
-        for i in reversed(range(len(batch.rows))):
-            if batch.rows[i].request.cancelled or batch.rows[i].left <= 0:
-                request = batch.rows[i].request
-                batch.remove(i)
-                request.sink.end(None)
+    def _step(self, batch: Batch) -> None:
+        batch.remove_ended()
         if not batch.rows:
             return
         try:

@@ -3,14 +3,14 @@
 from typing import Any
 
 from gptbox.errors import ModelFolderError
-from gptbox.tokenizers.base import StreamDecoder, Tokenizer
+from gptbox.tokenizers.base import StreamDecoder, Tokenizer, shown
 from gptbox.tokenizers.char import CharTokenizer
 
 TOKENIZERS: dict[str, type[Tokenizer]] = {
     "char": CharTokenizer,
 }
 
-__all__ = ["TOKENIZERS", "StreamDecoder", "Tokenizer", "tokenizer_from_json"]
+__all__ = ["TOKENIZERS", "StreamDecoder", "Tokenizer", "shown", "tokenizer_from_json"]
 
 
 def tokenizer_from_json(content: dict[str, Any]) -> Tokenizer:

@@ -1,11 +1,23 @@
 """What every tokenizer does: text to ids and back, and its own description as a Hugging Face `tokenizer.json`."""
 
+import unicodedata
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
+
+_NAMES = {"\n": "(line break)", " ": "(space)", "\t": "(tab)"}
+
+
+def shown(character: str) -> str:
+    """A character as it can be read in a line of text."""
+    if character in _NAMES:
+        return _NAMES[character]
+    if character.isprintable() and not unicodedata.combining(character):
+        return character
+    return f"U+{ord(character):04X} {unicodedata.name(character, '')}".rstrip()
 
 
 class StreamDecoder(ABC):

@@ -21,7 +21,6 @@ class Pace:
         """What a step takes, a moving average; 0 before the first."""
         self.evaluation_s = 0.0
         """What the last evaluation took, with its publishing."""
-        self.next_evaluation_s = progress.next_evaluation_s or FIRST_EVALUATION_S
 
     @property
     def elapsed_s(self) -> float:
@@ -57,8 +56,9 @@ class Pace:
     def evaluation_took(self, seconds: float) -> None:
         """Dense at first, so that one can watch it learn; later a fixed share of the time goes into looking."""
         self.evaluation_s = seconds
-        gap = min(max(FIRST_EVALUATION_S, self.elapsed_s / 2), max(FIRST_EVALUATION_S, self.budget_s / 12))
-        self.progress.next_evaluation_s = self.next_evaluation_s = self.elapsed_s + max(gap, 10 * seconds)
+        gap = max(FIRST_EVALUATION_S, min(self.elapsed_s / 2, self.budget_s / 12), 10 * seconds)
+        # However slow the machine, a handful of snapshots shows the way from noise to words.
+        self.progress.next_evaluation_s = self.elapsed_s + min(gap, self.budget_s / 5)
 
     def learning_rate(self) -> float:
         """Of the next step: by steps where they end the run, else by time."""
@@ -85,7 +85,9 @@ class Pace:
     def evaluation_is_due(self) -> bool:
         if self.config.eval_every is not None:
             return self.progress.step % self.config.eval_every == 0
-        return self.elapsed_s >= self.next_evaluation_s
+        if not self.progress.next_evaluation_s:  # the first steps of a new run
+            self.progress.next_evaluation_s = self.elapsed_s + FIRST_EVALUATION_S
+        return self.elapsed_s >= self.progress.next_evaluation_s
 
     def row_is_due(self, last_row_s: float) -> bool:
         """A row of metrics: by steps where evaluations are, so that the same steps tell the same, else each second."""

@@ -13,6 +13,7 @@ from starlette.responses import JSONResponse, Response
 from gptbox import __version__
 from gptbox.engine.sampling import SamplingParams
 from gptbox.errors import RequestError
+from gptbox.tokenizers import shown as visible
 from gptbox.web.body import read_json_object
 from gptbox.web.completion_request import DEFAULT_MAX_TOKENS, CompletionRequest, Prompt, shown
 from gptbox.web.errors import error_object, log_failure
@@ -46,10 +47,11 @@ def warnings(prompts: list[Prompt], ids: list[Ids], model: LoadedModel) -> list[
     found = []
     text = "".join(prompt for prompt in prompts if isinstance(prompt, str))
     if unknown := model.tokenizer.unknown(text):
-        pairs = [f"{character!r} by {known!r}" for character, known in unknown.items()][:_NAMED_CHARACTERS]
+        named = list(unknown.items())[:_NAMED_CHARACTERS]
+        pairs = [f"{visible(known)} for {visible(character)}" for character, known in named]
         if more := len(unknown) - len(pairs):
-            pairs.append(f"and {more} others")
-        found.append(f"The model does not know these characters and read others instead: {', '.join(pairs)}.")
+            pairs.append(f"and {more:,} more")
+        found.append(f"The model does not know every character of this and reads others instead: {', '.join(pairs)}.")
     context = model.gpt.config.context_length
     if (longest := max(map(len, ids))) > context:
         found.append(
