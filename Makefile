@@ -1,0 +1,65 @@
+# `make` lists what there is. Nothing needs an activated environment: .venv is made, filled and used from here.
+
+TORCH := 2.13.0
+UV := 0.13.9
+
+VENV := .venv
+PY := $(VENV)/bin/python
+PIP := $(PY) -m pip --disable-pip-version-check -qq
+INSTALL := $(PIP) install --no-deps --root-user-action ignore
+# More arguments for pytest: make test ARGS="tests/engine -x"
+ARGS :=
+
+.PHONY: help run test lint format lock clean
+.DEFAULT_GOAL := help
+
+help:
+	@echo 'make run      prepare, train and serve on this machine: http://localhost:8000/ (settings from .env)'
+	@echo 'make test     install what the tests need and run all of them; ARGS="..." goes to pytest'
+	@echo 'make lint     ruff, mypy, and what may import what'
+	@echo 'make format   let ruff put the source into shape'
+	@echo 'make lock     renew requirements/*.txt after a change in pyproject.toml'
+	@echo 'make clean    delete .venv and the tools'"'"' caches; models and data stay'
+
+# A variable of the environment wins over .env, as with Compose.
+run: $(VENV)/.for-running
+	@given=$$(export -p); if [ -f .env ]; then set -a; . ./.env; set +a; eval "$$given"; fi; exec $(VENV)/bin/gptbox up
+
+test: $(VENV)/.for-developing
+	@sh scripts/install-chromium
+	$(PY) -m pytest $(ARGS)
+
+lint: $(VENV)/.for-developing
+	$(PY) -m ruff check
+	$(PY) -m ruff format --check
+	$(PY) -m mypy
+	$(VENV)/bin/lint-imports
+
+format: $(VENV)/.for-developing
+	$(PY) -m ruff check --fix
+	$(PY) -m ruff format
+
+lock: $(VENV)/.made
+	$(INSTALL) uv==$(UV)
+	UV=$(VENV)/bin/uv scripts/lock
+
+clean:
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+
+# --- The environment: each step leaves a file behind, and is taken again when what it was made from has changed.
+
+$(VENV)/.made:
+	@sh scripts/make-venv $(VENV)
+	@touch $@
+
+$(VENV)/.for-running: $(VENV)/.made requirements/train.txt scripts/install-torch pyproject.toml
+	@echo 'Installing what gptbox needs into $(VENV) (about 250 MB to fetch) ...'
+	@$(INSTALL) --require-hashes -r requirements/train.txt
+	@PYTHON=$(PY) sh scripts/install-torch $(TORCH) --any-build
+	@$(INSTALL) --editable .
+	@touch $@
+
+$(VENV)/.for-developing: $(VENV)/.for-running requirements/dev.txt
+	@echo 'Installing what the tests need ...'
+	@$(INSTALL) --require-hashes -r requirements/dev.txt
+	@touch $@

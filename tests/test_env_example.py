@@ -1,0 +1,53 @@
+""".env.example, the settings and Compose: the same names with the same defaults."""
+
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from gptbox.settings import _VARIABLES, Settings
+from gptbox.train.config import make_config
+
+ROOT = Path(__file__).parent.parent
+COMPOSE_ONLY = {"PORT": "80"}
+
+
+@pytest.fixture
+def example() -> dict[str, str]:
+    text = (ROOT / ".env.example").read_text(encoding="utf-8")
+    lines = re.findall(r"^# ([A-Z_]+)=(.*)$", text, re.MULTILINE)
+    assert len(lines) == len(dict(lines)), "a setting is listed twice"
+    return dict(lines)
+
+
+@pytest.fixture
+def compose() -> dict[str, str]:
+    """What docker-compose.yml takes from the environment: variable -> default."""
+    text = (ROOT / "docker-compose.yml").read_text(encoding="utf-8")
+    assert len(re.findall(r"\$", text)) == len(re.findall(r"\$\{[A-Z_]+:-[^}]*\}", text))
+    return dict(re.findall(r"\$\{([A-Z_]+):-([^}]*)\}", text))
+
+
+def test_it_lists_every_setting_and_no_other(example: dict[str, str]) -> None:
+    assert set(example) == set(_VARIABLES) | set(COMPOSE_ONLY)
+
+
+def test_nothing_is_set_by_copying_it() -> None:
+    lines = (ROOT / ".env.example").read_text(encoding="utf-8").splitlines()
+    assert [line for line in lines if line and not line.startswith("#")] == []
+
+
+def test_the_values_are_the_defaults(example: dict[str, str]) -> None:
+    settings = Settings.from_environment(example)
+    assert settings == replace(Settings(), train_minutes=5.0)
+    assert make_config(Settings().preset, minutes=Settings().train_minutes).minutes == 5.0
+
+
+def test_compose_knows_every_setting_but_the_folders(compose: dict[str, str], example: dict[str, str]) -> None:
+    assert set(compose) == set(example) - {"GPTBOX_MODELS", "GPTBOX_DATA"}
+
+
+def test_compose_leaves_defaults_to_gptbox(compose: dict[str, str], example: dict[str, str]) -> None:
+    assert {name: default for name, default in compose.items() if default} == COMPOSE_ONLY
+    assert example["PORT"] == COMPOSE_ONLY["PORT"]

@@ -1,0 +1,83 @@
+"""The lock files: complete, by hash, in step with pyproject.toml, and without torch or CUDA."""
+
+import re
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+ROOT = Path(__file__).parent.parent
+LOCKS = ["web", "train", "dev"]
+
+
+@pytest.fixture(scope="module")
+def pyproject() -> dict[str, Any]:
+    return tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+
+
+def entries(name: str) -> list[str]:
+    """A lock file's requirements, each with its hashes, on one line each."""
+    text = (ROOT / "requirements" / f"{name}.txt").read_text(encoding="utf-8").replace("\\\n", "")
+    return [line for line in text.splitlines() if line and not line.lstrip().startswith("#")]
+
+
+def locked(name: str) -> dict[str, list[Requirement]]:
+    """What this machine's Python installs from a lock file, by name."""
+    result: dict[str, list[Requirement]] = {}
+    for entry in entries(name):
+        requirement = Requirement(entry.partition(" --hash=")[0])
+        if requirement.marker is None or requirement.marker.evaluate():
+            result.setdefault(canonicalize_name(requirement.name), []).append(requirement)
+    return result
+
+
+def group(pyproject: dict[str, Any], name: str) -> list[str]:
+    result = []
+    for item in pyproject["dependency-groups"][name]:
+        result += group(pyproject, item["include-group"]) if isinstance(item, dict) else [item]
+    return result
+
+
+@pytest.mark.parametrize("name", LOCKS)
+def test_everything_is_pinned_by_hash_and_nothing_says_where_from(name: str) -> None:
+    assert all(re.fullmatch(r"[A-Za-z0-9._-]+==\S+ .*--hash=sha256:[0-9a-f]{64}\s*", line) for line in entries(name))
+    assert "://" not in (ROOT / "requirements" / f"{name}.txt").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("name", LOCKS)
+def test_neither_torch_nor_cuda_is_locked(name: str) -> None:
+    names = {canonicalize_name(re.split("==", line)[0]) for line in entries(name)}
+    assert {found for found in names if re.match(r"torch$|nvidia|cuda|triton", found)} == set()
+
+
+@pytest.mark.parametrize("name", LOCKS)
+def test_what_pyproject_asks_for_is_locked(name: str, pyproject: dict[str, Any]) -> None:
+    wanted = list(pyproject["project"]["dependencies"])
+    if name != "web":
+        wanted += pyproject["project"]["optional-dependencies"]["train"]
+        wanted += group(pyproject, "plays" if name == "train" else "dev")
+    there = locked(name)
+    for requirement in map(Requirement, wanted):
+        if requirement.name == "torch":
+            continue
+        (pin,) = there[canonicalize_name(requirement.name)]
+        (version,) = pin.specifier
+        assert requirement.specifier.contains(version.version), f"{pin} does not satisfy {requirement}: make lock"
+
+
+def test_all_three_agree() -> None:
+    dev = locked("dev")
+    for name in ("web", "train"):
+        for package, pins in locked(name).items():
+            assert list(map(str, pins)) == list(map(str, dev[package]))
+
+
+def test_the_image_and_the_laptop_get_the_torch_of_pyproject(pyproject: dict[str, Any]) -> None:
+    (torch,) = pyproject["project"]["optional-dependencies"]["train"]
+    dockerfile = (ROOT / "Dockerfile.train").read_text(encoding="utf-8")
+    assert f"ARG TORCH_VERSION={torch.removeprefix('torch==')}\n" in dockerfile
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    assert f"\nTORCH := {torch.removeprefix('torch==')}\n" in makefile
