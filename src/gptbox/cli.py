@@ -85,6 +85,10 @@ def train(
     settings = _settings(TRAIN_MINUTES=minutes, PRESET=preset)
     folder = _run_folder(settings, dataset, run)
     _need_torch()
+    # OpenMP's threads sleep where they wait for one another. By default they spin, which on a machine that has other
+    # work costs far more than sleeping does: two threads beside two busy ones took six times as long. Read by the
+    # library when torch loads it.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from gptbox.train import session
     from gptbox.train.config import make_config
     from gptbox.train.progress import make_reporter
