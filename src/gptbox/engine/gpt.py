@@ -97,11 +97,13 @@ class GPT:
             self.cos, self.sin = rotary_tables(config)
 
     def _linear(self, x: Array, name: str) -> Array:
-        y = x @ self.weights[f"{name}.weight"].T
+        """(..., in) -> (..., out), as one matrix product: NumPy would make one a row of (B, 1, in)."""
+        weight = self.weights[f"{name}.weight"]
+        y: Array = x.reshape(-1, x.shape[-1]) @ weight.T
         bias = self.weights.get(f"{name}.bias")
         if bias is not None:
             y += bias
-        return y
+        return y.reshape(*x.shape[:-1], len(weight))
 
     def _norm(self, x: Array, name: str) -> Array:
         weight = self.weights[f"{name}.weight"]
@@ -119,7 +121,8 @@ class GPT:
         c, prefix = self.config, f"blocks.{layer}.attention"
         batch, time = x.shape[:2]
         qkv = self._linear(x, f"{prefix}.qkv").reshape(batch, time, c.n_head + 2 * c.n_kv_head, c.head_dim)
-        q, k, v = np.split(qkv, [c.n_head, c.n_head + c.n_kv_head], axis=2)
+        # Slices: np.split takes longer than some of the products here.
+        q, k, v = qkv[:, :, : c.n_head], qkv[:, :, c.n_head : -c.n_kv_head], qkv[:, :, -c.n_kv_head :]
         if c.architecture == "qwen3":
             q = rms_norm(q, self.weights[f"{prefix}.q_norm.weight"], c.norm_eps)
             k = rms_norm(k, self.weights[f"{prefix}.k_norm.weight"], c.norm_eps)
@@ -149,8 +152,10 @@ class GPT:
         """x (B, T, C) -> (B, T, C)."""
         up = self._linear(x, f"blocks.{layer}.mlp.up")
         if self.config.architecture == "qwen3":
-            gate, up = np.split(up, 2, axis=-1)
-            up = self.activation(gate) * up  # SwiGLU: Shazeer, GLU Variants Improve Transformer, arXiv 2002.05202
+            width = self.config.intermediate_size
+            up = (
+                self.activation(up[..., :width]) * up[..., width:]
+            )  # SwiGLU: Shazeer, GLU Variants Improve Transformer, arXiv 2002.05202
         else:
             up = self.activation(up)
         return self._linear(up, f"blocks.{layer}.mlp.down")
