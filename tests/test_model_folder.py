@@ -1,6 +1,7 @@
 """The published folder: complete or not there, and refused with the reason when somebody damaged it."""
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -35,13 +36,23 @@ def test_the_folder_holds_what_transformers_and_people_expect(write_model: Calla
     assert json.loads((path / "config.json").read_text())["model_type"] == "qwen3"
 
 
+def test_other_users_may_read_what_the_umask_lets_them(write_model: Callable[..., Path], tmp_path: Path) -> None:
+    """A model is made to be taken elsewhere, or served by another user than the one who trained it."""
+    before = os.umask(0o022)
+    try:
+        path = write_model(tmp_path / "model")
+    finally:
+        os.umask(before)
+    assert {file.stat().st_mode & 0o777 for file in path.iterdir()} == {0o644}
+
+
 def test_a_failed_write_leaves_nothing(
     write_model: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full_disk(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(model_folder, "save_file", full_disk)
+    monkeypatch.setattr(model_folder, "save", full_disk)
     with pytest.raises(OSError, match="No space left"):
         write_model(tmp_path / "snapshots" / "step-000001")
     assert list((tmp_path / "snapshots").iterdir()) == []

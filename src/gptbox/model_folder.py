@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file, save
 
 from gptbox import weights as layouts
 from gptbox.atomic import atomic_folder
@@ -83,7 +83,9 @@ def write(
 ) -> None:
     """Publish a model as the new folder `path`, atomically. `card` is the README's text."""
     with atomic_folder(path) as folder:
-        save_file(layouts.to_huggingface(weights, config), folder / "model.safetensors", metadata={"format": "pt"})
+        # Not save_file, which lets nobody but its own user read the file.
+        tensors = save(layouts.to_huggingface(weights, config), metadata={"format": "pt"})
+        (folder / "model.safetensors").write_bytes(tensors)
         documents = {
             "config.json": config.to_huggingface(),
             "generation_config.json": {
