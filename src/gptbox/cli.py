@@ -166,8 +166,6 @@ def evaluate(
     ] = None,
 ) -> None:
     """Measure a model's exact validation loss on its run's own text."""
-    import math
-
     from gptbox.datasets.prepared import PreparedDataset
     from gptbox.engine.evaluate import evaluate as measure
     from gptbox.engine.gpt import GPT
@@ -180,7 +178,7 @@ def evaluate(
     folder = load(path)
     window = min(window or folder.config.context_length, folder.config.context_length)
     loss = measure(GPT(folder.config, folder.weights), data.val, window)
-    bits = loss * data.val_tokens / data.val_bytes / math.log(2)
+    bits = data.bits_per_byte(loss)
     print(f"{path.name}: val_loss {loss:.4f} nats a token, val_bpb {bits:.4f} (windows of {window} tokens)")
 
 

@@ -7,6 +7,7 @@ The cut and the ids are nanoGPT's, byte for byte. The folder is published whole:
 """
 
 import json
+import math
 import shutil
 import unicodedata
 from collections import Counter
@@ -94,6 +95,10 @@ class PreparedDataset:
             f"{context_length + 1:,} there. Add text, to about {10 * (context_length + 1):,} characters, "
             "or choose a shorter context."
         )
+
+    def bits_per_byte(self, val_loss: float) -> float:
+        """A validation loss in nats a token as bits a byte of the text, to compare tokenizers."""
+        return val_loss * self.val_tokens / self.val_bytes / math.log(2)
 
     def _counts(self, ids: NDArray[np.uint16]) -> NDArray[np.int64]:
         """How often each id occurs, shape (vocab_size,). Raises DatasetError where one is not in the vocabulary."""

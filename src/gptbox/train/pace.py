@@ -75,11 +75,13 @@ class Pace:
 
     def reached_end(self) -> bool:
         """Whether there is no time for another step, with the last evaluation and snapshot after it, or no need."""
+        return self._reached_goal() or self.elapsed_s + self.step_s + self.evaluation_s >= self.budget_s
+
+    def _reached_goal(self) -> bool:
+        """Whether the steps are taken, or the loss is low enough."""
         p, c = self.progress, self.config
-        return (
-            (c.steps is not None and p.step >= c.steps)
-            or (c.target_loss is not None and p.best_val_loss is not None and p.best_val_loss <= c.target_loss)
-            or self.elapsed_s + self.step_s + self.evaluation_s >= self.budget_s
+        return (c.steps is not None and p.step >= c.steps) or (
+            c.target_loss is not None and p.best_val_loss is not None and p.best_val_loss <= c.target_loss
         )
 
     def evaluation_is_due(self) -> bool:
@@ -109,7 +111,6 @@ class Pace:
             return False
         return (
             self.limits() == p.done
-            or (c.steps is not None and p.step >= c.steps)
+            or self._reached_goal()
             or (c.minutes is not None and max(p.done.get("minutes", 0.0), p.elapsed_s / 60) >= c.minutes)
-            or (c.target_loss is not None and p.best_val_loss is not None and p.best_val_loss <= c.target_loss)
         )

@@ -1,6 +1,5 @@
 """From a torch model to a published snapshot, and which snapshots are kept."""
 
-import math
 import shutil
 from pathlib import Path
 
@@ -40,11 +39,6 @@ print(tokenizer.decode(model.generate(ids, do_sample=True, temperature=0.8, max_
 
 It learned from one text alone and says what that text might say. It knows nothing, and must not be relied on.
 """
-
-
-def bits_per_byte(loss: float, tokens: int, text_bytes: int) -> float:
-    """A loss in nats a token as bits a byte of the text that the tokens stand for."""
-    return loss * tokens / text_bytes / math.log(2)
 
 
 def publish(

@@ -20,7 +20,7 @@ from gptbox.train.gpt import GPT
 from gptbox.train.optim import OPTIMIZERS
 from gptbox.train.pace import Pace
 from gptbox.train.progress import Reporter
-from gptbox.train.publish import bits_per_byte, publish, thin
+from gptbox.train.publish import publish, thin
 
 CHECKPOINT_EVERY_S = 30.0
 STATUS_EVERY_S = 1.0
@@ -235,7 +235,7 @@ class Trainer:
             dataset=data.dataset,
             source=data.source,
             tokens=p.step * self.tokens_a_step,
-            val_bpb=None if p.val_loss is None else bits_per_byte(p.val_loss, data.val_tokens, data.val_bytes),
+            val_bpb=None if p.val_loss is None else data.bits_per_byte(p.val_loss),
         )
         thin(self.run, self.snapshots_kept, {name for name in (p.best_snapshot, p.latest_snapshot) if name})
 
