@@ -2,18 +2,24 @@
 
 import hashlib
 import json
+import os
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from gptbox.datasets import DATASETS
+from gptbox.datasets import DATASETS, text_file
+from gptbox.datasets import prepared as prepared_module
 from gptbox.datasets.base import Dataset, Text
 from gptbox.datasets.prepared import PreparedDataset, prepare
+from gptbox.datasets.progress import Watch, silent
+from gptbox.datasets.text_file import TextFile
 from gptbox.datasets.tiny_shakespeare import SHA256, TinyShakespeare
+from gptbox.datasets.token_files import write_ids
 from gptbox.errors import DatasetError, RunError
 from gptbox.run_folder import RunFolder
 
@@ -136,8 +142,8 @@ class TestOnceMore:
         class Plays(Dataset):
             name = "plays"
 
-            def read(self, data: Path) -> Text:
-                return Text("HAMLET:\nTo be, or not to be\n\n", "the complete plays of Shakespeare")
+            def read(self, data: Path, watch: Watch = silent) -> Text:
+                return Text.of("HAMLET:\nTo be, or not to be\n\n", "the complete plays of Shakespeare")
 
         refused = lambda: TinyShakespeare("http://127.0.0.1:9/", Plays(), pauses_s=())  # noqa: E731
         monkeypatch.setitem(DATASETS, "shakespeare_char", refused)
@@ -231,6 +237,11 @@ def lose_val(folder: Path) -> None:
     (folder / "val.bin").unlink()
 
 
+def other_counts(folder: Path) -> None:
+    meta = json.loads((folder / "meta.json").read_text())
+    (folder / "meta.json").write_text(json.dumps(meta | {"val_counts": [20]}))
+
+
 def other_version(folder: Path) -> None:
     meta = json.loads((folder / "meta.json").read_text())
     (folder / "meta.json").write_text(json.dumps(meta | {"format_version": 99}))
@@ -250,6 +261,7 @@ def no_tokenizer(folder: Path) -> None:
         (list_meta, "no readable prepared text"),
         (cut_train, "train.bin has 359 bytes; meta.json says 360"),
         (lose_val, "val.bin is missing"),
+        (other_counts, "meta.json counts 1 ids"),
         (other_version, "another version of gptbox"),
         (no_tokenizer, "BPE"),
     ],
@@ -282,11 +294,136 @@ class TestDamage:
         assert str(run.path) in str(error.value)
 
 
-def test_ids_that_no_text_gives_are_found_by_the_report(data: Path, run: RunFolder) -> None:
+class TestTheReportOfAnOlderVersionsFolder:
+    """Its meta.json does not count the ids."""
+
+    @pytest.fixture
+    def older(self, data: Path, run: RunFolder) -> PreparedDataset:
+        prepare("letters", run, data)
+        meta = json.loads((run.dataset / "meta.json").read_text())
+        for key in ("train_counts", "val_counts", "files"):
+            del meta[key]
+        (run.dataset / "meta.json").write_text(json.dumps(meta))
+        return PreparedDataset.load(run.dataset)
+
+    def test_it_is_the_same(self, older: PreparedDataset, tmp_path: Path, data: Path) -> None:
+        assert older.train_counts is None
+        assert older.report() == prepare("letters", RunFolder(tmp_path / "models", "new"), data).report()
+
+    def test_it_finds_ids_that_no_text_gives(self, older: PreparedDataset) -> None:
+        (older.folder / "val.bin").write_bytes(b"\xff" * 40)
+        with pytest.raises(DatasetError, match="damaged: it has the id 65,535"):
+            older.report()
+
+    def test_its_text_is_still_known(self, older: PreparedDataset, run: RunFolder, data: Path) -> None:
+        run.checkpoint.mkdir()
+        assert prepare("letters", run, data).text_sha256 == older.text_sha256
+
+
+def test_the_report_does_not_read_the_ids(data: Path, run: RunFolder) -> None:
     prepared = prepare("letters", run, data)
-    (run.dataset / "val.bin").write_bytes(b"\xff" * 40)
-    with pytest.raises(DatasetError, match="damaged: it has the id 65,535"):
-        prepared.report()
+    expected = prepared.report()
+    (run.dataset / "train.bin").write_bytes(b"\xff" * 360)
+    assert prepared.report() == PreparedDataset.load(run.dataset).report() == expected
+
+
+class TestAnUnchangedTextIsNotReadAgain:
+    @pytest.fixture
+    def file(self, data: Path) -> Path:
+        return data / "letters" / "a.txt"
+
+    @pytest.fixture(autouse=True)
+    def reads(self, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+        """The files that were read, in order; any counts as old enough for its times to be relied on."""
+        reads: list[str] = []
+
+        def counted(file: TextFile) -> Iterator[str]:
+            reads.append(file.path.name)
+            return blocks(file)
+
+        blocks = TextFile.blocks
+        monkeypatch.setattr(TextFile, "blocks", counted)
+        monkeypatch.setattr(text_file, "_SETTLED_NS", -1)
+        return reads
+
+    def test_where_its_files_are_as_they_were(self, data: Path, run: RunFolder, reads: list[str]) -> None:
+        prepare("letters", run, data)
+        assert reads == ["a.txt", "a.txt"]  # for the vocabulary, and for the ids
+        run.checkpoint.mkdir()
+        prepare("letters", run, data)
+        assert len(reads) == 2
+
+    def test_but_it_is_once_where_their_times_differ(
+        self, data: Path, run: RunFolder, reads: list[str], file: Path
+    ) -> None:
+        prepare("letters", run, data)
+        os.utime(file, (1, 1))
+        del reads[:]
+        assert prepare("letters", run, data).characters == 200
+        prepare("letters", run, data)
+        assert reads == ["a.txt"]
+
+    def test_but_it_is_where_a_file_came(self, data: Path, run: RunFolder, reads: list[str]) -> None:
+        prepare("letters", run, data)
+        (data / "letters" / "b.txt").write_text("more\n")
+        assert prepare("letters", run, data).characters == 205
+
+    @pytest.mark.parametrize("settled", [True, False])
+    def test_another_text_of_the_same_length_and_time_is_noticed(
+        self, data: Path, run: RunFolder, file: Path, settled: bool, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        if not settled:
+            monkeypatch.setattr(text_file, "_SETTLED_NS", 2_000_000_000)
+        before = file.stat()
+        prepare("letters", run, data)
+        if settled:
+            time.sleep(0.02)  # longer than the kernel's tick: the file's other time, which nobody sets back, differs
+        file.write_text("THE QUICK BROWN FOX\n" * 10)
+        os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
+        assert prepare("letters", run, data).tokenizer.decode([1, 2, 3]) == " BC"
+
+    def test_a_file_written_just_now_is_read_once_more(
+        self, data: Path, run: RunFolder, reads: list[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(text_file, "_SETTLED_NS", 10**15)
+        assert prepare("letters", run, data).files == ()
+        monkeypatch.setattr(text_file, "_SETTLED_NS", -1)
+        assert prepare("letters", run, data).files != ()
+        prepare("letters", run, data)
+        assert len(reads) == 3
+
+    def test_a_run_in_a_read_only_folder_goes_on(
+        self, data: Path, run: RunFolder, file: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        prepare("letters", run, data)
+        os.utime(file, (1, 1))
+
+        def refuse(*_: object) -> None:
+            raise PermissionError(13, "Permission denied")
+
+        monkeypatch.setattr(prepared_module, "write_json", refuse)
+        assert prepare("letters", run, data).characters == 200
+
+
+def test_a_file_that_changes_between_the_two_readings_is_an_error(
+    data: Path, run: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def write_later(text: Text, *others: Any) -> Any:
+        (data / "letters" / "a.txt").write_text("other")
+        return write_ids(text, *others)
+
+    monkeypatch.setattr(prepared_module, "write_ids", write_later)
+    with pytest.raises(DatasetError, match=r"a\.txt changed while it was read"):
+        prepare("letters", run, data)
+    assert not run.dataset.exists()
+    assert [file.name for file in run.path.iterdir()] == []
+
+
+def test_a_long_text_is_watched(data: Path, run: RunFolder) -> None:
+    seen = []
+    prepare("letters", run, data, lambda *told: seen.append(told))
+    assert seen[-1] == ("Writing the token ids of letters", 200, 200)
+    assert ("Reading letters", 200, 200) in seen
 
 
 def test_nothing_is_left_where_the_text_cannot_be_used(data: Path, run: RunFolder) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from gptbox.datasets.base import Dataset, Text
+from gptbox.datasets.progress import Watch, silent
 from gptbox.datasets.tiny_shakespeare import SHA256, URL, TinyShakespeare
 from gptbox.errors import DatasetError, DownloadError
 
@@ -21,14 +22,16 @@ Answer = Callable[[BaseHTTPRequestHandler], None]
 class Plays(Dataset):
     name = "plays"
 
-    def read(self, data: Path) -> Text:
-        return Text("HAMLET:\nTo be, or not to be\n\n", "the complete plays of Shakespeare", ("A note of the plays.",))
+    def read(self, data: Path, watch: Watch = silent) -> Text:
+        return Text.of(
+            "HAMLET:\nTo be, or not to be\n\n", "the complete plays of Shakespeare", ("A note of the plays.",)
+        )
 
 
 class Missing(Dataset):
     name = "plays"
 
-    def read(self, data: Path) -> Text:
+    def read(self, data: Path, watch: Watch = silent) -> Text:
         raise DatasetError("The plays are not installed.")
 
 

@@ -10,6 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from gptbox.datasets.base import Dataset, Text
+from gptbox.datasets.progress import Watch, silent
 from gptbox.datasets.text_folder import text_files
 from gptbox.errors import DatasetError
 
@@ -112,7 +113,7 @@ class Plays(Dataset):
         """`folder` holds the plays' markdown, below it in any folder; None means the installed package's."""
         self.folder = folder
 
-    def read(self, data: Path) -> Text:
+    def read(self, data: Path, watch: Watch = silent) -> Text:
         folder = self.folder or self._installed()
         files = sorted(folder.rglob("*.md"), key=lambda file: file.name) if folder else []
         if not files:
@@ -124,7 +125,7 @@ class Plays(Dataset):
         notes = []
         if text_files(data / self.name):
             notes.append(f"The files in {data / self.name} are not used: `plays` is built in. Rename that folder.")
-        return Text("".join(plays), "the complete plays of Shakespeare", tuple(notes))
+        return Text.of("".join(plays), "the complete plays of Shakespeare", tuple(notes))
 
     @staticmethod
     def _installed() -> Path | None:

@@ -1,37 +1,37 @@
 """A text made ready for training: cut in two, turned into token ids, kept in the run's folder.
 
     dataset/  train.bin  val.bin    uint16 ids, little-endian: the first 90 % of the characters, and the last 10 %
-              meta.json             the tokenizer, counts, where the text came from, its SHA-256
+              meta.json             the tokenizer, counts, where the text came from, its SHA-256, its files' marks
 
 The cut and the ids are nanoGPT's, byte for byte. The folder is published whole: a crash leaves none or a complete one.
+A text is read twice, in blocks, and never held: once for its vocabulary, and once to write the ids. After that its
+files' marks (size and times) tell that it is still the same; it is read again only where they differ.
 """
 
 import json
 import math
 import shutil
-import unicodedata
-from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gptbox.atomic import atomic_folder
+from gptbox.atomic import atomic_folder, write_json
 from gptbox.datasets import find_dataset
-from gptbox.datasets.base import Text
-from gptbox.datasets.tiny_shakespeare import sha256
+from gptbox.datasets.base import FileMark, Text
+from gptbox.datasets.progress import Watch, silent
+from gptbox.datasets.report import describe_characters
+from gptbox.datasets.token_files import count_ids, write_ids
 from gptbox.errors import DatasetError, ModelFolderError, RunError
 from gptbox.run_folder import RunFolder
-from gptbox.tokenizers import Tokenizer, shown, tokenizer_from_json
+from gptbox.tokenizers import Tokenizer, tokenizer_from_json
 from gptbox.tokenizers.char import CharTokenizer
 
 FORMAT_VERSION = 1
-_PIECE = 1 << 20
-_RARE = 10  # a character seen less often than this is hardly learnt
-_ODD = {"Cc", "Cf", "Cn", "Co", "Zl", "Zp"}  # Unicode's control, format, unassigned, private and separator characters
-_SHOWN = 100  # characters listed in a report
 
 
 @dataclass(frozen=True)
@@ -50,6 +50,11 @@ class PreparedDataset:
     train_bytes: int
     val_bytes: int
     tokenizer: Tokenizer
+    train_counts: tuple[int, ...] | None = None
+    """How often each id occurs in train.bin, and below in val.bin; None in what older versions prepared."""
+    val_counts: tuple[int, ...] | None = None
+    files: tuple[FileMark, ...] = ()
+    """The user's own files that it was made from, as they were then; () where that is not known for certain."""
 
     @property
     def train(self) -> NDArray[np.uint16]:
@@ -72,7 +77,14 @@ class PreparedDataset:
             if meta.pop("format_version") != FORMAT_VERSION:
                 raise DatasetError(f"{folder / 'meta.json'} is of another version of gptbox.")
             tokenizer = tokenizer_from_json(meta.pop("tokenizer"))
-            prepared = cls(folder=folder, tokenizer=tokenizer, **meta | {"notes": tuple(meta["notes"])})
+            meta["notes"] = tuple(meta["notes"])
+            meta["files"] = tuple(FileMark(**mark) for mark in meta.get("files", ()))
+            for part in ("train_counts", "val_counts"):
+                if part in meta:
+                    meta[part] = tuple(map(int, meta[part]))
+                    if len(meta[part]) != tokenizer.vocab_size:
+                        raise ValueError(f"meta.json counts {len(meta[part]):,} ids")
+            prepared = cls(folder=folder, tokenizer=tokenizer, **meta)
             for name, tokens in (("train.bin", prepared.train_tokens), ("val.bin", prepared.val_tokens)):
                 if (size := (folder / name).stat().st_size) != 2 * tokens:
                     raise DatasetError(f"{folder / name} has {size:,} bytes; meta.json says {2 * tokens:,}.")
@@ -100,68 +112,39 @@ class PreparedDataset:
         """A validation loss in nats a token as bits a byte of the text, to compare tokenizers."""
         return val_loss * self.val_tokens / self.val_bytes / math.log(2)
 
-    def _counts(self, ids: NDArray[np.uint16]) -> NDArray[np.int64]:
+    def _counts(self, ids: NDArray[np.uint16], known: tuple[int, ...] | None) -> NDArray[np.int64]:
         """How often each id occurs, shape (vocab_size,). Raises DatasetError where one is not in the vocabulary."""
-        total = np.zeros(self.vocab_size, np.int64)
-        for start in range(0, len(ids), _PIECE):  # in pieces, because bincount widens its input to 64 bits
-            counts = np.bincount(ids[start : start + _PIECE], minlength=self.vocab_size)
-            if len(counts) > self.vocab_size:
-                raise DatasetError(f"{self.folder} is damaged: it has the id {len(counts) - 1:,}, which no text gives.")
-            total += counts
-        return total
+        if known is not None:
+            return np.array(known, np.int64)
+        counts = count_ids(ids, self.vocab_size)
+        if len(counts) > self.vocab_size:
+            raise DatasetError(f"{self.folder} is damaged: it has the id {len(counts) - 1:,}, which no text gives.")
+        return counts
 
     def report(self) -> list[str]:
-        """What is in the text, in lines for people. Raises DatasetError where the ids are damaged."""
-        train, val = self._counts(self.train), self._counts(self.val)
-        counts = Counter({self.tokenizer.decode([i]): int(n) for i, n in enumerate(train + val)})
-        unseen = [self.tokenizer.decode([int(i)]) for i in np.flatnonzero((train == 0) & (val > 0))]
+        """What is in the text, in lines for people. The ids are only read where meta.json does not count them.
+
+        Raises DatasetError where they are damaged.
+        """
+        train, val = self._counts(self.train, self.train_counts), self._counts(self.val, self.val_counts)
+        vocabulary, warnings = describe_characters(self.tokenizer, train, val)
         percent = 100 * self.train_tokens / (self.train_tokens + self.val_tokens)
-        lines = [
+        return [
             f"{self.dataset}: {self.source}",
             f"size: {self.characters:,} characters, {self.text_bytes:,} bytes",
-            f"vocabulary: {self.vocab_size:,} characters: {_spans(list(counts))}",
+            f"vocabulary: {self.vocab_size:,} characters: {vocabulary}",
             f"split: {self.train_tokens:,} tokens to learn from ({percent:.0f} %), {self.val_tokens:,} to check with",
+            *warnings,
+            *(f"note: {note}" for note in self.notes),
         ]
-        if odd := [character for character in counts if _is_odd(character)]:
-            lines.append(f"odd characters: {_listed(odd, counts)}")
-        if rare := sorted((c for c in counts if counts[c] < _RARE and not _is_odd(c)), key=counts.__getitem__):
-            lines.append(f"rare characters, hardly learnt: {_listed(rare, counts)}")
-        if unseen:
-            lines.append(f"only in the part to check with, never learnt: {_listed(unseen, counts)}")
-        return lines + [f"note: {note}" for note in self.notes]
 
 
-def _is_odd(character: str) -> bool:
-    """Control, invisible, private and unassigned characters, and the mark of a text once decoded wrongly."""
-    return character == "\ufffd" or (character not in "\n\t" and unicodedata.category(character) in _ODD)
-
-
-def _spans(characters: list[str]) -> str:
-    """Characters in code point order, letters and digits that follow one another as A-Z."""
-    spans: list[list[str]] = []
-    for character in characters:
-        if spans and character.isalnum() and ord(character) == ord(spans[-1][-1]) + 1 and spans[-1][-1].isalnum():
-            spans[-1].append(character)
-        else:
-            spans.append([character])
-    words = []
-    for span in spans:
-        words += [f"{span[0]}-{span[-1]}"] if len(span) > 3 else [shown(character) for character in span]
-    more = f" and {len(words) - _SHOWN:,} more" if len(words) > _SHOWN else ""
-    return " ".join(words[:_SHOWN]) + more
-
-
-def _listed(characters: list[str], counts: Counter[str]) -> str:
-    words = [f"{shown(c)} ({counts[c]:,} x)" for c in characters[:20]]
-    more = f" and {len(characters) - 20:,} more" if len(characters) > 20 else ""
-    return ", ".join(words) + more
-
-
-def prepare(name: str, run: RunFolder, data: Path) -> PreparedDataset:
+def prepare(name: str, run: RunFolder, data: Path, watch: Watch = silent) -> PreparedDataset:
     """The run's prepared dataset, made where it is not there yet, or where your own text has changed since.
 
-    A complete one is used again without the network. Raises DatasetError where the text cannot be had or used,
-    RunError where training has begun on another text, or the run's folder cannot be written.
+    A complete one is used again without the network, and without reading the text where its files are as they were.
+    `watch` is told how reading and writing go. Raises DatasetError where the text cannot be had or used, RunError
+    where training has begun on another text, or the run's folder cannot be written.
     """
     begun = run.checkpoint.exists() or bool(run.snapshots())
     try:
@@ -172,56 +155,79 @@ def prepare(name: str, run: RunFolder, data: Path) -> PreparedDataset:
                 f"The run {run.name!r} cannot go on, because its prepared text is damaged: {damage} "
                 f"Train under another name (--run), or delete {run.path} to begin anew."
             ) from None
-        return _write(run, name, find_dataset(name, data).read(data))
+        return _write(run, name, find_dataset(name, data).read(data, watch), watch)
     if prepared.dataset != name:
         if begun:
             raise RunError(
                 f"The run {run.name!r} was trained on {prepared.dataset}, not on {name}. "
                 f"Train under another name (--run), or delete {run.path} to begin anew."
             )
-        return _write(run, name, find_dataset(name, data).read(data))
+        return _write(run, name, find_dataset(name, data).read(data, watch), watch)
     try:
         dataset = find_dataset(name, data)
     except DatasetError:
         return prepared  # the folder has gone since; all that training needs is in the run
-    text = dataset.own_text(data)
-    if text is None or sha256(text.text) == prepared.text_sha256:
+    if prepared.files and prepared.files == _marks(dataset.own_files(data)):
         return prepared
+    text = dataset.own_text(data, watch)
+    if text is None:
+        return prepared
+    if text.summary.sha256 == prepared.text_sha256:
+        return _remember(prepared, text.files)
     if begun:
         raise RunError(
             f"The text of {name} has changed since the run {run.name!r} began: {prepared.characters:,} characters "
-            f"then ({prepared.source}), {len(text.text):,} now ({text.source}). "
+            f"then ({prepared.source}), {text.summary.characters:,} now ({text.source}). "
             f"Train on the new text under another name (--run), or delete {run.path} to begin anew."
         )
-    return _write(run, name, text)
+    return _write(run, name, text, watch)
 
 
-def _write(run: RunFolder, name: str, text: Text) -> PreparedDataset:
+def _marks(files: Sequence[Path]) -> tuple[FileMark, ...]:
+    """As the files are now; () where one cannot be looked at, which reading it will report."""
+    try:
+        return tuple(FileMark.of(file) for file in files)
+    except OSError:
+        return ()
+
+
+def _remember(prepared: PreparedDataset, files: tuple[FileMark, ...]) -> PreparedDataset:
+    """Write down the marks of files found to hold the same text, so that the next start need not read them."""
+    if not files:
+        return prepared
+    file = prepared.folder / "meta.json"
+    with suppress(OSError):  # then the next start reads them again
+        meta = json.loads(file.read_text(encoding="utf-8"))
+        write_json(file, meta | {"files": [asdict(mark) for mark in files]})
+    return replace(prepared, files=files)
+
+
+def _write(run: RunFolder, name: str, text: Text, watch: Watch) -> PreparedDataset:
     """Publish `text` as the run's dataset, in place of what may be there."""
-    characters = len(text.text)
-    cut = int(characters * 0.9)
-    if not 0 < cut < characters:
-        raise DatasetError(f"The text of {name} has {characters} characters: too few to learn from.")
-    tokenizer = CharTokenizer.train([text.text])
-    parts = {"train": text.text[:cut], "val": text.text[cut:]}
+    summary = text.summary
+    cut = int(summary.characters * 0.9)
+    if not 0 < cut < summary.characters:
+        raise DatasetError(f"The text of {name} has {summary.characters} characters: too few to learn from.")
+    tokenizer = CharTokenizer(summary.alphabet)
+    widths = np.array([len(character.encode("utf-8")) for character in summary.alphabet])
     meta: dict[str, Any] = {
         "format_version": FORMAT_VERSION,
         "dataset": name,
         "source": text.source,
         "notes": text.notes,
-        "text_sha256": sha256(text.text),
-        "text_bytes": 0,
-        "characters": characters,
+        "text_sha256": summary.sha256,
+        "text_bytes": summary.bytes,
+        "characters": summary.characters,
         "vocab_size": tokenizer.vocab_size,
     }
     try:
         with atomic_folder(run.dataset) as folder:
-            for part, content in parts.items():
-                ids = tokenizer.encode(content).astype("<u2", copy=False)
-                (folder / f"{part}.bin").write_bytes(ids.data)
-                meta |= {f"{part}_tokens": len(ids), f"{part}_bytes": len(content.encode("utf-8"))}
-            meta["text_bytes"] = meta["train_bytes"] + meta["val_bytes"]
+            counts = write_ids(text, tokenizer, cut, folder, watch, f"Writing the token ids of {name}")
+            for part, found in zip(("train", "val"), counts, strict=True):
+                meta |= {f"{part}_tokens": int(found.sum()), f"{part}_bytes": int(found @ widths)}
             meta["tokenizer"] = tokenizer.to_json()
+            meta |= {"train_counts": counts[0].tolist(), "val_counts": counts[1].tolist()}
+            meta["files"] = [asdict(mark) for mark in text.files]
             document = json.dumps(meta, ensure_ascii=False, indent=2)
             (folder / "meta.json").write_text(document + "\n", encoding="utf-8")
             if run.dataset.exists():

@@ -8,11 +8,14 @@ import threading
 import time
 import urllib.error
 import urllib.request
+from dataclasses import replace
 from pathlib import Path
 
 from gptbox.datasets.base import Dataset, Text
 from gptbox.datasets.plays import Plays
-from gptbox.datasets.text_folder import dataset_folder, read_text_file, text_files
+from gptbox.datasets.progress import Watch, silent
+from gptbox.datasets.text_file import read_files
+from gptbox.datasets.text_folder import dataset_folder, text_files
 from gptbox.errors import DatasetError, DownloadError
 
 # Pinned to a commit: a branch may move.
@@ -24,11 +27,6 @@ SHA256 = "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed"
 
 _LIMIT = 8 * 1024 * 1024  # bytes: seven times the text
 _TRANSIENT = {408, 425, 429, 500, 502, 503, 504}
-
-
-def sha256(text: str) -> str:
-    """The SHA-256 of the text in UTF-8, in hex."""
-    return hashlib.sha256(text.encode("utf-8")).hexdigest()
 
 
 class TinyShakespeare(Dataset):
@@ -49,36 +47,40 @@ class TinyShakespeare(Dataset):
         self.total_s = total_s
         self.pauses_s = pauses_s
 
-    def read(self, data: Path) -> Text:
+    def read(self, data: Path, watch: Watch = silent) -> Text:
         """`input.txt` in the dataset's folder; without it the download; where that fails, the plays."""
-        if own := self.own_text(data):
+        if own := self.own_text(data, watch):
             return own
         file = dataset_folder(data, self.name) / "input.txt"
         unused = text_files(file.parent)
         notes = [f"Only a file named {file} would be used, not {unused[0].name} beside it."] if unused else []
         try:
-            return Text(self.download(), "Tiny Shakespeare (downloaded)", tuple(notes))
+            return Text.of(self.download(), "Tiny Shakespeare (downloaded)", tuple(notes))
         except DownloadError as failure:
             advice = f"To train on it, save {self.url} as {file} and start a new run."
             try:
-                plays = self.fallback.read(data)
+                plays = self.fallback.read(data, watch)
             except DatasetError as missing:
                 raise DownloadError(f"{failure} {advice} The plays cannot stand in for it: {missing}") from None
-            return Text(
-                plays.text,
-                f"{plays.source} (Tiny Shakespeare could not be downloaded)",
-                (*notes, str(failure), f"Its place is taken by {plays.source}. {advice}", *plays.notes),
+            return replace(
+                plays,
+                source=f"{plays.source} (Tiny Shakespeare could not be downloaded)",
+                notes=(*notes, str(failure), f"Its place is taken by {plays.source}. {advice}", *plays.notes),
             )
 
-    def own_text(self, data: Path) -> Text | None:
+    def own_files(self, data: Path) -> list[Path]:
         file = dataset_folder(data, self.name) / "input.txt"
-        if file not in text_files(file.parent):
+        return [file] if file in text_files(file.parent) else []
+
+    def own_text(self, data: Path, watch: Watch = silent) -> Text | None:
+        if not (files := self.own_files(data)):
             return None
-        text, notes = read_text_file(file)
-        if (found := sha256(text)) == SHA256:
-            return Text(text, f"Tiny Shakespeare ({file.name})", tuple(notes))
-        notes.append(f"{file} is not Tiny Shakespeare: its SHA-256 is {found}, not {SHA256}. It is used all the same.")
-        return Text(text, f"the text {self.name} ({file.name})", tuple(notes))
+        [file] = files
+        text = read_files(self.name, files, f"Tiny Shakespeare ({file.name})", watch)
+        if (found := text.summary.sha256) == SHA256:
+            return text
+        note = f"{file} is not Tiny Shakespeare: its SHA-256 is {found}, not {SHA256}. It is used all the same."
+        return replace(text, source=f"the text {self.name} ({file.name})", notes=(*text.notes, note))
 
     def download(self) -> str:
         """The text from `url`, checked.
