@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from gptbox.settings import _VARIABLES, Settings
-from gptbox.train.config import make_config
+from gptbox.train import recipe
 
 ROOT = Path(__file__).parent.parent
 COMPOSE_ONLY = {"PORT": "80"}
@@ -41,7 +41,8 @@ def test_nothing_is_set_by_copying_it() -> None:
 def test_the_values_are_the_defaults(example: dict[str, str]) -> None:
     settings = Settings.from_environment(example)
     assert settings == replace(Settings(), train_minutes=5.0)
-    assert make_config(Settings().preset, minutes=Settings().train_minutes).minutes == 5.0
+    assert Settings().train_minutes is None
+    assert recipe.MINUTES == 5.0
 
 
 def test_compose_knows_every_setting_but_the_folders(compose: dict[str, str], example: dict[str, str]) -> None:

@@ -57,10 +57,12 @@ def _need_torch() -> None:
 def prepare(dataset: Dataset = None, run: RunName = None) -> None:
     """Turn a text into token ids, split into training and validation."""
     from gptbox.datasets.prepared import prepare as prepare_dataset
+    from gptbox.datasets.progress import shown
 
     settings = _settings()
     folder = _run_folder(settings, dataset, run)
-    prepared = prepare_dataset(dataset or settings.dataset, folder, settings.data)
+    with shown() as watch:
+        prepared = prepare_dataset(dataset or settings.dataset, folder, settings.data, watch)
     for line in prepared.report():
         print(line)
     print(f"Prepared in {prepared.folder}.")
@@ -77,43 +79,74 @@ def train(
     ] = None,
     preset: Preset = None,
     seed: Annotated[int | None, typer.Option(help="Random seed of the weights and batches.")] = None,
-    learning_rate: Annotated[float | None, typer.Option(help="Peak learning rate, instead of the preset's.")] = None,
+    n_layer: Annotated[
+        int | None, typer.Option(help="Blocks of the model; it and what follows win over any choice.")
+    ] = None,
+    n_head: Annotated[int | None, typer.Option(help="Attention heads.")] = None,
+    n_embd: Annotated[int | None, typer.Option(help="Width of the model.")] = None,
+    context_length: Annotated[int | None, typer.Option(help="Tokens that the model sees at once.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Sequences a step.")] = None,
+    accumulate: Annotated[int | None, typer.Option(help="Pieces a batch is computed in, to save memory.")] = None,
+    dropout: Annotated[float | None, typer.Option(help="Share of activations dropped in training.")] = None,
+    weight_decay: Annotated[float | None, typer.Option(help="Decoupled weight decay.")] = None,
+    learning_rate: Annotated[float | None, typer.Option(help="Peak learning rate.")] = None,
 ) -> None:
-    """Prepare a text if need be, train on it, and publish snapshots. Goes on where it was interrupted."""
+    """Prepare a text if need be, train on it, and publish snapshots. Goes on where it was interrupted.
+
+    Model, batches and schedule are chosen for the machine, the text and the time, unless a preset or an option says.
+    """
     # Before torch is there, a stop still means an orderly end with exit code 0.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     settings = _settings(TRAIN_MINUTES=minutes, PRESET=preset)
     folder = _run_folder(settings, dataset, run)
     _need_torch()
-    # How long OpenMP's threads spin before they sleep, where they wait for one another. torch's own default spins so
-    # long that two threads beside other busy ones can take twenty times as long a step; this costs nothing alone
-    # and bounds that at less than three times. Read by the library when torch loads it.
+    # How long OpenMP's threads spin before they sleep, where they wait for one another: torch's own default makes two
+    # threads beside other busy ones take twenty times as long a step. Read by the library when torch loads it.
     os.environ.setdefault("GOMP_SPINCOUNT", "5000")
     from gptbox.train import session
-    from gptbox.train.config import make_config
     from gptbox.train.progress import make_reporter
 
-    measured_otherwise = steps is not None or target_loss is not None
-    config = make_config(
-        settings.preset,
-        # $TRAIN_MINUTES is how long to train where nothing else was said.
-        minutes=minutes if measured_otherwise else settings.train_minutes,
+    # $TRAIN_MINUTES is how long to train where nothing else was said.
+    otherwise = steps is not None or target_loss is not None
+    request = session.Request(
+        preset=settings.preset,
+        minutes=minutes if otherwise else settings.train_minutes,
         steps=steps,
         target_loss=target_loss,
-        seed=seed,
-        learning_rate=learning_rate,
+        changes={
+            "seed": seed,
+            "n_layer": n_layer,
+            "n_head": n_head,
+            "n_embd": n_embd,
+            "context_length": context_length,
+            "batch_size": batch_size,
+            "accumulate": accumulate,
+            "dropout": dropout,
+            "weight_decay": weight_decay,
+            "learning_rate": learning_rate,
+        },
     )
     with make_reporter() as reporter:
         session.train(
             folder,
             dataset or settings.dataset,
             settings.data,
-            config,
+            request,
             reporter=reporter,
             threads=settings.threads,
             snapshots_kept=settings.snapshots_kept,
-            started=STARTED,
+            started=_process_started(),
         )
+
+
+def _process_started() -> float:
+    """When this process began, by time.monotonic(): Python's own start and all imports have taken their time too."""
+    try:
+        ticks = int(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19])
+        age = time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")
+        return min(STARTED, time.monotonic() - age)
+    except (OSError, ValueError, AttributeError):  # no such file or clock, as on macOS
+        return STARTED
 
 
 @app.command()

@@ -8,7 +8,9 @@
     │   └── ModelNotFoundError  no run or snapshot of that name
     │       └── NoModelYetError a run is there, but nothing has been published yet
     ├── RunError                a run cannot be started or continued
-    │   └── DivergedError       the loss stopped being a number
+    │   ├── DivergedError       the loss stopped being a number
+    │   ├── DoesNotFitError     the run would need more memory or disk than there is
+    │   └── DiskFullError       a run has ended and could not be saved
     ├── EngineError             the engine cannot take or finish a request
     │   └── QueueFullError      as many requests wait as may wait
     └── RequestError            a client asked over HTTP for something that cannot be done
@@ -54,6 +56,14 @@ class RunError(GptboxError):
 
 class DivergedError(RunError):
     """The training loss became infinite or not a number."""
+
+
+class DoesNotFitError(RunError):
+    """The run would need more memory or disk than there is."""
+
+
+class DiskFullError(RunError):
+    """A run has ended, and what it last learned could not be saved."""
 
 
 class EngineError(GptboxError):

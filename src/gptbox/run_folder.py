@@ -3,6 +3,7 @@
 <run>/dataset/  status.json  metrics.jsonl  samples.jsonl  checkpoint/  snapshots/step-000250/  best  latest
 """
 
+import errno
 import json
 import os
 import re
@@ -103,8 +104,15 @@ class RunFolder:
     def append(self, name: Literal["metrics", "samples"], row: dict[str, Any]) -> None:
         """Append one row; a row is one line, so that a reader never sees half of it but at the very end."""
         self.path.mkdir(parents=True, exist_ok=True)
-        with (self.path / f"{name}.jsonl").open("a", encoding="utf-8") as file:
-            file.write(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n")
+        line = json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n"
+        with (self.path / f"{name}.jsonl").open("ab", buffering=0) as file:
+            size = file.seek(0, os.SEEK_END)
+            try:
+                if file.write(content := line.encode()) < len(content):
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            except OSError:
+                file.truncate(size)  # a full disk: no half of a row for the next one to be glued to
+                raise
 
     def rows(self, name: Literal["metrics", "samples"]) -> list[dict[str, Any]]:
         """All rows that can be read; a last line that is still being written, or was cut by a crash, is left out."""

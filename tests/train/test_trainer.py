@@ -58,8 +58,8 @@ def stop_at(trainer: Trainer, step: int) -> None:
     """Ask the trainer to stop right after a step, as a signal would."""
     original = trainer._step
 
-    def stepping(loader: Any) -> None:
-        original(loader)
+    def stepping() -> None:
+        original()
         if trainer.progress.step == step:
             trainer.stop()
 
@@ -180,7 +180,7 @@ def test_another_kind_of_training_under_the_same_name_is_refused(
 
 
 def test_a_loss_that_is_no_number_stops_and_is_never_published(make_trainer: Callable[..., Trainer]) -> None:
-    trainer = make_trainer(replace(CONFIG, learning_rate=1e18, min_learning_rate=1e18, grad_clip=1e18))
+    trainer = make_trainer(replace(CONFIG, learning_rate=1e18, min_learning_rate=1e18))
     with pytest.raises(DivergedError, match=r"loss became (nan|inf) at step \d+ .*lower --learning-rate"):
         trainer.train()
     for path in trainer.run.snapshots():
@@ -192,8 +192,8 @@ def test_a_validation_loss_that_is_no_number_is_never_published(make_trainer: Ca
     trainer = make_trainer()
     original = trainer._step
 
-    def poisoned(loader: Any) -> None:
-        original(loader)
+    def poisoned() -> None:
+        original()
         if trainer.progress.step == 40:
             with torch.no_grad():
                 trainer.model.embedding.weight.fill_(float("nan"))
@@ -241,10 +241,10 @@ def test_target_loss_ends_the_run(make_trainer: Callable[..., Trainer]) -> None:
 
 def test_minutes_are_kept_with_evaluation_and_publishing(make_trainer: Callable[..., Trainer]) -> None:
     began = time.monotonic()
-    trainer = make_trainer(replace(CONFIG, steps=None, eval_every=None, minutes=8 / 60), started=began)
+    trainer = make_trainer(replace(CONFIG, steps=None, eval_every=None, minutes=12 / 60), started=began)
     status = trainer.train()
     assert status.phase == "finished"
-    assert time.monotonic() - began == pytest.approx(8, abs=1.5)
+    assert time.monotonic() - began == pytest.approx(12, abs=1.5)
     assert status.steps == status.step
     assert len(trainer.run.snapshots()) >= 2
     rates = [row["lr"] for row in trainer.run.rows("metrics")]

@@ -3,6 +3,7 @@
 It is torch's own format because the optimizer's state is; read with weights_only, so that no code in it can run.
 """
 
+import io
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from torch import nn
 
 from gptbox.atomic import atomic_file
 from gptbox.errors import RunError
+from gptbox.train.optim import Optimizer
 
 
 @dataclass(kw_only=True)
@@ -19,6 +21,8 @@ class Progress:
     """How far a run has come; everything that a step changes but the weights and the optimizer."""
 
     step: int = 0
+    tokens: int = 0
+    """That were trained on."""
     elapsed_s: float = 0.0
     """Seconds of training, interruptions not counted."""
     learning_rate: float = 0.0
@@ -31,7 +35,15 @@ class Progress:
     best_val_loss: float | None = None
     best_snapshot: str | None = None
     latest_snapshot: str | None = None
-    next_evaluation_s: float = 0.0
+    best_s: float = 0.0
+    """When the best was measured, in elapsed seconds."""
+    worse: int = 0
+    """How many evaluations have been above the best since."""
+    begun_s: float | None = None
+    """When the first step began."""
+    looking_s: float = 0.0
+    """What evaluations and publishing have taken."""
+    next_evaluation_s: float | None = None
     """When to evaluate next, in elapsed seconds, where evaluations are spaced in time."""
     done: dict[str, float] | None = None
     """The limits that ended the run (steps, minutes, target_loss); None while it is not finished."""
@@ -46,20 +58,19 @@ class Checkpoint:
     def exists(self) -> bool:
         return self.path.exists() or self.previous.exists()
 
-    def save(
-        self, model: nn.Module, optimizer: torch.optim.Optimizer, progress: Progress, identity: dict[str, Any]
-    ) -> None:
+    def save(self, model: nn.Module, optimizer: Optimizer, progress: Progress, identity: dict[str, Any]) -> None:
         """`identity` is what a later run must have in common with this one; see `load`."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         state = {
             "model": model.state_dict(),
             "optimizer": optimizer.state_dict(),
-            "random": torch.get_rng_state(),  # dropout's
             "progress": asdict(progress),
             "identity": identity,
         }
+        content = io.BytesIO()  # torch's own way to the disk makes a RuntimeError of a full one
+        torch.save(state, content)
         with atomic_file(self.path) as temporary:
-            torch.save(state, temporary)
+            temporary.write_bytes(content.getbuffer())
             if self.path.exists():
                 self.path.replace(self.previous)  # `read` takes it, should we be killed right here
 
@@ -82,11 +93,10 @@ class Checkpoint:
         raise RunError(f"No checkpoint can be read: {found}. Train anew under another name with --run.")
 
     @staticmethod
-    def restore(state: dict[str, Any], model: nn.Module, optimizer: torch.optim.Optimizer) -> Progress:
+    def restore(state: dict[str, Any], model: nn.Module, optimizer: Optimizer) -> Progress:
         """Put a state that was read into the model and the optimizer."""
         model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
-        torch.set_rng_state(state["random"])
         known = {field.name for field in fields(Progress)}
         return Progress(**{name: value for name, value in state["progress"].items() if name in known})
 

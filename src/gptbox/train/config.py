@@ -1,10 +1,20 @@
 """What to train and how: one dataclass, and a table of presets."""
 
 from dataclasses import dataclass, fields, replace
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 from gptbox.errors import SettingError
 from gptbox.model_config import Activation, Architecture, ModelConfig
+
+
+class Stage(NamedTuple):
+    """A part of the work with batches of its own; short contexts first learn spelling at less cost."""
+
+    share: float
+    """Of the whole work, be it counted in steps or in seconds."""
+    batch_size: int
+    """Sequences a step."""
+    context_length: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,10 +33,16 @@ class TrainConfig:
     """Width of the MLP's hidden layer; 0 means 4 n_embd."""
     tie_embeddings: bool = True
     dropout: float = 0.0
+    initialization: Literal["gpt2", "previous"] = "gpt2"
+    """Of the weights; see `gptbox.train.gpt.GPT.initialize`."""
 
     # The work
     batch_size: int
     """Sequences a step."""
+    accumulate: int = 1
+    """Pieces that a batch is computed in, one after the other, to save memory: gradient accumulation."""
+    ramp: tuple[Stage, ...] = ()
+    """What comes before batches of batch_size x context_length, which have what is left of the work."""
     steps: int | None = None
     """How many steps; None leaves it to `minutes`."""
     minutes: float | None = None
@@ -37,27 +53,47 @@ class TrainConfig:
     """Steps between evaluations; None spaces them in time, dense at first, unless the run is measured in steps."""
     seed: int = 1337
 
+    sampling: str = "crops"
+    """A name in `gptbox.train.dataloader.SAMPLINGS`."""
     optimizer: str = "adamw"
     """A name in `gptbox.train.optim.OPTIMIZERS`."""
+    schedule: str = "cosine"
+    """A name in `gptbox.train.schedule.SCHEDULES`."""
     learning_rate: float
-    min_learning_rate: float
-    warmup_steps: int
+    min_learning_rate: float = 0.0
+    adam_learning_rate: float = 0.0
+    """For what Muon leaves to Adam: embeddings, head..."""
+    gain_learning_rate: float = 0.0
+    """... and the gains of norms."""
+    warmup_steps: int = 0
     """The most steps of warm-up; short runs take a tenth of theirs."""
+    cooldown: float = 1.0
+    """The share of the work, at its end, over which the linear schedule goes down."""
     beta1: float = 0.9
     beta2: float = 0.99
+    """Adam's."""
+    momentum: float = 0.95
+    newton_schulz_steps: int = 5
+    """Muon's."""
     weight_decay: float = 0.1
-    """On matrices and embeddings, not on gains and biases."""
-    grad_clip: float = 1.0
-    """The largest global norm of the gradients."""
+    """On matrices (AdamW: and embeddings), not on gains and biases."""
+    grad_clip: float = 0.0
+    """The largest global norm of the gradients; 0 for none."""
 
     def __post_init__(self) -> None:
-        above_zero = ("batch_size", "context_length", "steps", "minutes", "target_loss", "eval_every", "learning_rate")
+        object.__setattr__(self, "ramp", tuple(Stage(*stage) for stage in self.ramp))
+        above_zero = (
+            "n_layer", "n_head", "n_embd", "batch_size", "context_length", "accumulate", "steps", "minutes",
+            "target_loss", "eval_every", "learning_rate",
+        )  # fmt: skip
         for name in above_zero:
             value = getattr(self, name)
             if value is not None and not 0 < value < float("inf"):
                 raise SettingError(f"{name} is {value}; it must be a number above 0.")
         if self.steps is None and self.minutes is None and self.target_loss is None:
             raise SettingError("Nothing says when to stop: give minutes, steps or a target loss.")
+        if any(stage.context_length > self.context_length for stage in self.ramp):
+            raise SettingError(f"a stage of the ramp is longer than the context of {self.context_length}.")
         if not 0 <= self.dropout < 1:
             raise SettingError(f"dropout is {self.dropout}; it must be at least 0 and below 1.")
         if not 0 <= self.seed < 2**63:
@@ -65,6 +101,14 @@ class TrainConfig:
         if self.eval_every is None and self.steps is not None and self.minutes is None:
             # Not by the clock: the same steps must give the same losses on a slower day.
             object.__setattr__(self, "eval_every", max(100, self.steps // 8))
+
+    def stage(self, progress: float) -> Stage:
+        """The batches at a share of the work done, 0 to 1."""
+        for stage in self.ramp:
+            if progress < stage.share:
+                return stage
+            progress -= stage.share
+        return Stage(1.0, self.batch_size, self.context_length)
 
     def model(self, vocab_size: int) -> ModelConfig:
         """The model's configuration for a vocabulary."""
@@ -83,63 +127,56 @@ class TrainConfig:
 
     def fixed(self) -> dict[str, Any]:
         """What must stay the same for a run to go on: all but how long it lasts and how often it is looked at."""
-        changeable = {"steps", "minutes", "target_loss", "eval_every"}
-        return {field.name: getattr(self, field.name) for field in fields(self) if field.name not in changeable}
+        fixed = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in _CHANGEABLE}
+        return fixed | {"ramp": tuple(tuple(stage) for stage in self.ramp)}
 
 
-PRESETS: dict[str, TrainConfig] = {
-    "default": TrainConfig(
-        preset="default",
-        architecture="qwen3",
-        n_layer=4,
-        n_head=4,
-        n_embd=128,
-        context_length=256,
-        activation="silu",
-        intermediate_size=352,
-        tie_embeddings=False,
-        batch_size=8,
-        minutes=5.0,
-        learning_rate=3e-3,
-        min_learning_rate=3e-5,
-        warmup_steps=100,
-        weight_decay=0.3,
-    ),
-    # nanoGPT's config/train_shakespeare_char.py with the lesson's ten flags.
-    "lesson": TrainConfig(
-        preset="lesson",
-        architecture="gpt2",
-        n_layer=4,
-        n_head=4,
-        n_embd=128,
-        context_length=64,
-        activation="gelu",
-        batch_size=12,
-        steps=2000,
-        eval_every=250,
-        learning_rate=1e-3,
-        min_learning_rate=1e-4,
-        warmup_steps=100,
-    ),
-}
+_CHANGEABLE = {"steps", "minutes", "target_loss", "eval_every", "accumulate"}
+
+# nanoGPT's config/train_shakespeare_char.py with the lesson's ten flags.
+LESSON = TrainConfig(
+    preset="lesson",
+    architecture="gpt2",
+    n_layer=4,
+    n_head=4,
+    n_embd=128,
+    context_length=64,
+    activation="gelu",
+    batch_size=12,
+    steps=2000,
+    eval_every=250,
+    learning_rate=1e-3,
+    min_learning_rate=1e-4,
+    warmup_steps=100,
+    grad_clip=1.0,
+)
 
 
-def make_config(
-    preset: str,
+def with_changes(
+    config: TrainConfig,
     *,
     minutes: float | None = None,
     steps: int | None = None,
     target_loss: float | None = None,
     **others: Any,
 ) -> TrainConfig:
-    """A preset with changes; None leaves the preset's value.
+    """A configuration with changes; None leaves its value.
 
-    Minutes, steps and target loss replace the preset's own way to end, together.
-    Raises SettingError for an unknown preset or an impossible value.
+    Minutes, steps and target loss replace its own way to end, together. A change of the batch or the context ends the
+    ramp to them, a change of the width goes with an MLP and heads to suit.
+    Raises SettingError for an impossible value.
     """
-    if preset not in PRESETS:
-        raise SettingError(f"PRESET {preset!r} is not one of {', '.join(PRESETS)}.")
     changes = {name: value for name, value in others.items() if value is not None}
     if minutes is not None or steps is not None or target_loss is not None:
         changes |= {"minutes": minutes, "steps": steps, "target_loss": target_loss}
-    return replace(PRESETS[preset], **changes)
+    if {"batch_size", "context_length"} & changes.keys():
+        changes.setdefault("ramp", ())
+    width = changes.get("n_embd", config.n_embd)
+    if width != config.n_embd and config.intermediate_size:
+        changes.setdefault("intermediate_size", -(-width * 11 // 4 // 16) * 16)
+        changes.setdefault("n_head", max(1, width // 32))
+    if width % changes.get("n_head", config.n_head):
+        raise SettingError(
+            f"n_embd is {width}, which {changes.get('n_head', config.n_head)} heads do not divide; give --n-head too."
+        )
+    return replace(config, **changes)

@@ -9,6 +9,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812  (the field's usual name)
 
 from gptbox.model_config import ModelConfig
+from gptbox.train import fused
+from gptbox.train.fused import NO_DROPOUT, Dropout
 
 KVCache = list[tuple[Tensor, Tensor]]
 """Keys and values of each layer, (B, K, L, D)."""
@@ -23,14 +25,27 @@ class LayerNorm(nn.Module):
         self.bias = nn.Parameter(torch.zeros(width)) if bias else None
         self.eps = eps
 
-    def forward(self, x: Tensor) -> Tensor:
-        return F.layer_norm(x, self.weight.shape, self.weight, self.bias, self.eps)
+    def forward(self, x: Tensor, branch: Tensor | None) -> tuple[Tensor, Tensor]:
+        """The sum of the residual stream and a branch's output, and its norm; all (B, T, C)."""
+        total = x if branch is None else x + branch
+        return total, F.layer_norm(total, self.weight.shape, self.weight, self.bias, self.eps)
 
 
-def _norm(config: ModelConfig, width: int) -> nn.Module:
+class RMSNorm(nn.Module):
+    def __init__(self, width: int, eps: float) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(width))
+        self.eps = eps
+
+    def forward(self, x: Tensor, branch: Tensor | None) -> tuple[Tensor, Tensor]:
+        """As LayerNorm's."""
+        return fused.add_rms_norm(x, branch, self.weight, self.eps)
+
+
+def _norm(config: ModelConfig) -> nn.Module:
     if config.architecture == "gpt2":
-        return LayerNorm(width, config.bias, config.norm_eps)
-    return nn.RMSNorm(width, config.norm_eps)
+        return LayerNorm(config.n_embd, config.bias, config.norm_eps)
+    return RMSNorm(config.n_embd, config.norm_eps)
 
 
 def rotary_tables(config: ModelConfig) -> tuple[Tensor, Tensor]:
@@ -40,31 +55,28 @@ def rotary_tables(config: ModelConfig) -> tuple[Tensor, Tensor]:
     return angles.cos().float(), angles.sin().float()
 
 
-def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Turn (B, T, heads, D) by tables of (T, 1, D / 2), pairing the first half with the second as Qwen does."""
-    first, second = x.chunk(2, dim=-1)
-    return torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1)
-
-
 class Attention(nn.Module):
-    def __init__(self, config: ModelConfig, dropout: float) -> None:
+    def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.config, self.dropout = config, dropout
+        self.config = config
         heads = config.n_head + 2 * config.n_kv_head
         self.qkv = nn.Linear(config.n_embd, heads * config.head_dim, bias=config.bias)
         self.out = nn.Linear(config.n_head * config.head_dim, config.n_embd, bias=config.bias)
         if config.architecture == "qwen3":
-            self.q_norm = nn.RMSNorm(config.head_dim, config.norm_eps)
-            self.k_norm = nn.RMSNorm(config.head_dim, config.norm_eps)
+            self.q_norm = RMSNorm(config.head_dim, config.norm_eps)
+            self.k_norm = RMSNorm(config.head_dim, config.norm_eps)
 
     def forward(self, x: Tensor, tables: tuple[Tensor, Tensor] | None, cache: KVCache | None, layer: int) -> Tensor:
         """x (B, T, C) -> (B, T, C). `tables` are the rows of the new positions."""
         c = self.config
         batch, time, _ = x.shape
-        qkv = self.qkv(x).view(batch, time, c.n_head + 2 * c.n_kv_head, c.head_dim)
-        q, k, v = qkv.split((c.n_head, c.n_kv_head, c.n_kv_head), dim=2)
-        if tables is not None:
-            q, k = rotate(self.q_norm(q), *tables), rotate(self.k_norm(k), *tables)
+        qkv = self.qkv(x)
+        if tables is None:
+            heads = qkv.view(batch, time, c.n_head + 2 * c.n_kv_head, c.head_dim)
+            q, k, v = heads.split((c.n_head, c.n_kv_head, c.n_kv_head), dim=2)
+        else:
+            gains = self.q_norm.weight, self.k_norm.weight
+            q, k, v = fused.rotary_heads(qkv, *gains, *tables, c.n_head, c.norm_eps)
         q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
         if cache is not None:
             if len(cache) > layer:
@@ -76,18 +88,17 @@ class Attention(nn.Module):
             q,
             k,
             v,
-            dropout_p=self.dropout if self.training else 0.0,
             is_causal=time > 1,  # one new token may look at everything
             enable_gqa=c.n_kv_head != c.n_head,
         )
         out: Tensor = self.out(y.transpose(1, 2).reshape(batch, time, c.n_head * c.head_dim))
-        return F.dropout(out, self.dropout, self.training) if self.dropout else out
+        return out
 
 
 class MLP(nn.Module):
-    def __init__(self, config: ModelConfig, dropout: float) -> None:
+    def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.config, self.dropout = config, dropout
+        self.config = config
         self.gated = config.architecture == "qwen3"
         self.up = nn.Linear(config.n_embd, config.intermediate_size * (2 if self.gated else 1), bias=config.bias)
         self.down = nn.Linear(config.intermediate_size, config.n_embd, bias=config.bias)
@@ -96,26 +107,38 @@ class MLP(nn.Module):
         """x (B, T, C) -> (B, T, C)."""
         up = self.up(x)
         if self.gated:
-            gate, up = up.chunk(2, dim=-1)
-            up = F.silu(gate) * up  # SwiGLU: Shazeer, GLU Variants Improve Transformer, arXiv 2002.05202
+            up = fused.swiglu(up)
         else:
             up = F.gelu(up, approximate="tanh" if self.config.activation == "gelu_new" else "none")
         out: Tensor = self.down(up)
-        return F.dropout(out, self.dropout, self.training) if self.dropout else out
+        return out
 
 
 class Block(nn.Module):
-    def __init__(self, config: ModelConfig, dropout: float) -> None:
+    def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.attention_norm = _norm(config, config.n_embd)
-        self.attention = Attention(config, dropout)
-        self.mlp_norm = _norm(config, config.n_embd)
-        self.mlp = MLP(config, dropout)
+        self.attention_norm = _norm(config)
+        self.attention = Attention(config)
+        self.mlp_norm = _norm(config)
+        self.mlp = MLP(config)
 
-    def forward(self, x: Tensor, tables: tuple[Tensor, Tensor] | None, cache: KVCache | None, layer: int) -> Tensor:
-        x = x + self.attention(self.attention_norm(x), tables, cache, layer)
-        y: Tensor = x + self.mlp(self.mlp_norm(x))
-        return y
+    def forward(
+        self,
+        x: Tensor,
+        branch: Tensor | None,
+        tables: tuple[Tensor, Tensor] | None,
+        cache: KVCache | None,
+        layer: int,
+        dropout: Dropout,
+    ) -> tuple[Tensor, Tensor]:
+        """The residual stream (B, T, C) and what is to be added to it, before this block and after it.
+
+        The sum is left to the norm that comes next, which reads it anyway.
+        """
+        x, normed = self.attention_norm(x, branch)
+        branch = dropout(self.attention(normed, tables, cache, layer), 2 * layer + 1)
+        x, normed = self.mlp_norm(x, branch)
+        return x, dropout(self.mlp(normed), 2 * layer + 2)
 
 
 class GPT(nn.Module):
@@ -124,32 +147,63 @@ class GPT(nn.Module):
     cos: Tensor
     sin: Tensor
 
-    def __init__(self, config: ModelConfig, dropout: float = 0.0) -> None:
+    def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.config, self.dropout = config, dropout
+        self.config = config
         self.embedding = nn.Embedding(config.vocab_size, config.n_embd)
         if config.architecture == "gpt2":
             self.position = nn.Embedding(config.context_length, config.n_embd)
         else:
             for name, table in zip(("cos", "sin"), rotary_tables(config), strict=True):
-                self.register_buffer(name, table[:, None], persistent=False)
-        self.blocks = nn.ModuleList(Block(config, dropout) for _ in range(config.n_layer))
-        self.final_norm = _norm(config, config.n_embd)
+                self.register_buffer(name, table, persistent=False)
+        self.blocks = nn.ModuleList(Block(config) for _ in range(config.n_layer))
+        self.final_norm = _norm(config)
         if not config.tie_embeddings:
             self.head = nn.Linear(config.n_embd, config.vocab_size, bias=False)
         self.initialize()
 
     @torch.no_grad()
-    def initialize(self) -> None:
-        """Normal weights of 0.02; what adds to the residual stream is smaller, by its number (GPT-2, section 2.3)."""
+    def initialize(self, scheme: str = "gpt2") -> None:
+        """Draw the weights anew.
+
+        gpt2: normal weights of 0.02; what adds to the residual stream is smaller, by its number (GPT-2, section 2.3).
+
+        previous, for rotary positions: blocks that at first add nothing and a head that says nothing (so that the
+        first gradients are those of a shallow model), and a first layer whose heads look back 1, 2, ... tokens
+        instead of everywhere alike. A head learns that early in any case, after a plateau: Olsson et al., In-context
+        Learning and Induction Heads, arXiv 2209.11895.
+        """
+        c = self.config
+        if scheme == "gpt2":
+            for name, parameter in self.named_parameters():
+                if name.endswith(".bias"):
+                    nn.init.zeros_(parameter)
+                elif parameter.dim() == 2:
+                    adds = name.endswith(("attention.out.weight", "mlp.down.weight"))
+                    nn.init.normal_(parameter, std=0.02 * ((2 * c.n_layer) ** -0.5 if adds else 1))
+            return
         for name, parameter in self.named_parameters():
-            if name.endswith(".bias"):
+            if name.endswith(("attention.out.weight", "mlp.down.weight", "head.weight")):
                 nn.init.zeros_(parameter)
             elif parameter.dim() == 2:
-                adds = name.endswith(("attention.out.weight", "mlp.down.weight"))
-                nn.init.normal_(parameter, std=0.02 * ((2 * self.config.n_layer) ** -0.5 if adds else 1))
+                nn.init.normal_(parameter, std=0.5 * parameter.shape[1] ** -0.5)
+        # All embeddings share a direction, by which a projection can give every token the same query and key.
+        shared, share = torch.randn(c.n_embd).sign(), 0.3
+        tokens = torch.randn(c.vocab_size, c.n_embd) * (1 - share**2) ** 0.5 + share * shared
+        self.embedding.weight.copy_(0.25 * tokens)
+        half = c.head_dim // 2
+        frequencies = c.rope_theta ** (-torch.arange(half) / half)
+        amplitudes = torch.zeros(half)
+        amplitudes[:3] = torch.tensor([0.5, 0.3, 0.2])[:half].sqrt() * c.head_dim**0.5  # the fastest tell places apart
+        key = torch.cat((amplitudes, torch.zeros(half)))
+        first: nn.Parameter = self.blocks[0].attention.qkv.weight  # type: ignore[union-attr, assignment]
+        heads = first.unflatten(0, (-1, c.head_dim))
+        for head in range(c.n_head + c.n_kv_head):
+            angles = -frequencies * (head + 1)
+            query = torch.cat((amplitudes * angles.cos(), amplitudes * angles.sin()))
+            heads[head] += torch.outer(query if head < c.n_head else key, shared) / (c.n_embd * share)
 
-    def forward(self, ids: Tensor, cache: KVCache | None = None) -> Tensor:
+    def forward(self, ids: Tensor, cache: KVCache | None = None, dropout: Dropout = NO_DROPOUT) -> Tensor:
         """Logits after each of the ids (B, T): (B, T, V). With a cache they continue, and are added to, what it holds.
 
         Several new tokens need an empty cache; lengths together stay within the context.
@@ -162,12 +216,12 @@ class GPT(nn.Module):
             x = x + self.position.weight[start:end]
         else:
             tables = self.cos[start:end], self.sin[start:end]
-        if self.dropout:
-            x = F.dropout(x, self.dropout, self.training)
+        x, branch = dropout(x, 0), None
         for layer, block in enumerate(self.blocks):
-            x = block(x, tables, cache, layer)
+            x, branch = block(x, branch, tables, cache, layer, dropout)
+        _, normed = self.final_norm(x, branch)
         head = self.embedding.weight if self.config.tie_embeddings else self.head.weight
-        return F.linear(self.final_norm(x), head)
+        return F.linear(normed, head)
 
     @torch.inference_mode()
     def generate(

@@ -1,13 +1,21 @@
-"""How fast a run goes, how far it has come, and what is due: everything that depends on the clock."""
+"""How fast a run goes, how far it has come, and what is due: everything that depends on the clock.
+
+The clock is the monotonic one, which nobody sets; seconds count from the start of the command.
+"""
 
 import math
 import time
 
 from gptbox.train.checkpoint import Progress
-from gptbox.train.config import TrainConfig
+from gptbox.train.config import Stage, TrainConfig
 from gptbox.train.schedule import learning_rate, warmup_steps
 
-FIRST_EVALUATION_S = 3.0
+FIRST_SNAPSHOT_S = 9.0
+"""After the first step, at the latest."""
+LOOKING_SHARE = 0.05
+"""Of the time, at most, for evaluations and snapshots, the one at the end included."""
+ENDING_S = 0.5
+"""What a process takes to end once all is written."""
 
 
 class Pace:
@@ -19,8 +27,10 @@ class Pace:
         self._before, self._started = progress.elapsed_s, started
         self.step_s = 0.0
         """What a step takes, a moving average; 0 before the first."""
+        self.tokens_per_s = 0.0
         self.evaluation_s = 0.0
-        """What the last evaluation took, with its publishing."""
+        """What an evaluation takes, with its publishing: as the last one did, or a guess before the first."""
+        self._stage: Stage | None = None
 
     @property
     def elapsed_s(self) -> float:
@@ -33,12 +43,26 @@ class Pace:
         return math.inf if self.config.minutes is None else self.config.minutes * 60
 
     @property
+    def _available_s(self) -> float:
+        """Of the budget, what is left for steps before the last evaluation."""
+        return self.budget_s - self.evaluation_s - ENDING_S
+
+    @property
+    def done(self) -> float:
+        """The share of the work that is done, 0 to 1: of the steps, of the time, whichever will end first."""
+        p = self.progress
+        by_steps = p.step / self.config.steps if self.config.steps else 0.0
+        by_time = 0.0
+        if not math.isinf(self.budget_s) and p.begun_s is not None:
+            by_time = (self.elapsed_s - p.begun_s) / max(1e-9, self._available_s - p.begun_s)
+        return min(1.0, max(0.0, by_steps, by_time))
+
+    @property
     def steps(self) -> float:
         """How many steps the run will have: an estimate where time ends it, infinite where nothing is known."""
         by_time = math.inf
         if self.step_s and self.config.minutes is not None:
-            left = max(0.0, self.budget_s - self.elapsed_s - self.evaluation_s)
-            by_time = self.progress.step + left / self.step_s
+            by_time = self.progress.step + max(0.0, self._available_s - self.elapsed_s) / self.step_s
         return min(self.config.steps or math.inf, by_time)
 
     @property
@@ -48,36 +72,40 @@ class Pace:
         eta = min(by_steps, self.budget_s - self.elapsed_s)
         return None if math.isinf(eta) or not self.step_s else max(0.0, eta)
 
-    def step_took(self, seconds: float) -> None:
-        # The first steps also warm caches up; they would mislead the estimate for long.
-        first = self.step_s == 0 or self.progress.step <= 3
-        self.step_s = seconds if first else 0.95 * self.step_s + 0.05 * seconds
+    def stage(self) -> Stage:
+        """The batches of the next step."""
+        return self.config.stage(self.done)
 
-    def evaluation_took(self, seconds: float) -> None:
-        """Dense at first, so that one can watch it learn; later a fixed share of the time goes into looking."""
-        self.evaluation_s = seconds
-        gap = max(FIRST_EVALUATION_S, min(self.elapsed_s / 2, self.budget_s / 12), 10 * seconds)
-        # However slow the machine, a handful of snapshots shows the way from noise to words.
-        self.progress.next_evaluation_s = self.elapsed_s + min(gap, self.budget_s / 5)
+    def begin(self, evaluation_s: float) -> None:
+        """Steps begin, in this process; `evaluation_s` is a guess."""
+        self.evaluation_s = self.evaluation_s or evaluation_s
+        if self.progress.begun_s is None:
+            self.progress.begun_s = self.elapsed_s
+
+    def step_took(self, seconds: float, stage: Stage) -> None:
+        # The first steps of a stage also warm caches up; they would mislead the estimate for long.
+        fresh = stage != self._stage or self.progress.step <= 3
+        self._stage = stage
+        self.step_s = seconds if fresh else 0.95 * self.step_s + 0.05 * seconds
+        self.tokens_per_s = stage.batch_size * stage.context_length / self.step_s
 
     def learning_rate(self) -> float:
         """Of the next step: by steps where they end the run, else by time."""
         step, steps = self.progress.step, self.steps
-        if math.isinf(steps):  # nothing measured yet, or only a target to reach: no decay
+        if self.config.steps is None and math.isinf(self.budget_s):  # only a target to reach: no decay
             return learning_rate(self.config, step, self.config.warmup_steps, 0.0)
-        warmup = warmup_steps(self.config, steps)
+        warmup = warmup_steps(self.config, 0 if math.isinf(steps) else steps)
         if steps == self.config.steps:
             return learning_rate(self.config, step, warmup, (step - warmup) / (steps - warmup))
-        available = self.budget_s - self.evaluation_s
-        return learning_rate(self.config, step, warmup, self.elapsed_s / available if available > 0 else 1.0)
+        return learning_rate(self.config, step, warmup, self.done)
 
     # what is due
 
     def reached_end(self) -> bool:
         """Whether there is no time for another step, with the last evaluation and snapshot after it, or no need."""
-        return self._reached_goal() or self.elapsed_s + self.step_s + self.evaluation_s >= self.budget_s
+        return self.reached_goal() or self.elapsed_s + self.step_s >= self._available_s
 
-    def _reached_goal(self) -> bool:
+    def reached_goal(self) -> bool:
         """Whether the steps are taken, or the loss is low enough."""
         p, c = self.progress, self.config
         return (c.steps is not None and p.step >= c.steps) or (
@@ -87,9 +115,34 @@ class Pace:
     def evaluation_is_due(self) -> bool:
         if self.config.eval_every is not None:
             return self.progress.step % self.config.eval_every == 0
-        if not self.progress.next_evaluation_s:  # the first steps of a new run
-            self.progress.next_evaluation_s = self.elapsed_s + FIRST_EVALUATION_S
+        if self.progress.next_evaluation_s is None:
+            self.progress.next_evaluation_s = self._first_evaluation_s()
         return self.elapsed_s >= self.progress.next_evaluation_s
+
+    def _first_evaluation_s(self) -> float:
+        begun, seconds = self.progress.begun_s or 0.0, self.evaluation_s
+        latest = max(0.5, FIRST_SNAPSHOT_S - seconds)
+        if LOOKING_SHARE * self.budget_s >= 3 * seconds:
+            return begun + min(latest, max(1.0, 3 * seconds))
+        if self.budget_s - begun <= FIRST_SNAPSHOT_S + 1:
+            return math.inf  # the one at the end comes soon enough
+        return begun + latest
+
+    def evaluation_took(self, seconds: float) -> None:
+        """Plan the next: ever wider apart, as learning slows down, and all together within their share of the time."""
+        p, now = self.progress, self.elapsed_s
+        self.evaluation_s = seconds
+        p.looking_s += seconds
+        if math.isinf(self.budget_s):
+            p.next_evaluation_s = now + max(3.0, seconds / LOOKING_SHARE)
+            return
+        more = int((LOOKING_SHARE * self.budget_s - p.looking_s - seconds) / seconds)
+        if more < 1 or now >= self.budget_s:
+            p.next_evaluation_s = math.inf
+            return
+        p.next_evaluation_s = max(now * (self.budget_s / now) ** (1 / (more + 1)), now + 3 * seconds)
+        if p.next_evaluation_s > self._available_s - 3 * seconds:
+            p.next_evaluation_s = math.inf
 
     def row_is_due(self, last_row_s: float) -> bool:
         """A row of metrics: by steps where evaluations are, so that the same steps tell the same, else each second."""
@@ -111,6 +164,6 @@ class Pace:
             return False
         return (
             self.limits() == p.done
-            or self._reached_goal()
+            or self.reached_goal()
             or (c.minutes is not None and max(p.done.get("minutes", 0.0), p.elapsed_s / 60) >= c.minutes)
         )

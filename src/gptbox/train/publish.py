@@ -49,7 +49,6 @@ def publish(
     *,
     dataset: str,
     source: str,
-    tokens: int,
     val_bpb: float | None,
 ) -> Path:
     """Write the snapshot of this step, unless it is there, and point `latest`, and perhaps `best`, at it."""
@@ -60,7 +59,7 @@ def publish(
             dataset=dataset,
             dataset_source=source,
             step=progress.step,
-            tokens=tokens,
+            tokens=progress.tokens,
             train_loss=progress.train_loss,
             val_loss=progress.val_loss,
             val_bpb=val_bpb,
@@ -77,7 +76,7 @@ def publish(
             context_length=model.config.context_length,
             version=__version__,
             source=source,
-            tokens=tokens,
+            tokens=progress.tokens,
             seconds=info.training_s,
             train_loss=_number(info.train_loss),
             val_loss=_number(info.val_loss),

@@ -1,6 +1,7 @@
-"""How the learning rate rises and falls."""
+"""How the learning rate goes down. A new way is a function here and a line in SCHEDULES."""
 
 import math
+from collections.abc import Callable
 
 from gptbox.train.config import TrainConfig
 
@@ -10,13 +11,25 @@ def warmup_steps(config: TrainConfig, steps: float) -> float:
     return min(config.warmup_steps, steps / 10)
 
 
+def cosine(config: TrainConfig, progress: float) -> float:
+    """Half a cosine from 1 to 0: Loshchilov and Hutter, SGDR, arXiv 1608.03983, without restarts."""
+    return 0.5 * (1 + math.cos(math.pi * progress))
+
+
+def linear(config: TrainConfig, progress: float) -> float:
+    """1, then a straight line to 0 over the last `cooldown` of the work: Hagele et al., arXiv 2405.18392."""
+    return min(1.0, (1 - progress) / config.cooldown)
+
+
+SCHEDULES: dict[str, Callable[[TrainConfig, float], float]] = {"cosine": cosine, "linear": linear}
+
+
 def learning_rate(config: TrainConfig, step: int, warmup: float, progress: float) -> float:
-    """Linear warm-up over the first `warmup` steps, then half a cosine down to the minimum.
+    """Linear warm-up over the first `warmup` steps, then the schedule down to the minimum.
 
     `progress` is how much of the work after the warm-up is done, from 0 to 1, be it counted in steps or in seconds.
-    Loshchilov and Hutter, SGDR, arXiv 1608.03983, without restarts.
     """
     if step < warmup:
         return config.learning_rate * (step + 1) / (warmup + 1)
-    above = 0.5 * (1 + math.cos(math.pi * min(max(progress, 0.0), 1.0)))
+    above = SCHEDULES[config.schedule](config, min(max(progress, 0.0), 1.0))
     return config.min_learning_rate + above * (config.learning_rate - config.min_learning_rate)

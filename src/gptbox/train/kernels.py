@@ -1,0 +1,553 @@
+"""Training's arithmetic on the CPU, compiled by Numba: loops that LLVM vectorises, and a BLAS for the matrix products.
+
+A chain of torch's small operations reads and writes each activation once an operation; one of these does so once
+in all. Each runs on one thread without Python's lock. Compiled at the first call and cached.
+
+All arrays are float32 and contiguous but where said. Shapes: N tokens (B rows of T), C the width, D = head_dim,
+V = vocab_size, M the MLP's width.
+"""
+
+import ctypes
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from gptbox.train.precompile import use_what_an_image_holds
+
+use_what_an_image_holds()
+
+from llvmlite import binding, ir  # noqa: E402
+from numba import njit, types  # noqa: E402
+from numba.core import cgutils  # noqa: E402
+from numba.extending import intrinsic  # noqa: E402
+
+Floats = NDArray[np.float32]
+
+SGEMM = "gptbox_sgemm"
+
+_OPTIONS: dict[str, Any] = {"nogil": True, "fastmath": True, "cache": True, "error_model": "numpy"}
+
+_LOG2_E = np.float32(1.4426950408889634)
+_HALF, _ONE, _LIMIT = np.float32(0.5), np.float32(1), np.float32(126)
+# Taylor's series of 2^x: ln(2)^n / n!. On [-1/2, 1/2] what is left out is below float32's own rounding.
+_C1, _C2, _C3 = np.float32(0.6931471805599453), np.float32(0.24022650695910072), np.float32(0.05550410866482158)
+_C4, _C5, _C6 = np.float32(0.009618129107628477), np.float32(0.0013333558146428443), np.float32(0.00015403530393381608)
+
+
+@intrinsic
+def _float_of_bits(typing_context, bits):  # type: ignore[no-untyped-def]
+    """The float32 that an int32's bits are."""
+
+    def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+        return builder.bitcast(arguments[0], ir.FloatType())
+
+    return types.float32(types.int32), generate
+
+
+@intrinsic
+def _sgemm(  # type: ignore[no-untyped-def]
+    typing_context, trans_a, trans_b, m, n, k, alpha, a, lda, b, ldb, beta, c, ldc
+):
+    """BLAS's sgemm, column-major: arrays by their addresses, transposition by the letters' codes."""
+    signature = types.void(
+        types.int8, types.int8, types.int32, types.int32, types.int32, types.float32, types.intp, types.int32,
+        types.intp, types.int32, types.float32, types.intp, types.int32,
+    )  # fmt: skip
+
+    def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+        pointer = ir.IntType(8).as_pointer()
+        passed = []
+        for argument, kind in zip(arguments, signature.args, strict=True):
+            if kind is types.intp:
+                passed.append(builder.inttoptr(argument, pointer))
+            else:  # Fortran takes everything by reference
+                place = cgutils.alloca_once_value(builder, argument)
+                passed.append(builder.bitcast(place, pointer))
+        function_type = ir.FunctionType(ir.VoidType(), [pointer] * len(passed))
+        function = cgutils.get_or_insert_function(builder.module, function_type, SGEMM)
+        builder.call(function, passed)
+        return context.get_dummy_value()
+
+    return signature, generate
+
+
+def _load_sgemm() -> bool:
+    """Give the sgemm of the BLAS in PyTorch's library a name that compiled code finds it by; False without one."""
+    library = Path(torch.__file__).parent / "lib" / f"libtorch_cpu.{'dylib' if sys.platform == 'darwin' else 'so'}"
+    try:
+        function = ctypes.CDLL(str(library)).sgemm_
+    except (OSError, AttributeError):
+        return False
+    binding.add_symbol(SGEMM, ctypes.cast(function, ctypes.c_void_p).value)
+    return True
+
+
+HAS_SGEMM = _load_sgemm()
+"""Whether `block` and `head` below can run here."""
+
+
+@njit(inline="always", **_OPTIONS)
+def _exp(x: Any) -> Any:
+    """e^x without a branch or a call, so that loops over it vectorise; x is held within float32's range."""
+    y = max(min(x * _LOG2_E, _LIMIT), -_LIMIT)
+    whole = np.floor(y + _HALF)
+    r = y - whole
+    series = ((((((_C6 * r + _C5) * r + _C4) * r + _C3) * r) + _C2) * r + _C1) * r + _ONE
+    return series * _float_of_bits((np.int32(whole) + np.int32(127)) << np.int32(23))
+
+
+@njit(**_OPTIONS)
+def rms_norm(x: Floats, weight: Floats, eps: np.float32, y: Floats, scale: Floats) -> None:
+    """y = x * scale * weight, of x (N, C); `scale` (N,) is kept for the way back."""
+    rows, width = x.shape
+    for i in range(rows):
+        squares = np.float32(0)
+        for j in range(width):
+            squares += x[i, j] * x[i, j]
+        s = _ONE / np.sqrt(squares / np.float32(width) + eps)
+        scale[i] = s
+        for j in range(width):
+            y[i, j] = x[i, j] * s * weight[j]
+
+
+@njit(**_OPTIONS)
+def add_rms_norm(
+    x: Floats, branch: Floats, weight: Floats, eps: np.float32, total: Floats, y: Floats, scale: Floats
+) -> None:
+    """total = x + branch, and y its norm: the residual stream's step and what the next layer reads, in one pass."""
+    rows, width = x.shape
+    for i in range(rows):
+        squares = np.float32(0)
+        for j in range(width):
+            t = x[i, j] + branch[i, j]
+            total[i, j] = t
+            squares += t * t
+        s = _ONE / np.sqrt(squares / np.float32(width) + eps)
+        scale[i] = s
+        for j in range(width):
+            y[i, j] = total[i, j] * s * weight[j]
+
+
+@njit(**_OPTIONS)
+def rms_norm_backward(
+    grad_y: Floats, grad_x: Floats, x: Floats, weight: Floats, scale: Floats, result: Floats, grad_weight: Floats
+) -> None:
+    """result = grad_x + what comes through the norm, of x (N, C); grad_weight (C,) is overwritten."""
+    rows, width = x.shape
+    grad_weight[:] = 0
+    for i in range(rows):
+        s = scale[i]
+        inner = np.float32(0)
+        for j in range(width):
+            inner += grad_y[i, j] * weight[j] * x[i, j]
+        inner *= s * s * s / np.float32(width)
+        for j in range(width):
+            grad_weight[j] += grad_y[i, j] * x[i, j] * s
+            result[i, j] = grad_x[i, j] + s * grad_y[i, j] * weight[j] - inner * x[i, j]
+
+
+@njit(**_OPTIONS)
+def swiglu(up: Floats, y: Floats) -> None:
+    """y (N, M) = silu(gate) * value, where up (N, 2 M) holds gate beside value."""
+    rows, width = y.shape
+    for i in range(rows):
+        # Views of their own: an index with a sum in it might be negative for all LLVM knows, and is not vectorised.
+        gate, value, out = up[i, :width], up[i, width:], y[i]
+        for j in range(width):
+            out[j] = gate[j] / (_ONE + _exp(-gate[j])) * value[j]
+
+
+@njit(**_OPTIONS)
+def swiglu_backward(grad_y: Floats, up: Floats, grad_up: Floats) -> None:
+    rows, width = grad_y.shape
+    for i in range(rows):
+        gate, value, grad = up[i, :width], up[i, width:], grad_y[i]
+        grad_gate, grad_value = grad_up[i, :width], grad_up[i, width:]
+        for j in range(width):
+            g, d = gate[j], grad[j]
+            sigmoid = _ONE / (_ONE + _exp(-g))
+            grad_gate[j] = d * value[j] * sigmoid * (_ONE + g * (_ONE - sigmoid))
+            grad_value[j] = d * g * sigmoid
+
+
+@njit(**_OPTIONS)
+def rotary_heads(
+    qkv: Floats, cos: Floats, sin: Floats, q_weight: Floats, k_weight: Floats, eps: np.float32,
+    q: Floats, k: Floats, scale: Floats,
+) -> None:  # fmt: skip
+    """Queries and keys: each head's norm, its gains, its rotation. q (N, H, D), k (N, K, D), scale (N, H + K).
+
+    qkv (N, (H + 2 K) D) is a projection's output, cos and sin (T, D / 2) the tables of the T positions of each row.
+    """
+    rows, queries, half = qkv.shape[0], q.shape[1], cos.shape[1]
+    width = 2 * half
+    for i in range(rows):
+        c, s = cos[i % cos.shape[0]], sin[i % cos.shape[0]]
+        for head in range(scale.shape[1]):
+            at = head * width
+            x0, x1 = qkv[i, at : at + half], qkv[i, at + half : at + width]
+            weight = q_weight if head < queries else k_weight
+            y = q[i, head] if head < queries else k[i, head - queries]
+            w0, w1, y0, y1 = weight[:half], weight[half:], y[:half], y[half:]
+            squares = np.float32(0)
+            for j in range(half):
+                squares += x0[j] * x0[j] + x1[j] * x1[j]
+            r = _ONE / np.sqrt(squares / np.float32(width) + eps)
+            scale[i, head] = r
+            for j in range(half):
+                u, v = x0[j] * r * w0[j], x1[j] * r * w1[j]
+                y0[j] = u * c[j] - v * s[j]
+                y1[j] = v * c[j] + u * s[j]
+
+
+@njit(**_OPTIONS)
+def rotary_heads_backward(
+    grad_q: Floats, grad_k: Floats, qkv: Floats, cos: Floats, sin: Floats, q_weight: Floats, k_weight: Floats,
+    scale: Floats, grad_qkv: Floats, grad_q_weight: Floats, grad_k_weight: Floats,
+) -> None:  # fmt: skip
+    """Gradients (B, T, heads, D), of any strides, into the queries' and keys' part of the projection's."""
+    batch, time, queries, width = grad_q.shape
+    keys, half = grad_k.shape[2], width // 2
+    grad_q_weight[:] = 0
+    grad_k_weight[:] = 0
+    for b in range(batch):
+        for t in range(time):
+            i = b * time + t
+            c, s = cos[t], sin[t]
+            for head in range(queries + keys):
+                at = head * width
+                grad = grad_q[b, t, head] if head < queries else grad_k[b, t, head - queries]
+                weight = q_weight if head < queries else k_weight
+                grad_weight = grad_q_weight if head < queries else grad_k_weight
+                x0, x1 = qkv[i, at : at + half], qkv[i, at + half : at + width]
+                z0, z1 = grad_qkv[i, at : at + half], grad_qkv[i, at + half : at + width]
+                d0, d1, w0, w1 = grad[:half], grad[half:], weight[:half], weight[half:]
+                e0, e1 = grad_weight[:half], grad_weight[half:]
+                r = scale[i, head]
+                inner = np.float32(0)
+                for j in range(half):
+                    u = d0[j] * c[j] + d1[j] * s[j]
+                    v = d1[j] * c[j] - d0[j] * s[j]
+                    e0[j] += u * x0[j] * r
+                    e1[j] += v * x1[j] * r
+                    z0[j] = u * w0[j]
+                    z1[j] = v * w1[j]
+                    inner += z0[j] * x0[j] + z1[j] * x1[j]
+                inner *= r * r * r / np.float32(width)
+                for j in range(half):
+                    z0[j] = r * z0[j] - inner * x0[j]
+                    z1[j] = r * z1[j] - inner * x1[j]
+
+
+@njit(**_OPTIONS)
+def cross_entropy(logits: Floats, targets: NDArray[np.int64], grad: Floats) -> float:
+    """The mean loss of logits (N, V), and its gradient on the way: softmax less the targets, over N."""
+    rows, width = logits.shape
+    share = _ONE / np.float32(rows)
+    loss = 0.0
+    for i in range(rows):
+        z, out = logits[i], grad[i]
+        largest = z[0]
+        for j in range(width):
+            largest = max(largest, z[j])
+        total = np.float32(0)
+        for j in range(width):
+            e = _exp(z[j] - largest)
+            out[j] = e
+            total += e
+        target = targets[i]
+        loss += np.log(total) - (z[target] - largest)
+        r = share / total
+        for j in range(width):
+            out[j] *= r
+        out[target] -= share
+    return loss / rows
+
+
+@njit(**_OPTIONS)
+def dropout(x: Floats, key: np.uint32, threshold: np.uint32, scale: np.float32, y: Floats) -> None:
+    """y = x * scale where the hash of an element's index is at or above `threshold`, else 0; of any x (elements,).
+
+    The hash is murmur3's finalizer (Appleby, public domain): counter-based, so that the way back needs no mask.
+    """
+    for i in range(x.size):
+        # Numba would go over to 64 bits with every operation.
+        h = np.uint32(np.uint32(i) * np.uint32(0x9E3779B1) + key)
+        h = np.uint32((h ^ (h >> np.uint32(16))) * np.uint32(0x85EBCA6B))
+        h = np.uint32((h ^ (h >> np.uint32(13))) * np.uint32(0xC2B2AE35))
+        h = np.uint32(h ^ (h >> np.uint32(16)))
+        y[i] = x[i] * scale if h >= threshold else np.float32(0)
+
+
+# With matrix products: a block and the head, there and back. A row-major array is a column-major transposed one.
+
+_N, _T = np.int8(ord("N")), np.int8(ord("T"))
+
+
+@njit(inline="always", **_OPTIONS)
+def _gemm(trans_a: Any, trans_b: Any, m: Any, n: Any, k: Any, alpha: Any, a: Any, lda: Any, b: Any, ldb: Any,
+          beta: Any, c: Any, ldc: Any) -> None:  # fmt: skip
+    _sgemm(trans_a, trans_b, np.int32(m), np.int32(n), np.int32(k), np.float32(alpha), a, np.int32(lda), b,
+           np.int32(ldb), np.float32(beta), c, np.int32(ldc))  # fmt: skip
+
+
+@njit(**_OPTIONS)
+def linear(x: Floats, weight: Floats, y: Floats) -> None:
+    """y (N, O) = x (N, I) times weight (O, I) transposed."""
+    (rows, inputs), outputs = x.shape, weight.shape[0]
+    _gemm(_T, _N, outputs, rows, inputs, 1, weight.ctypes.data, inputs, x.ctypes.data, inputs, 0, y.ctypes.data,
+          outputs)  # fmt: skip
+
+
+@njit(**_OPTIONS)
+def linear_backward(grad_y: Floats, x: Floats, weight: Floats, grad_x: Floats, grad_weight: Floats) -> None:
+    (rows, inputs), outputs = x.shape, weight.shape[0]
+    _gemm(_N, _T, inputs, outputs, rows, 1, x.ctypes.data, inputs, grad_y.ctypes.data, outputs, 0,
+          grad_weight.ctypes.data, inputs)  # fmt: skip
+    _gemm(_N, _N, inputs, rows, outputs, 1, weight.ctypes.data, inputs, grad_y.ctypes.data, outputs, 0,
+          grad_x.ctypes.data, inputs)  # fmt: skip
+
+
+QUERIES_AT_ONCE = 64
+
+
+@njit(**_OPTIONS)
+def attention(q: Floats, k: Floats, qkv: Floats, time: int, y: Floats, log_sum: Floats, scores: Floats) -> None:
+    """Causal attention of q (N, H, D) over k (N, K, D) and the values in qkv: y (N, H, D), log_sum (N, H).
+
+    The queries of a row go in blocks, each over the keys up to its end: what lies above the diagonal is mostly
+    skipped, and `scores` (block, T) stays in the cache. Dao et al., FlashAttention, arXiv 2205.14135.
+    """
+    heads, width = q.shape[1], q.shape[2]
+    kv_heads = k.shape[1]
+    scale = 1 / np.sqrt(np.float32(width))
+    ldq, ldk, ldv = heads * width, kv_heads * width, qkv.shape[1]
+    for start in range(0, q.shape[0], time):
+        for head in range(heads):
+            kv = head * kv_heads // heads
+            keys = k[start, kv].ctypes.data
+            values = qkv[start, (heads + kv_heads + kv) * width :].ctypes.data
+            for first in range(0, time, QUERIES_AT_ONCE):
+                last = min(time, first + QUERIES_AT_ONCE)
+                _gemm(_T, _N, last, last - first, width, scale, keys, ldk, q[start + first, head].ctypes.data, ldq, 0,
+                      scores.ctypes.data, time)  # fmt: skip
+                for i in range(first, last):
+                    row = scores[i - first]
+                    largest = row[0]
+                    for j in range(i + 1):
+                        largest = max(largest, row[j])
+                    total = np.float32(0)
+                    for j in range(i + 1):
+                        e = _exp(row[j] - largest)
+                        row[j] = e
+                        total += e
+                    r = _ONE / total
+                    for j in range(i + 1):
+                        row[j] *= r
+                    for j in range(i + 1, last):
+                        row[j] = 0
+                    log_sum[start + i, head] = largest + np.log(total)
+                _gemm(_N, _N, width, last - first, last, 1, values, ldv, scores.ctypes.data, time, 0,
+                      y[start + first, head].ctypes.data, ldq)  # fmt: skip
+
+
+@njit(**_OPTIONS)
+def attention_backward(
+    grad_y: Floats, q: Floats, k: Floats, qkv: Floats, time: int, y: Floats, log_sum: Floats, grad_q: Floats,
+    grad_k: Floats, grad_qkv: Floats, probabilities: Floats, grad_scores: Floats,
+) -> None:  # fmt: skip
+    """grad_q (N, H, D), grad_k (N, K, D), and the values' part of grad_qkv; the probabilities are computed again."""
+    heads, width = q.shape[1], q.shape[2]
+    kv_heads = k.shape[1]
+    scale = 1 / np.sqrt(np.float32(width))
+    ldq, ldk, ldv = heads * width, kv_heads * width, qkv.shape[1]
+    grad_k[:] = 0
+    grad_qkv[:, (heads + kv_heads) * width :] = 0
+    p, ds = probabilities.ctypes.data, grad_scores.ctypes.data
+    for start in range(0, q.shape[0], time):
+        for head in range(heads):
+            kv = head * kv_heads // heads
+            keys, grad_keys = k[start, kv].ctypes.data, grad_k[start, kv].ctypes.data
+            values = qkv[start, (heads + kv_heads + kv) * width :].ctypes.data
+            grad_values = grad_qkv[start, (heads + kv_heads + kv) * width :].ctypes.data
+            for first in range(0, time, QUERIES_AT_ONCE):
+                last = min(time, first + QUERIES_AT_ONCE)
+                rows = last - first
+                queries, grad = q[start + first, head].ctypes.data, grad_y[start + first, head].ctypes.data
+                _gemm(_T, _N, last, rows, width, scale, keys, ldk, queries, ldq, 0, p, time)
+                _gemm(_T, _N, last, rows, width, 1, values, ldv, grad, ldq, 0, ds, time)
+                for i in range(first, last):
+                    row, grad_row, shift = probabilities[i - first], grad_scores[i - first], log_sum[start + i, head]
+                    out, grad_out = y[start + i, head], grad_y[start + i, head]
+                    inner = np.float32(0)
+                    for j in range(width):
+                        inner += out[j] * grad_out[j]
+                    for j in range(i + 1):
+                        e = _exp(row[j] - shift)
+                        row[j] = e
+                        grad_row[j] = e * (grad_row[j] - inner) * scale
+                    for j in range(i + 1, last):
+                        row[j] = 0
+                        grad_row[j] = 0
+                _gemm(_N, _T, width, last, rows, 1, grad, ldq, p, time, 1, grad_values, ldv)
+                _gemm(_N, _N, width, rows, last, 1, keys, ldk, ds, time, 0, grad_q[start + first, head].ctypes.data,
+                      ldq)  # fmt: skip
+                _gemm(_N, _T, width, last, rows, 1, queries, ldq, ds, time, 1, grad_keys, ldk)
+
+
+@njit(**_OPTIONS)
+def drop(x: Floats, keys: NDArray[np.uint32], threshold: np.uint32, scale: np.float32, y: Floats) -> None:
+    """`dropout` of each of the batch's rows, by its key."""
+    size = x.size // len(keys)
+    flat, out = x.reshape(-1), y.reshape(-1)
+    for i in range(len(keys)):
+        dropout(flat[i * size : (i + 1) * size], keys[i], threshold, scale, out[i * size : (i + 1) * size])
+
+
+@njit(**_OPTIONS)
+def block(
+    x: Floats, branch: Floats, is_first: bool, cos: Floats, sin: Floats, eps: np.float32,
+    attention_norm: Floats, qkv_weight: Floats, q_norm: Floats, k_norm: Floats, out_weight: Floats,
+    mlp_norm: Floats, up_weight: Floats, down_weight: Floats,
+    x1: Floats, scale1: Floats, a1: Floats, qkv: Floats, q: Floats, k: Floats, scale_qk: Floats, y: Floats,
+    log_sum: Floats, x2: Floats, scale2: Floats, a2: Floats, up: Floats, hidden: Floats, scores: Floats,
+    keys1: NDArray[np.uint32], keys2: NDArray[np.uint32], threshold: np.uint32, kept: np.float32,
+) -> None:  # fmt: skip
+    """One block: `gptbox.train.gpt.Block`. Reads x and branch, writes all from x1 on, and its output into branch."""
+    if is_first:
+        x1[:] = x
+        rms_norm(x, attention_norm, eps, a1, scale1)
+    else:
+        add_rms_norm(x, branch, attention_norm, eps, x1, a1, scale1)
+    linear(a1, qkv_weight, qkv)
+    rotary_heads(qkv, cos, sin, q_norm, k_norm, eps, q, k, scale_qk)
+    attention(q, k, qkv, cos.shape[0], y, log_sum, scores)
+    linear(y.reshape(y.shape[0], -1), out_weight, branch)
+    if threshold:
+        drop(branch, keys1, threshold, kept, branch)
+    add_rms_norm(x1, branch, mlp_norm, eps, x2, a2, scale2)
+    linear(a2, up_weight, up)
+    swiglu(up, hidden)
+    linear(hidden, down_weight, branch)
+    if threshold:
+        drop(branch, keys2, threshold, kept, branch)
+
+
+@njit(**_OPTIONS)
+def block_backward(
+    grad_x: Floats, cos: Floats, sin: Floats,
+    attention_norm: Floats, qkv_weight: Floats, q_norm: Floats, k_norm: Floats, out_weight: Floats,
+    mlp_norm: Floats, up_weight: Floats, down_weight: Floats,
+    grad_attention_norm: Floats, grad_qkv_weight: Floats, grad_q_norm: Floats, grad_k_norm: Floats,
+    grad_out_weight: Floats, grad_mlp_norm: Floats, grad_up_weight: Floats, grad_down_weight: Floats,
+    x1: Floats, scale1: Floats, a1: Floats, qkv: Floats, q: Floats, k: Floats, scale_qk: Floats, y: Floats,
+    log_sum: Floats, x2: Floats, scale2: Floats, a2: Floats, up: Floats, hidden: Floats, scores: Floats,
+    grad_scores: Floats, grad_branch: Floats, grad_a: Floats, grad_hidden: Floats, grad_up: Floats, grad_y: Floats,
+    grad_q: Floats, grad_k: Floats, grad_qkv: Floats,
+    keys1: NDArray[np.uint32], keys2: NDArray[np.uint32], threshold: np.uint32, kept: np.float32,
+) -> None:  # fmt: skip
+    """The way back through one block: grad_x (N, C) in place, of its output and then of its input."""
+    tokens, time = grad_x.shape[0], cos.shape[0]
+    batch, heads, width, kv_heads = tokens // time, q.shape[1], q.shape[2], k.shape[1]
+    grad = grad_x
+    if threshold:
+        drop(grad_x, keys2, threshold, kept, grad_branch)
+        grad = grad_branch
+    linear_backward(grad, hidden, down_weight, grad_hidden, grad_down_weight)
+    swiglu_backward(grad_hidden, up, grad_up)
+    linear_backward(grad_up, a2, up_weight, grad_a, grad_up_weight)
+    rms_norm_backward(grad_a, grad_x, x2, mlp_norm, scale2, grad_x, grad_mlp_norm)
+    grad = grad_x
+    if threshold:
+        drop(grad_x, keys1, threshold, kept, grad_branch)
+        grad = grad_branch
+    linear_backward(grad, y.reshape(tokens, -1), out_weight, grad_y.reshape(tokens, -1), grad_out_weight)
+    attention_backward(grad_y, q, k, qkv, time, y, log_sum, grad_q, grad_k, grad_qkv, scores, grad_scores)
+    rotary_heads_backward(
+        grad_q.reshape(batch, time, heads, width), grad_k.reshape(batch, time, kv_heads, width), qkv, cos, sin,
+        q_norm, k_norm, scale_qk, grad_qkv, grad_q_norm, grad_k_norm,
+    )  # fmt: skip
+    linear_backward(grad_qkv, a1, qkv_weight, grad_a, grad_qkv_weight)
+    rms_norm_backward(grad_a, grad_x, x1, attention_norm, scale1, grad_x, grad_attention_norm)
+
+
+@njit(**_OPTIONS)
+def embed(ids: NDArray[np.int64], weight: Floats, x: Floats) -> None:
+    """x (N, C), the rows of `weight` that ids (N,) name."""
+    for i in range(len(ids)):
+        x[i] = weight[ids[i]]
+
+
+@njit(**_OPTIONS)
+def embed_backward(grad_x: Floats, ids: NDArray[np.int64], grad_weight: Floats) -> None:
+    """Added to grad_weight, where a tied head's gradient may stand already."""
+    for i in range(len(ids)):
+        row, grad = grad_weight[ids[i]], grad_x[i]
+        for j in range(len(grad)):
+            row[j] += grad[j]
+
+
+@njit(**_OPTIONS)
+def head(
+    x: Floats, branch: Floats, eps: np.float32, norm: Floats, weight: Floats, targets: NDArray[np.int64],
+    total: Floats, scale: Floats, normed: Floats, logits: Floats, grad_logits: Floats, grad_a: Floats, grad_x: Floats,
+    grad_norm: Floats, grad_weight: Floats,
+) -> float:  # fmt: skip
+    """The last norm, the logits and the loss over N tokens, and the way back from it to grad_x."""
+    add_rms_norm(x, branch, norm, eps, total, normed, scale)
+    linear(normed, weight, logits)
+    loss = cross_entropy(logits, targets, grad_logits)
+    linear_backward(grad_logits, normed, weight, grad_a, grad_weight)
+    grad_x[:] = 0
+    rms_norm_backward(grad_a, grad_x, total, norm, scale, grad_x, grad_norm)
+    return loss
+
+
+# An optimizer's step.
+
+
+@njit(**_OPTIONS)
+def muon(
+    weight: Floats, grad: Floats, momentum: Floats, beta: np.float32, rate: np.float32, decay: np.float32, steps: int,
+    x: Floats, next_x: Floats, gram: Floats, next_gram: Floats,
+) -> None:  # fmt: skip
+    """One matrix (R, C) by Muon, see `gptbox.train.optim`; x and next_x are (R, C), the grams square, of the less."""
+    rows, columns = weight.shape
+    squares = np.float32(0)
+    for i in range(rows):
+        for j in range(columns):
+            m = momentum[i, j] + (np.float32(1) - beta) * (grad[i, j] - momentum[i, j])
+            momentum[i, j] = m
+            u = grad[i, j] + beta * (m - grad[i, j])  # Nesterov's
+            x[i, j] = u
+            squares += u * u
+    shrink = np.float32(1) / (np.sqrt(squares) + np.float32(1e-7))
+    for i in range(rows):
+        for j in range(columns):
+            x[i, j] *= shrink
+    a, b, c = np.float32(3.4445), np.float32(-4.7750), np.float32(2.0315)
+    size = min(rows, columns)
+    g, ng = gram.ctypes.data, next_gram.ctypes.data
+    for _ in range(steps):
+        p, np_ = x.ctypes.data, next_x.ctypes.data
+        if rows <= columns:  # x xT
+            _gemm(_T, _N, size, size, columns, 1, p, columns, p, columns, 0, g, size)
+        else:  # xT x
+            _gemm(_N, _T, size, size, rows, 1, p, columns, p, columns, 0, g, size)
+        for i in range(size):
+            for j in range(size):
+                next_gram[i, j] = gram[i, j] * b
+            next_gram[i, i] += a
+        _gemm(_N, _N, size, size, size, c, g, size, g, size, 1, ng, size)  # both are symmetric
+        if rows <= columns:
+            _gemm(_N, _N, columns, rows, rows, 1, p, columns, ng, size, 0, np_, columns)
+        else:
+            _gemm(_N, _N, columns, rows, columns, 1, ng, size, p, columns, 0, np_, columns)
+        x, next_x = next_x, x
+    for i in range(rows):
+        for j in range(columns):
+            weight[i, j] = weight[i, j] * decay - rate * x[i, j]

@@ -1,0 +1,57 @@
+"""Compile what training runs in Numba, ahead of the first run: `python -m gptbox.train.precompile`.
+
+Compiling takes about ten seconds, once a machine and version; the code is kept beside the source, or in
+NUMBA_CACHE_DIR. An image compiles while it is built, and holds the code in the read-only folder GPTBOX_KERNELS.
+"""
+
+import atexit
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+
+def use_what_an_image_holds() -> None:
+    """Before Numba is imported: give it a copy of GPTBOX_KERNELS, since it insists on a folder it can write to."""
+    held = os.environ.get("GPTBOX_KERNELS")
+    if held and Path(held).is_dir() and "NUMBA_CACHE_DIR" not in os.environ:
+        copy = tempfile.mkdtemp(prefix="gptbox-kernels-")
+        atexit.register(shutil.rmtree, copy, ignore_errors=True)
+        shutil.copytree(held, copy, dirs_exist_ok=True)
+        os.environ["NUMBA_CACHE_DIR"] = copy
+
+
+def is_done() -> bool:
+    """Whether the compiled code is there, or something of an older version or another machine is."""
+    from gptbox.train import kernels
+
+    return any(Path(kernels.block._cache.cache_path).glob("kernels.block-*.nbi"))
+
+
+def compile_all() -> None:
+    """Call everything once, as training does; compiled code that is kept already is loaded."""
+    import numpy as np
+    import torch
+
+    from gptbox.train.dataloader import DataLoader
+    from gptbox.train.evaluate import evaluate
+    from gptbox.train.fused import Dropout, sites
+    from gptbox.train.gpt import GPT
+    from gptbox.train.optim import OPTIMIZERS
+    from gptbox.train.recipe import RECIPES
+    from gptbox.train.shards import Shards, assign_gradient
+
+    config, shards = RECIPES[0].config, Shards(1)
+    model = GPT(config.model(65))
+    ids = np.zeros(2 * config.context_length, np.uint16)
+    inputs, targets = DataLoader(ids, 1, config.context_length, 0).batch(0)
+    _, gradient = shards.gradients(model, inputs, targets, Dropout.draw(0.1, 0, 0, 1, sites(config.n_layer)))
+    assign_gradient(model, gradient)
+    OPTIMIZERS[config.optimizer](model, config, shards).step()
+    evaluate(model, ids)
+    with torch.inference_mode():
+        model.generate([0], 2)
+
+
+if __name__ == "__main__":
+    compile_all()
