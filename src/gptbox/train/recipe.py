@@ -97,6 +97,9 @@ RECIPES = (
 _REFERENCE_STEP_S = 0.007
 """What `measure_speed` measured there."""
 
+GPU_SPEED = 30.0
+"""A guess: a small model leaves a GPU mostly waiting, so it is given a large one."""
+
 
 @dataclass(frozen=True)
 class Plan:

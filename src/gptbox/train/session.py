@@ -84,7 +84,8 @@ def train(
     # Forwards only: who started this with a higher value wants it so.
     os.nice(max(0, NICENESS - os.nice(0)))
     world = World.from_environment()
-    shards = Shards(max(1, threads // world.local_size))
+    # A GPU takes a batch whole.
+    shards = Shards(1 if world.device.type == "cuda" else max(1, threads // world.local_size))
     try:
         # The leader alone holds the run; the others only read what it has written.
         with lock(run) if world.leads else nullcontext():
@@ -145,7 +146,8 @@ def _plan(
             if not precompile.is_done():
                 reporter.say("Compiling what training runs on this machine: about ten seconds, once.")
                 precompile.compile_all()
-            speed = world.announce([recipe.measure_speed(shards) if world.leads else 0.0])[0] * world.size
+            speed = recipe.GPU_SPEED if world.device.type == "cuda" else recipe.measure_speed(shards)
+            speed = world.announce([speed])[0] * world.size
             minutes = request.minutes or recipe.MINUTES
             seconds = max(1.0, minutes * 60 - (time.monotonic() - started)) * speed
             chosen = recipe.choose(seconds, prepared.train_tokens, prepared.val_tokens)

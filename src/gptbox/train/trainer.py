@@ -68,6 +68,8 @@ class Trainer:
         self.status = Status(run=run.name, phase="training", dataset_source=dataset.source)
         self.identity = {**config.fixed(), "text_sha256": dataset.text_sha256}
         self.disk_is_full = False
+        self._all_know = False
+        """That the run is over: every process has found it out by itself."""
         self._loaders: dict[Stage, DataLoader] = {}
 
     # the run
@@ -114,7 +116,8 @@ class Trainer:
             self._save()
             self._write_status("finished", f"{self._summary()}{ending}")
         finally:
-            self.world.announce([_END] * 5)
+            if not self._all_know:
+                self.world.announce([_END] * 5)
         if self.disk_is_full:
             raise DiskFullError(
                 f"The disk of {self.run.path} is full, and what was learned last could not be saved. Free some space "
@@ -237,6 +240,7 @@ class Trainer:
         share = len(inputs) / stage.batch_size
         loss, gradient = self.world.sum(loss * share, gradient * share if share < 1 else gradient)
         if not math.isfinite(loss):
+            self._all_know = True
             raise self._diverged("training", loss)
         assign_gradient(self.model, gradient)
         if config.grad_clip:

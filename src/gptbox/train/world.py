@@ -27,6 +27,8 @@ class World:
             return cls()
         names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
         world = cls(*(int(environment.get(name, "0")) for name in names))
+        if torch.cuda.is_available():
+            torch.cuda.set_device(world.device)
         # Long: the others wait while the leader evaluates.
         dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo", timeout=timedelta(hours=1))
         return world
