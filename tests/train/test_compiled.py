@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from gptbox.model_config import ModelConfig
-from gptbox.train import compiled, kernels
+from gptbox.train import compiled, fused, kernels
 from gptbox.train.config import TrainConfig
 from gptbox.train.fused import NO_DROPOUT, Dropout, cross_entropy, sites
 from gptbox.train.gpt import GPT
@@ -114,6 +114,20 @@ def test_what_a_gpu_runs_is_one_graph_for_all_steps() -> None:
         expected = mean_loss(model, inputs, targets, drop)
         assert compiled_loss(model, inputs, targets, on_gpu).item() == pytest.approx(expected.item(), abs=1e-5)
     assert len(traced) == 1
+
+
+def test_bfloat16_is_near(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a GPU computes by itself, here on the CPU: torch's own operations under autocast."""
+    model = make_model()
+    inputs, targets = batch(model)
+    exact, gradient = Shards(1).gradients(model, inputs, targets)
+    monkeypatch.setattr(fused, "_is_for_kernels", lambda x: False)
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = cross_entropy(model(inputs), targets)
+    assert loss.dtype == torch.float32
+    assert loss.item() == pytest.approx(exact, abs=0.03)
+    rough = torch.cat([g.flatten() for g in torch.autograd.grad(loss, list(model.parameters()))])
+    assert float(torch.nn.functional.cosine_similarity(rough, gradient, dim=0)) > 0.99
 
 
 def test_an_error_in_a_shard_is_raised() -> None:

@@ -124,14 +124,14 @@ def test_overfitting_is_said_and_ends_the_run(
     (data / "noise").mkdir()
     (data / "noise" / "text.txt").write_text(" ".join(random.choices(words, k=900)))
     run = RunFolder(tmp_path / "models", "noise")
-    config = replace(CONFIG, steps=None, minutes=2.0, eval_every=None, n_embd=64, batch_size=16, sampling="epochs")
+    config = replace(CONFIG, steps=None, minutes=10.0, eval_every=None, n_embd=64, batch_size=16, sampling="epochs")
     trainer = Trainer(run, prepare("noise", run, data), config, reporter=LogReporter())
     messages = []
     original = run.write_status
     monkeypatch.setattr(run, "write_status", lambda status: (messages.append(status.message), original(status))[1])
     status = trainer.train()
     assert status.phase == "finished"
-    assert status.elapsed_s < 100, "it ends before its two minutes are over"
+    assert status.elapsed_s < 500, "it ends long before its ten minutes are over"
     assert "Stopped early" in status.message
     assert "only learns the text by heart" in status.message
     assert any("(overfitting). The best snapshot is kept." in message for message in messages)

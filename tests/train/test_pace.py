@@ -95,6 +95,20 @@ def test_a_longer_budget_goes_on_from_where_it_was(clock: Clock) -> None:
     assert not longer.reached_end()
 
 
+def test_towards_a_loss_the_rate_goes_down_but_not_to_nothing(clock: Clock) -> None:
+    """Nobody knows when it will be reached: the schedule is made for a guess, and outlives it."""
+    config = replace(RECIPES[2].config, minutes=None, target_loss=1.0, horizon_minutes=1.0)
+    pace = Pace(config, Progress(), clock.now)
+    pace.begin(1.0)
+    rates = []
+    for _ in range(4):
+        rates.append(pace.learning_rate() / config.learning_rate)
+        clock.now += 30
+    assert rates == pytest.approx([1.0, 0.5, 0.1, 0.1])
+    assert not pace.reached_end()
+    assert pace.eta_s is None
+
+
 def test_eta_and_steps_agree(clock: Clock) -> None:
     pace = Pace(replace(RECIPES[2].config, minutes=None, steps=100), Progress(), clock.now)
     pace.begin(1.0)

@@ -134,6 +134,13 @@ def test_the_context_fits_a_tiny_text(tokens: int) -> None:
     assert config.ramp == ()
 
 
+def test_a_lower_loss_is_planned_to_take_longer() -> None:
+    times = [recipe.seconds_for(loss) for loss in (2.5, 1.7, 1.5, 1.4, 1.0)]
+    assert times == sorted(times)
+    assert 1 < times[0] < 20
+    assert times[-1] >= 3600
+
+
 def test_speed_is_that_of_the_machine() -> None:
     shards = Shards(1)
     speeds = [recipe.measure_speed(shards) for _ in range(3)]

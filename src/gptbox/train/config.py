@@ -49,6 +49,8 @@ class TrainConfig:
     """How long, from the start of the command, publishing included; ends the run before `steps` where both are set."""
     target_loss: float | None = None
     """End as soon as the validation loss is at or below this."""
+    horizon_minutes: float | None = None
+    """For how long the schedule is made where only a loss ends the run; after it the rate stays where it is."""
     eval_every: int | None = None
     """Steps between evaluations; None spaces them in time, dense at first, unless the run is measured in steps."""
     seed: int = 1337
@@ -84,7 +86,7 @@ class TrainConfig:
         object.__setattr__(self, "ramp", tuple(Stage(*stage) for stage in self.ramp))
         above_zero = (
             "n_layer", "n_head", "n_embd", "batch_size", "context_length", "accumulate", "steps", "minutes",
-            "target_loss", "eval_every", "learning_rate",
+            "target_loss", "horizon_minutes", "eval_every", "learning_rate",
         )  # fmt: skip
         for name in above_zero:
             value = getattr(self, name)
@@ -131,7 +133,7 @@ class TrainConfig:
         return fixed | {"ramp": tuple(tuple(stage) for stage in self.ramp)}
 
 
-_CHANGEABLE = {"steps", "minutes", "target_loss", "eval_every", "accumulate"}
+_CHANGEABLE = {"steps", "minutes", "target_loss", "horizon_minutes", "eval_every", "accumulate"}
 
 # nanoGPT's config/train_shakespeare_char.py with the lesson's ten flags.
 LESSON = TrainConfig(

@@ -203,6 +203,11 @@ def sites(n_layer: int) -> int:
     return 2 * n_layer + 1
 
 
+def _rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
+    """In the gains' precision, also where the products are in a lower one."""
+    return F.rms_norm(x.to(weight.dtype), weight.shape, weight, eps)
+
+
 def add_rms_norm(x: Tensor, branch: Tensor | None, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
     """x + branch, each (B, T, C), and its norm: Zhang and Sennrich, arXiv 1910.07467."""
     if _is_for_kernels(x):
@@ -210,7 +215,7 @@ def add_rms_norm(x: Tensor, branch: Tensor | None, weight: Tensor, eps: float) -
         total, y = _AddRMSNorm.apply(x.flatten(0, 1), added, weight, eps)  # type: ignore[no-untyped-call]
         return total.view(x.shape), y.view(x.shape)
     total = x if branch is None else x + branch
-    return total, F.rms_norm(total, weight.shape, weight, eps)
+    return total, _rms_norm(total, weight, eps)
 
 
 def swiglu(up: Tensor) -> Tensor:
@@ -244,8 +249,8 @@ def rotary_heads(
     kv_heads = (parts.shape[2] - heads) // 2
     q, k, v = parts.split((heads, kv_heads, kv_heads), dim=2)
     cos, sin = cos[:, None], sin[:, None]
-    q = rotate(F.rms_norm(q, (head_dim,), q_weight, eps), cos, sin)
-    k = rotate(F.rms_norm(k, (head_dim,), k_weight, eps), cos, sin)
+    q = rotate(_rms_norm(q, q_weight, eps), cos, sin)
+    k = rotate(_rms_norm(k, k_weight, eps), cos, sin)
     return q, k, v
 
 

@@ -3,6 +3,8 @@
 A chain of torch's small operations reads and writes each activation once an operation; one of these does so once
 in all. Each runs on one thread without Python's lock. Compiled at the first call and cached.
 
+All in one file: Numba's cache notices a change of the file that a function is in, and not of those that it calls.
+
 All arrays are float32 and contiguous but where said. Shapes: N tokens (B rows of T), C the width, D = head_dim,
 V = vocab_size, M the MLP's width.
 """
@@ -16,7 +18,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from gptbox.train.precompile import use_what_an_image_holds
+from gptbox.kernel_cache import use_what_an_image_holds
 
 use_what_an_image_holds()
 

@@ -14,6 +14,8 @@ FIRST_SNAPSHOT_S = 9.0
 """After the first step, at the latest."""
 LOOKING_SHARE = 0.05
 """Of the time, at most, for evaluations and snapshots, the one at the end included."""
+_HORIZON = 0.9
+"""How far a schedule goes where nobody knows when the run ends: a rate of zero would learn nothing more."""
 ENDING_S = 0.5
 """What a process takes to end once all is written."""
 
@@ -55,6 +57,8 @@ class Pace:
         by_time = 0.0
         if not math.isinf(self.budget_s) and p.begun_s is not None:
             by_time = (self.elapsed_s - p.begun_s) / max(1e-9, self._available_s - p.begun_s)
+        elif self.config.steps is None and self.config.horizon_minutes and p.begun_s is not None:
+            by_time = min(_HORIZON, (self.elapsed_s - p.begun_s) / (60 * self.config.horizon_minutes))
         return min(1.0, max(0.0, by_steps, by_time))
 
     @property
@@ -92,9 +96,9 @@ class Pace:
     def learning_rate(self) -> float:
         """Of the next step: by steps where they end the run, else by time."""
         step, steps = self.progress.step, self.steps
-        if self.config.steps is None and math.isinf(self.budget_s):  # only a target to reach: no decay
-            return learning_rate(self.config, step, self.config.warmup_steps, 0.0)
-        warmup = warmup_steps(self.config, 0 if math.isinf(steps) else steps)
+        if math.isinf(steps):  # only a target to reach, or nothing measured yet
+            return learning_rate(self.config, step, self.config.warmup_steps, self.done)
+        warmup = warmup_steps(self.config, steps)
         if steps == self.config.steps:
             return learning_rate(self.config, step, warmup, (step - warmup) / (steps - warmup))
         return learning_rate(self.config, step, warmup, self.done)

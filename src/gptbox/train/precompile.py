@@ -1,46 +1,30 @@
 """Compile what training runs in Numba, ahead of the first run: `python -m gptbox.train.precompile`.
 
-Compiling takes about ten seconds, once a machine and version; the code is kept beside the source, or in
-NUMBA_CACHE_DIR. An image compiles while it is built, and holds the code in the read-only folder GPTBOX_KERNELS.
+It takes about ten seconds, once a machine and version; `gptbox.kernel_cache` says where the code is kept.
 """
 
-import atexit
-import os
-import shutil
-import tempfile
 from pathlib import Path
 
+import numpy as np
+import torch
 
-def use_what_an_image_holds() -> None:
-    """Before Numba is imported: give it a copy of GPTBOX_KERNELS, since it insists on a folder it can write to."""
-    held = os.environ.get("GPTBOX_KERNELS")
-    if held and Path(held).is_dir() and "NUMBA_CACHE_DIR" not in os.environ:
-        copy = tempfile.mkdtemp(prefix="gptbox-kernels-")
-        atexit.register(shutil.rmtree, copy, ignore_errors=True)
-        shutil.copytree(held, copy, dirs_exist_ok=True)
-        os.environ["NUMBA_CACHE_DIR"] = copy
+from gptbox.train import kernels
+from gptbox.train.dataloader import DataLoader
+from gptbox.train.evaluate import evaluate
+from gptbox.train.fused import Dropout, sites
+from gptbox.train.gpt import GPT
+from gptbox.train.optim import OPTIMIZERS
+from gptbox.train.recipe import RECIPES
+from gptbox.train.shards import Shards, assign_gradient
 
 
 def is_done() -> bool:
     """Whether the compiled code is there, or something of an older version or another machine is."""
-    from gptbox.train import kernels
-
     return any(Path(kernels.block._cache.cache_path).glob("kernels.block-*.nbi"))
 
 
 def compile_all() -> None:
     """Call everything once, as training does; compiled code that is kept already is loaded."""
-    import numpy as np
-    import torch
-
-    from gptbox.train.dataloader import DataLoader
-    from gptbox.train.evaluate import evaluate
-    from gptbox.train.fused import Dropout, sites
-    from gptbox.train.gpt import GPT
-    from gptbox.train.optim import OPTIMIZERS
-    from gptbox.train.recipe import RECIPES
-    from gptbox.train.shards import Shards, assign_gradient
-
     config, shards = RECIPES[0].config, Shards(1)
     model = GPT(config.model(65))
     ids = np.zeros(2 * config.context_length, np.uint16)

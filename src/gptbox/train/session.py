@@ -10,6 +10,8 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from gptbox.atomic import remove_temporaries
 from gptbox.datasets.prepared import PreparedDataset, prepare
 from gptbox.datasets.progress import Lines
@@ -84,6 +86,7 @@ def train(
     # Forwards only: who started this with a higher value wants it so.
     os.nice(max(0, NICENESS - os.nice(0)))
     world = World.from_environment()
+    torch.set_flush_denormal(True)
     # A GPU takes a batch whole.
     shards = Shards(1 if world.device.type == "cuda" else max(1, threads // world.local_size))
     try:
@@ -142,6 +145,8 @@ def _plan(
         begun = _begun(run)
         if begun is not None and begun.preset == "default":
             config = begun
+            if request.target_loss is not None:
+                config = replace(config, horizon_minutes=recipe.seconds_for(request.target_loss) / 60)
         else:
             if not precompile.is_done():
                 reporter.say("Compiling what training runs on this machine: about ten seconds, once.")
@@ -150,8 +155,10 @@ def _plan(
             speed = world.announce([speed])[0] * world.size
             minutes = request.minutes or recipe.MINUTES
             seconds = max(1.0, minutes * 60 - (time.monotonic() - started)) * speed
+            if request.minutes is None and request.target_loss is not None:
+                seconds = recipe.seconds_for(request.target_loss)
             chosen = recipe.choose(seconds, prepared.train_tokens, prepared.val_tokens)
-            config, expected = chosen.config, chosen.expected_loss
+            config, expected = replace(chosen.config, horizon_minutes=seconds / speed / 60), chosen.expected_loss
     return recipe.Plan(with_changes(config, **limits, **request.changes), expected)
 
 

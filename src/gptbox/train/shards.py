@@ -31,17 +31,17 @@ class Shards:
         """`threads` is how many cores there are to use."""
         self.threads, self.count = threads, min(threads, MOST_SHARDS)
         self._threads_each = max(1, threads // self.count)
+        torch.set_num_threads(self._threads_each)
         self._pool = ThreadPoolExecutor(self.count, "shard", self._begin) if self.count > 1 else None
         self._workspaces: list[dict[int, compiled.Workspace]] = [{} for _ in range(self.count)]
         """Of each shard, by the number of rows: pieces of a batch differ by one."""
         self._loss = mean_loss
         if torch.cuda.is_available() and shutil.which("cc") is not None:  # Triton needs a C compiler
             self._loss = torch.compile(mean_loss)
-        self._begin()
 
     def _begin(self) -> None:
         torch.set_num_threads(self._threads_each)
-        torch.set_flush_denormal(True)
+        torch.set_flush_denormal(True)  # of this thread; numbers that small cost a hundred times as much
 
     def map(self, function: Callable[[T], R], parts: Iterable[T]) -> list[R]:
         """The results in order; an exception of any is raised."""

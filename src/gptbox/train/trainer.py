@@ -14,6 +14,7 @@ import torch
 from gptbox.datasets.prepared import PreparedDataset
 from gptbox.errors import DiskFullError, DivergedError, RunError
 from gptbox.run_folder import Phase, RunFolder, Status
+from gptbox.train import overfitting
 from gptbox.train.checkpoint import Checkpoint, Progress, differences
 from gptbox.train.config import Stage, TrainConfig
 from gptbox.train.dataloader import DataLoader
@@ -150,12 +151,8 @@ class Trainer:
             if self.progress.step and pace.evaluation_is_due() and not self._evaluated_here():
                 self._evaluate()
                 next_checkpoint = time.monotonic() + CHECKPOINT_EVERY_S
-                if self._only_overfits():
-                    return (
-                        " Stopped early: the validation loss has not come down for long while the training loss still "
-                        "falls, so the model only learns the text by heart. A longer text would help, or a smaller "
-                        "model."
-                    )
+                if not self._measured_in_steps() and overfitting.is_for_good(self.progress, pace.elapsed_s):
+                    return f" {overfitting.LAST_WORDS}"
             elif self.progress.loss_count and pace.row_is_due(last_row_s) and not ended:  # the end has its own row
                 self._write_row()
                 last_row_s = pace.elapsed_s
@@ -328,27 +325,13 @@ class Trainer:
                 f"Training goes on at step {p.step:,}, but the disk is full: nothing can be saved or published until "
                 "there is space."
             )
-        if p.worse and p.best_val_loss is not None and self._falls_apart() and p.best_snapshot is not None:
-            return (
-                f"Training: validation loss {val_loss:.4f} at step {p.step:,}, above the best, {p.best_val_loss:.4f} "
-                f"at step {int(p.best_snapshot[5:]):,}, while the training loss still falls: the model has begun to "
-                "learn the text by heart (overfitting). The best snapshot is kept."
-            )
+        if overfitting.has_begun(p) and p.best_snapshot is not None:
+            return f"Training: {overfitting.remark(p)}"
         return f"Training: validation loss {val_loss:.4f} at step {p.step:,}."
 
-    def _falls_apart(self) -> bool:
-        """Whether training and validation loss go different ways by more than chance."""
-        p = self.progress
-        if p.val_loss is None or p.best_val_loss is None or p.train_loss is None:
-            return False
-        return p.val_loss > p.best_val_loss + 0.02 and p.train_loss < p.best_val_loss - 0.05
-
-    def _only_overfits(self) -> bool:
-        """Whether the validation loss has risen for so long that there is no hope: a third of the run, five times."""
-        p = self.progress
-        if self.config.eval_every is not None and self.config.steps is not None and self.config.minutes is None:
-            return False  # so many steps were asked for
-        return self._falls_apart() and p.worse >= 5 and self.pace.elapsed_s - p.best_s > self.pace.elapsed_s / 3
+    def _measured_in_steps(self) -> bool:
+        """Whether so many steps were asked for, and nothing else: these are taken."""
+        return self.config.steps is not None and self.config.minutes is None
 
     def _publish(self) -> None:
         p, data = self.progress, self.dataset
