@@ -10,7 +10,7 @@ from gptbox.model_config import ModelConfig
 from gptbox.train.config import TrainConfig
 
 MB = 1_000_000
-_PROGRAM = 330 * MB
+_PROGRAM = 400 * MB
 """Resident before there is a model: Python, torch's libraries, the compiled kernels."""
 
 
@@ -28,7 +28,8 @@ def needs(config: TrainConfig, model: ModelConfig, shards: int, snapshots_kept: 
     """An estimate, from the shapes of what is kept; `shards` is how many parts of a batch are computed at once."""
     weights = 4 * model.parameters
     tokens = max(config.batch_size * config.context_length, *(s.batch_size * s.context_length for s in config.ramp), 0)
-    tokens = -(-tokens // config.accumulate)
+    pieces = -(-config.accumulate // shards)  # that each shard computes one after the other
+    tokens = -(-tokens // pieces)
     heads = (2 * model.n_head + 2 * model.n_kv_head) * model.head_dim
     a_token = model.n_layer * (4 * model.n_embd + 2 * heads + 3 * model.intermediate_size)
     a_token += 6 * model.n_embd + 3 * heads + 3 * model.intermediate_size + 2 * model.vocab_size

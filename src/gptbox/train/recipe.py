@@ -86,7 +86,7 @@ RECIPES = (
     Recipe(
         math.inf,
         TrainConfig(
-            n_layer=8, n_head=5, n_embd=160, intermediate_size=432, context_length=256, batch_size=16,
+            n_layer=8, n_head=5, n_embd=160, intermediate_size=432, context_length=256, batch_size=16, accumulate=4,
             learning_rate=0.02, gain_learning_rate=0.01, beta2=0.95, newton_schulz_steps=4, weight_decay=0.35,
             dropout=0.15, **_COMMON,
         ),
