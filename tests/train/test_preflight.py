@@ -12,7 +12,7 @@ from gptbox.train.recipe import RECIPES
 
 
 def of(**changes: object) -> Needs:
-    config = replace(RECIPES[3].config, **changes)  # type: ignore[arg-type]
+    config = replace(RECIPES[4].config, **changes)  # type: ignore[arg-type]
     return needs(config, config.model(65), shards=2, snapshots_kept=20)
 
 

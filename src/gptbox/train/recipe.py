@@ -66,13 +66,22 @@ RECIPES = (
         ((19, 1.58),),
     ),
     Recipe(
-        200,
+        60,
         TrainConfig(
             n_layer=4, n_head=3, n_embd=96, intermediate_size=192, context_length=256, batch_size=4,
             ramp=(Stage(0.6, 8, 128),), learning_rate=0.015, gain_learning_rate=0.003, beta2=0.98, momentum=0.9,
             newton_schulz_steps=3, weight_decay=0.1, **_COMMON,
         ),
-        ((39, 1.50), (64, 1.465), (129, 1.44)),
+        ((39, 1.50),),
+    ),
+    Recipe(
+        200,
+        TrainConfig(
+            n_layer=4, n_head=3, n_embd=96, intermediate_size=192, context_length=256, batch_size=8,
+            ramp=(Stage(0.6, 16, 128),), learning_rate=0.015, gain_learning_rate=0.003, beta2=0.98, momentum=0.9,
+            newton_schulz_steps=3, weight_decay=0.1, **_COMMON,
+        ),
+        ((64, 1.465), (129, 1.44)),
     ),
     Recipe(
         900,
