@@ -157,6 +157,8 @@ def _plan(
             seconds = max(1.0, minutes * 60 - (time.monotonic() - started)) * speed
             if request.minutes is None and request.target_loss is not None:
                 seconds = recipe.seconds_for(request.target_loss)
+            elif request.minutes is None and request.steps is not None:
+                seconds = recipe.MINUTES * 60  # so many steps are to be the same on every machine
             chosen = recipe.choose(seconds, prepared.train_tokens, prepared.val_tokens)
             config, expected = replace(chosen.config, horizon_minutes=seconds / speed / 60), chosen.expected_loss
     return recipe.Plan(with_changes(config, **limits, **request.changes), expected)
