@@ -104,11 +104,11 @@ class RunFolder:
     def append(self, name: Literal["metrics", "samples"], row: dict[str, Any]) -> None:
         """Append one row; a row is one line, so that a reader never sees half of it but at the very end."""
         self.path.mkdir(parents=True, exist_ok=True)
-        line = json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n"
+        line = (json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n").encode()
         with (self.path / f"{name}.jsonl").open("ab", buffering=0) as file:
             size = file.seek(0, os.SEEK_END)
             try:
-                if file.write(content := line.encode()) < len(content):
+                if file.write(line) < len(line):
                     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             except OSError:
                 file.truncate(size)  # a full disk: no half of a row for the next one to be glued to

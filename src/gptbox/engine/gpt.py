@@ -153,9 +153,8 @@ class GPT:
         up = self._linear(x, f"blocks.{layer}.mlp.up")
         if self.config.architecture == "qwen3":
             width = self.config.intermediate_size
-            up = (
-                self.activation(up[..., :width]) * up[..., width:]
-            )  # SwiGLU: Shazeer, GLU Variants Improve Transformer, arXiv 2002.05202
+            # SwiGLU: Shazeer, GLU Variants Improve Transformer, arXiv 2002.05202
+            up = self.activation(up[..., :width]) * up[..., width:]
         else:
             up = self.activation(up)
         return self._linear(up, f"blocks.{layer}.mlp.down")

@@ -4,8 +4,6 @@ A step of a small model is a few hundred operations of microseconds each; autogr
 long as the arithmetic, and Python's lock keeps threads from sharing it. Here a block is one call of compiled code.
 """
 
-from typing import NamedTuple
-
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -34,6 +32,13 @@ class Workspace:
     def __init__(self, model: GPT, rows: int, time: int, backward: bool = True) -> None:
         """Without the way back all blocks share one block's activations."""
         self._model, self._time, c = model, time, model.config
+        self.weights = {name: p.detach().numpy() for name, p in model.named_parameters()}
+        """The model's own, which its optimizer changes in place."""
+        self.layers = [[f"blocks.{i}.{name}" for name in _BLOCK_WEIGHTS] for i in range(c.n_layer)]
+        """The names of each block's weights, as the kernels take them."""
+        self.head_name = "embedding.weight" if c.tie_embeddings else "head.weight"
+        self.tables = model.cos[:time].numpy(), model.sin[:time].numpy()
+        self.eps = np.float32(c.norm_eps)
         n, heads, kv_heads, width = rows * time, c.n_head, c.n_kv_head, c.head_dim
         projected = (heads + 2 * kv_heads) * width
 
@@ -54,7 +59,6 @@ class Workspace:
         self.scores = empty(block, time)
         self.head = (
             empty(n, c.n_embd), empty(n), empty(n, c.n_embd), empty(n, c.vocab_size), empty(n, c.vocab_size),
-            empty(n, c.n_embd),
         )  # fmt: skip
         if not backward:
             return
@@ -63,89 +67,68 @@ class Workspace:
             empty(n, 2 * c.intermediate_size), empty(n, heads, width), empty(n, heads, width),
             empty(n, kv_heads, width), empty(n, projected),
         )  # fmt: skip
-        self.grad_x = empty(n, c.n_embd)
-        self.gradient = empty(sum(p.numel() for p in model.parameters()))
+        self.grad_a, self.grad_x = empty(n, c.n_embd), empty(n, c.n_embd)
+        sizes = [weight.size for weight in self.weights.values()]
+        self.gradient = empty(sum(sizes))
         """Of all parameters in their order, end to end."""
-        self.gradients = {}
-        at = 0
-        for name, p in model.named_parameters():
-            self.gradients[name] = self.gradient[at : at + p.numel()].reshape(p.shape)
-            at += p.numel()
+        parts = np.split(self.gradient, np.cumsum(sizes)[:-1])
+        self.gradients = {
+            name: part.reshape(weight.shape) for (name, weight), part in zip(self.weights.items(), parts, strict=True)
+        }
 
     def fits(self, model: GPT, time: int) -> bool:
         """Whether it was made for this model and length of rows."""
         return self._model is model and self._time == time
 
 
-class _Common(NamedTuple):
-    weights: dict[str, NDArray[np.float32]]
-    eps: np.float32
-    cos: NDArray[np.float32]
-    sin: NDArray[np.float32]
-    keys: NDArray[np.uint32]
-    threshold: np.uint32
-    kept: np.float32
-    layers: list[list[str]]
-    """The names of each block's weights, as the kernels take them."""
-
-
 def _forward(
-    model: GPT, space: Workspace, ids: NDArray[np.int64], rows: int, dropout: Dropout
-) -> tuple[NDArray[np.float32], _Common]:
-    """The residual stream before the last branch, which is left in `space.branch`, and what the way back needs too."""
-    c = model.config
-    weights = {name: p.detach().numpy() for name, p in model.named_parameters()}
-    time = len(ids) // rows
-    keys = np.zeros((sites(c.n_layer), rows), np.uint32) if dropout.keys is None else dropout.keys
-    common = _Common(
-        weights, np.float32(c.norm_eps), model.cos[:time].numpy(), model.sin[:time].numpy(), keys, dropout.threshold,
-        dropout.scale, [[f"blocks.{i}.{name}" for name in _BLOCK_WEIGHTS] for i in range(c.n_layer)],
-    )  # fmt: skip
+    model: GPT, space: Workspace, inputs: Tensor, targets: Tensor, dropout: Dropout
+) -> tuple[float, NDArray[np.uint32]]:
+    """The mean loss in nats over ids (B, T), and dropout's keys, which the way back needs too."""
+    weights, rows = space.weights, len(inputs)
+    keys = np.zeros((sites(model.config.n_layer), rows), np.uint32) if dropout.keys is None else dropout.keys
+    threshold, kept = dropout.threshold, dropout.scale
     x = space.x
-    kernels.embed(ids, weights["embedding.weight"], x)
-    if common.threshold:
-        kernels.drop(x, keys[0], common.threshold, common.kept, x)
-    for i, names in enumerate(common.layers):
+    kernels.embed(inputs.reshape(-1).numpy(), weights["embedding.weight"], x)
+    if threshold:
+        kernels.drop(x, keys[0], threshold, kept, x)
+    for i, names in enumerate(space.layers):
         saved = space.blocks[i % len(space.blocks)]
         kernels.block(
-            x, space.branch, i == 0, common.cos, common.sin, common.eps, *(weights[name] for name in names), *saved,
-            space.scores, keys[2 * i + 1], keys[2 * i + 2], common.threshold, common.kept,
+            x, space.branch, i == 0, *space.tables, space.eps, *(weights[name] for name in names), *saved,
+            space.scores, keys[2 * i + 1], keys[2 * i + 2], threshold, kept,
         )  # fmt: skip
         x = saved[9]
-    return x, common
+    mean: float = kernels.head(
+        x, space.branch, space.eps, weights["final_norm.weight"], weights[space.head_name],
+        targets.reshape(-1).numpy(), *space.head,
+    )  # fmt: skip
+    return mean, keys
 
 
 def loss(model: GPT, space: Workspace, inputs: Tensor, targets: Tensor) -> float:
     """The mean loss in nats over ids (B, T)."""
-    x, common = _forward(model, space, inputs.reshape(-1).numpy(), len(inputs), NO_DROPOUT)
-    head = "embedding.weight" if model.config.tie_embeddings else "head.weight"
-    total, scale, normed, logits, unused, _ = space.head
-    norm = common.weights["final_norm.weight"]
-    kernels.add_rms_norm(x, space.branch, norm, common.eps, total, normed, scale)
-    kernels.linear(normed, common.weights[head], logits)
-    mean: float = kernels.cross_entropy(logits, targets.reshape(-1).numpy(), unused)
-    return mean
+    return _forward(model, space, inputs, targets, NO_DROPOUT)[0]
 
 
 def gradients(model: GPT, space: Workspace, inputs: Tensor, targets: Tensor, dropout: Dropout) -> float:
     """The mean loss in nats over ids (B, T); its gradient is left in `space.gradient`."""
-    ids, grads = inputs.reshape(-1).numpy(), space.gradients
-    x, common = _forward(model, space, ids, len(inputs), dropout)
-    weights, keys, threshold, kept = common.weights, common.keys, common.threshold, common.kept
-    head = "embedding.weight" if model.config.tie_embeddings else "head.weight"
-    grad_x = space.grad_x
-    mean: float = kernels.head(
-        x, space.branch, common.eps, weights["final_norm.weight"], weights[head], targets.reshape(-1).numpy(),
-        *space.head, grad_x, grads["final_norm.weight"], grads[head],
+    mean, keys = _forward(model, space, inputs, targets, dropout)
+    weights, grads, grad_x, head = space.weights, space.gradients, space.grad_x, space.head_name
+    threshold, kept = dropout.threshold, dropout.scale
+    total, scale, normed, _, grad_logits = space.head
+    kernels.head_backward(
+        weights["final_norm.weight"], weights[head], total, scale, normed, grad_logits, space.grad_a, grad_x,
+        grads["final_norm.weight"], grads[head],
     )  # fmt: skip
-    for i, names in reversed(list(enumerate(common.layers))):
+    for i, names in reversed(list(enumerate(space.layers))):
         kernels.block_backward(
-            grad_x, common.cos, common.sin, *(weights[name] for name in names), *(grads[name] for name in names),
+            grad_x, *space.tables, *(weights[name] for name in names), *(grads[name] for name in names),
             *space.blocks[i], space.scores, *space.back, keys[2 * i + 1], keys[2 * i + 2], threshold, kept,
         )  # fmt: skip
     if threshold:
         kernels.drop(grad_x, keys[0], threshold, kept, grad_x)
-    if not model.config.tie_embeddings:
+    if head != "embedding.weight":
         grads["embedding.weight"][:] = 0
-    kernels.embed_backward(grad_x, ids, grads["embedding.weight"])
+    kernels.embed_backward(grad_x, inputs.reshape(-1).numpy(), grads["embedding.weight"])
     return mean

@@ -496,20 +496,29 @@ def embed_backward(grad_x: Floats, ids: NDArray[np.int64], grad_weight: Floats) 
 @njit(**_OPTIONS)
 def head(
     x: Floats, branch: Floats, eps: np.float32, norm: Floats, weight: Floats, targets: NDArray[np.int64],
-    total: Floats, scale: Floats, normed: Floats, logits: Floats, grad_logits: Floats, grad_a: Floats, grad_x: Floats,
-    grad_norm: Floats, grad_weight: Floats,
+    total: Floats, scale: Floats, normed: Floats, logits: Floats, grad_logits: Floats,
 ) -> float:  # fmt: skip
-    """The last norm, the logits and the loss over N tokens, and the way back from it to grad_x."""
+    """The last norm, the logits, and the loss over N tokens with its gradient by the logits."""
     add_rms_norm(x, branch, norm, eps, total, normed, scale)
     linear(normed, weight, logits)
-    loss = cross_entropy(logits, targets, grad_logits)
+    return cross_entropy(logits, targets, grad_logits)
+
+
+@njit(**_OPTIONS)
+def head_backward(
+    norm: Floats, weight: Floats, total: Floats, scale: Floats, normed: Floats, grad_logits: Floats, grad_a: Floats,
+    grad_x: Floats, grad_norm: Floats, grad_weight: Floats,
+) -> None:  # fmt: skip
+    """The way back from the logits to grad_x (N, C), the residual stream's."""
     linear_backward(grad_logits, normed, weight, grad_a, grad_weight)
     grad_x[:] = 0
     rms_norm_backward(grad_a, grad_x, total, norm, scale, grad_x, grad_norm)
-    return loss
 
 
 # An optimizer's step.
+
+QUINTIC = (np.float32(3.4445), np.float32(-4.7750), np.float32(2.0315))
+"""Drives singular values towards 1: Jordan's Muon, see `gptbox.train.optim`."""
 
 
 @njit(**_OPTIONS)
@@ -531,7 +540,7 @@ def muon(
     for i in range(rows):
         for j in range(columns):
             x[i, j] *= shrink
-    a, b, c = np.float32(3.4445), np.float32(-4.7750), np.float32(2.0315)
+    a, b, c = QUINTIC
     size = min(rows, columns)
     g, ng = gram.ctypes.data, next_gram.ctypes.data
     for _ in range(steps):

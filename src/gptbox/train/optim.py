@@ -33,7 +33,7 @@ def orthogonalize(matrix: Tensor, steps: int) -> Tensor:
 
     The quintic's coefficients are those of Jordan's Muon (below), which trade exactness for few steps.
     """
-    a, b, c = 3.4445, -4.7750, 2.0315
+    a, b, c = map(float, kernels.QUINTIC)
     x: Tensor = matrix if len(matrix) <= matrix.shape[1] else matrix.T
     x = x / (x.norm() + 1e-7)
     for _ in range(steps):
@@ -93,11 +93,14 @@ class Muon(Optimizer):
     """
 
     def __init__(self, model: GPT, config: TrainConfig, shards: Shards) -> None:
+        matrices = sorted(_matrices(model), key=lambda m: (m.end - m.begin) * m.parameter.shape[1], reverse=True)
         self._shards = shards
-        self._matrices = list(_matrices(model))
-        inside = list({id(m.parameter): m.parameter for m in self._matrices}.values())
+        self._parts = [matrices[i :: shards.count] for i in range(shards.count)]
+        """The matrices in parts of like cost, one for each shard."""
+        taken = {m.parameter for m in matrices}
+        inside = [p for p in model.parameters() if p in taken]
         gains = [p for p in model.parameters() if p.dim() < 2]
-        others = [p for p in model.parameters() if p.dim() >= 2 and not any(p is q for q in inside)]
+        others = [p for p in model.parameters() if p.dim() >= 2 and p not in taken]
         groups: list[dict[str, Any]] = [
             {"params": inside, "lr_scale": 1.0},
             {"params": others, "lr_scale": config.adam_learning_rate / config.learning_rate},
@@ -111,14 +114,9 @@ class Muon(Optimizer):
         for p in matrices["params"]:
             if not self.state[p]:
                 self.state[p]["momentum"] = torch.zeros_like(p)
-        self._shards.map(lambda part: self._muon(part, matrices["lr"]), self._parts())
+        self._shards.map(lambda part: self._muon(part, matrices["lr"]), self._parts)
         for group in adam:
             self._adam(group["params"], group["lr"], 0.0)
-
-    def _parts(self) -> list[list[_Matrix]]:
-        """The matrices in as many parts of like cost as there are shards."""
-        ordered = sorted(self._matrices, key=lambda m: (m.end - m.begin) * m.parameter.shape[1], reverse=True)
-        return [ordered[i :: self._shards.count] for i in range(self._shards.count)]
 
     def _muon(self, matrices: list[_Matrix], rate: float) -> None:
         c = self.config

@@ -111,7 +111,6 @@ def mean_loss(model: GPT, inputs: Tensor, targets: Tensor, dropout: Dropout) -> 
 
 def assign_gradient(model: GPT, gradient: Tensor) -> None:
     """Set each parameter's grad to its part of `gradient`, as `Shards.gradients` gives it."""
-    at = 0
-    for p in model.parameters():
-        p.grad = gradient[at : at + p.numel()].view(p.shape)
-        at += p.numel()
+    parameters = list(model.parameters())
+    for p, part in zip(parameters, gradient.split([p.numel() for p in parameters]), strict=True):
+        p.grad = part.view(p.shape)
