@@ -13,8 +13,9 @@ from tests.train.test_trainer import CONFIG, TEXT
 
 from gptbox import model_folder
 from gptbox.datasets.prepared import prepare
-from gptbox.errors import DiskFullError
-from gptbox.run_folder import RunFolder
+from gptbox.errors import DiskFullError, RunError
+from gptbox.run_folder import RunFolder, Status
+from gptbox.train import session
 from gptbox.train.progress import LogReporter
 from gptbox.train.trainer import Trainer
 
@@ -111,6 +112,18 @@ def test_as_a_command_it_exits_2_and_goes_on_later(small_disk: Path, data: Path)
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert len(all_complete(RunFolder(small_disk, "bottles"))) == 2
+
+
+def test_a_run_that_went_on_and_could_not_be_saved_has_failed(tmp_path: Path) -> None:
+    """Unlike one that was refused before anything changed, whose status stays what it was."""
+    run = RunFolder(tmp_path, "bottles")
+    before = run.write_status(Status(run="bottles", phase="stopped", message="Stopped at step 20."))
+    session._tell(run, before, RunError("begun otherwise"))
+    assert (run.status() or before).phase == "stopped"
+    session._tell(run, before, DiskFullError("The disk is full."))
+    now = run.status()
+    assert now is not None
+    assert (now.phase, now.message) == ("failed", "The disk is full.")
 
 
 def test_overfitting_is_said_and_ends_the_run(

@@ -15,7 +15,7 @@ import torch
 from gptbox.atomic import remove_temporaries
 from gptbox.datasets.prepared import PreparedDataset, prepare
 from gptbox.datasets.progress import Lines
-from gptbox.errors import DivergedError, GptboxError, RunError
+from gptbox.errors import DiskFullError, DivergedError, GptboxError, RunError
 from gptbox.run_folder import Phase, RunFolder, Status
 from gptbox.train import precompile, preflight, recipe
 from gptbox.train.checkpoint import Checkpoint
@@ -207,7 +207,8 @@ def _check(
 
 def _tell(run: RunFolder, before: Status | None, error: BaseException) -> None:
     """Leave in status.json why training ended early."""
-    if isinstance(error, RunError) and not isinstance(error, DivergedError) and before is not None:
+    trained = isinstance(error, (DivergedError, DiskFullError))
+    if isinstance(error, RunError) and not trained and before is not None:
         status = before  # refused before anything changed: the run is what it was
     else:
         phase: Phase = "stopped" if isinstance(error, (SystemExit, KeyboardInterrupt)) else "failed"
