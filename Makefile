@@ -57,8 +57,8 @@ $(VENV)/.for-running: $(VENV)/.made requirements/train.txt scripts/install-torch
 	@$(INSTALL) --require-hashes -r requirements/train.txt
 	@PYTHON=$(PY) sh scripts/install-torch $(TORCH) --any-build
 	@$(INSTALL) --editable .
-	@echo 'Compiling what training runs (about ten seconds) ...'
-	@$(PY) -m gptbox.train.precompile
+	@echo 'Compiling the kernels (about half a minute) ...'
+	@$(PY) -m gptbox.train.precompile && $(PY) -m gptbox.engine.kernels.build
 	@touch $@
 
 $(VENV)/.for-developing: $(VENV)/.for-running requirements/dev.txt

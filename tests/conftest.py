@@ -4,6 +4,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+import hypothesis
 import numpy as np
 import pytest
 
@@ -11,6 +12,10 @@ from gptbox import model_folder, weights
 from gptbox.model_config import ModelConfig
 from gptbox.model_folder import SnapshotInfo
 from gptbox.tokenizers.char import CharTokenizer
+
+# How long an example takes is no property of it: kernels are compiled at their first call.
+hypothesis.settings.register_profile("gptbox", deadline=None)
+hypothesis.settings.load_profile("gptbox")
 
 ROOT = Path(__file__).parent.parent
 

@@ -63,14 +63,17 @@ def test_what_pyproject_asks_for_is_locked(name: str, pyproject: dict[str, Any])
     for requirement in map(Requirement, wanted):
         if requirement.name == "torch":
             continue
+        if name == "web" and requirement.name == "numba":  # its image holds what Numba made
+            assert not {"numba", "llvmlite"} & there.keys()
+            continue
         (pin,) = there[canonicalize_name(requirement.name)]
         (version,) = pin.specifier
         assert requirement.specifier.contains(version.version), f"{pin} does not satisfy {requirement}: make lock"
 
 
-def test_all_three_agree() -> None:
+def test_all_of_them_agree() -> None:
     dev = locked("dev")
-    for name in ("web", "train"):
+    for name in ("web", "train", "kernels"):
         for package, pins in locked(name).items():
             assert list(map(str, pins)) == list(map(str, dev[package]))
 

@@ -5,8 +5,9 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -14,7 +15,15 @@ from gptbox import __version__
 from gptbox.errors import GptboxError, SettingError
 from gptbox.settings import Settings
 
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from gptbox.tokenizers import Tokenizer
+
 STARTED = time.monotonic()
+TEXTS_AT_ONCE = 32
+"""That `sample` writes together."""
 
 app = typer.Typer(
     name="gptbox",
@@ -166,6 +175,7 @@ def sample(
     from gptbox.engine.batch import generate
     from gptbox.engine.gpt import GPT
     from gptbox.engine.sampling import SamplingParams
+    from gptbox.engine.team import Team
     from gptbox.model_folder import load
     from gptbox.tokenizers import shown
 
@@ -180,15 +190,39 @@ def sample(
     for typed, known in folder.tokenizer.unknown(start).items():
         print(f"The model does not know {shown(typed)} and reads {shown(known)} instead.", file=sys.stderr)
     prompt = folder.tokenizer.encode(start or "\n")
-    gpt = GPT(folder.config, folder.weights)
-    for i in range(num_samples):
-        params = SamplingParams(max_tokens=max_tokens, temperature=temperature, top_k=top_k, top_p=top_p, seed=seed + i)
-        decoder = folder.tokenizer.stream_decoder()
-        print(folder.tokenizer.decode(prompt), end="", flush=True)
-        for token in generate(gpt, prompt, params):
-            print(decoder.push(token), end="", flush=True)
-        print(decoder.flush())
-        print("---------------")
+    gpt, team = GPT(folder.config, folder.weights), Team(settings.threads)
+    for first in range(0, num_samples, TEXTS_AT_ONCE):
+        seeds = range(seed + first, seed + min(first + TEXTS_AT_ONCE, num_samples))
+        rules = [
+            SamplingParams(max_tokens=max_tokens, temperature=temperature, top_k=top_k, top_p=top_p, seed=each)
+            for each in seeds
+        ]
+        _print_in_turn(
+            folder.tokenizer, prompt, generate(gpt, [prompt] * len(rules), rules, team), len(rules), max_tokens
+        )
+
+
+def _print_in_turn(
+    tokenizer: "Tokenizer", prompt: "NDArray[np.integer]", news: Iterator[list[list[int]]], count: int, length: int
+) -> None:
+    """Texts that are written together, one after the other, the first one while it comes."""
+    waiting: list[list[int]] = [[] for _ in range(count)]
+    left = [length] * count
+    printed = 0
+    decoder = tokenizer.stream_decoder()
+    print(tokenizer.decode(prompt), end="", flush=True)
+    while printed < count:
+        if left[printed] > len(waiting[printed]):
+            for text, new in zip(waiting, next(news), strict=True):
+                text.extend(new)
+        left[printed] -= len(waiting[printed])
+        print(decoder.push(waiting[printed]), end="", flush=True)
+        waiting[printed].clear()
+        if left[printed] == 0:
+            print(f"{decoder.flush()}\n---------------")
+            printed, decoder = printed + 1, tokenizer.stream_decoder()
+            if printed < count:
+                print(tokenizer.decode(prompt), end="", flush=True)
 
 
 @app.command(name="eval")

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import pytest
 
-from gptbox.engine.batch import generate
+from gptbox.engine.batch import Logprobs, generate
 from gptbox.engine.gpt import GPT
 from gptbox.engine.sampling import SamplingParams
 from gptbox.engine.scheduler import Request, Scheduler
@@ -22,15 +22,19 @@ class Tokens:
     """A sink that keeps what it is given."""
 
     def __init__(self) -> None:
-        self.tokens: list[int] = []
+        self.ids: list[int] = []
         self.error: Exception | None = None
         self.ends = 0
         self.ended = threading.Event()
         self.begun = threading.Event()
 
-    def token(self, token: int) -> None:
+    def prompt(self, logprobs: Logprobs) -> None:
+        assert not self.ids
+
+    def tokens(self, ids: list[int], logprobs: Logprobs | None) -> None:
+        assert ids
         assert not self.ended.is_set()
-        self.tokens.append(token)
+        self.ids += ids
         self.begun.set()
 
     def end(self, error: Exception | None) -> None:
@@ -41,7 +45,7 @@ class Tokens:
         assert self.ended.wait(30)
         if self.error is not None:
             raise self.error
-        return self.tokens
+        return self.ids
 
 
 @pytest.fixture
@@ -51,14 +55,22 @@ def model(make_weights: Callable[..., Weights]) -> GPT:
 
 @pytest.fixture
 def scheduler() -> Iterator[Scheduler]:
-    scheduler = Scheduler(max_active=4, max_queue=6)
+    scheduler = Scheduler(threads=2, max_active=4, max_queue=6)
     scheduler.start()
     yield scheduler
     scheduler.stop()
 
 
-def request(model: GPT, max_tokens: int = 20, seed: int = 0, prompt: tuple[int, ...] = (1, 2, 3)) -> Request:
-    return Request(model, np.array(prompt), SamplingParams(max_tokens=max_tokens, seed=seed), Tokens())
+def request(
+    model: GPT, max_tokens: int = 20, seed: int = 0, prompt: tuple[int, ...] = (1, 2, 3), client: str = ""
+) -> Request:
+    params = SamplingParams(max_tokens=max_tokens, seed=seed)
+    return Request(model=model, prompt=np.array(prompt), params=params, sink=Tokens(), client=client)
+
+
+def alone(request: Request) -> list[int]:
+    """What a request gives where nothing runs beside it, on one thread."""
+    return [i for new in generate(request.model, [request.prompt], [request.params]) for i in new[0]]
 
 
 def sink(request: Request) -> Tokens:
@@ -78,7 +90,7 @@ def test_a_seeded_request_gives_the_same_text_whatever_runs_beside_it(scheduler:
     for each in requests:
         scheduler.submit([each])
     for each in requests:
-        assert sink(each).wait() == list(generate(model, each.prompt, each.params))
+        assert sink(each).wait() == alone(each)
         assert sink(each).ends == 1
     until(lambda: scheduler.active == scheduler.queued == 0)
 
@@ -101,8 +113,8 @@ def test_two_models_are_served_side_by_side(
     requests = [request(model), request(other), request(model, seed=1), request(other, seed=1)]
     scheduler.submit(requests)
     for each in requests:
-        assert sink(each).wait() == list(generate(each.model, each.prompt, each.params))
-    assert sink(requests[0]).tokens != sink(requests[1]).tokens
+        assert sink(each).wait() == alone(each)
+    assert sink(requests[0]).ids != sink(requests[1]).ids
 
 
 def test_cancelling_ends_a_request_within_a_step_and_frees_its_place(scheduler: Scheduler, model: GPT) -> None:
@@ -110,11 +122,11 @@ def test_cancelling_ends_a_request_within_a_step_and_frees_its_place(scheduler: 
     scheduler.submit([each])
     assert sink(each).begun.wait(10)
     each.cancel()
-    at_cancel = len(sink(each).tokens)
+    at_cancel = len(sink(each).ids)
     each.cancel()
     sink(each).wait()
     assert sink(each).ends == 1
-    assert len(sink(each).tokens) <= at_cancel + 2
+    assert len(sink(each).ids) <= at_cancel + 2
     until(lambda: scheduler.active == 0)
 
 
@@ -152,16 +164,51 @@ def test_no_tokens_asked_for_is_an_end_at_once(scheduler: Scheduler, model: GPT)
     assert sink(each).wait() == []
 
 
-def test_a_fault_in_one_request_ends_that_one_and_the_engine_goes_on(
-    scheduler: Scheduler, model: GPT, caplog: pytest.LogCaptureFixture
+def test_a_prompt_with_an_id_that_the_model_lacks_is_refused(model: GPT) -> None:
+    with pytest.raises(EngineError, match="lacks; its are 0 to 64"):
+        request(model, prompt=(1, 2, 10_000))
+
+
+def test_when_a_step_fails_its_requests_are_told_and_the_engine_goes_on(
+    scheduler: Scheduler, model: GPT, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    bad = request(model, prompt=(1, 2, 10_000))  # no such id
+    def fail(*_: object) -> int:
+        raise MemoryError
+
+    with monkeypatch.context() as patch:
+        patch.setattr("gptbox.engine.native.burst", fail)
+        bad = request(model)
+        scheduler.submit([bad])
+        with pytest.raises(MemoryError):
+            sink(bad).wait()
+    assert "failed in a step" in caplog.text
     good = request(model)
-    scheduler.submit([bad, good])
-    with pytest.raises(IndexError):
-        sink(bad).wait()
+    scheduler.submit([good])
     assert len(sink(good).wait()) == 20
-    assert "could not read a prompt" in caplog.text
+
+
+def test_a_client_with_many_requests_does_not_keep_another_waiting(scheduler: Scheduler, model: GPT) -> None:
+    greedy = [request(model, 2000, seed=i, client="a") for i in range(9)]
+    scheduler.submit(greedy)
+    until(lambda: scheduler.active == 4)
+    other = request(model, 5, client="b")
+    scheduler.submit([other])
+    assert scheduler.position(other) == 6
+    sink(other).wait()
+    assert scheduler.position(other) == 0
+    assert sum(sink(each).ended.is_set() for each in greedy) <= 4  # it waited for a place, not for all before it
+    for each in greedy:
+        each.cancel()
+
+
+def test_a_model_of_which_few_sequences_fit_the_memory_gets_fewer_places(model: GPT) -> None:
+    scheduler = Scheduler(cache_bytes=1, max_active=8)
+    scheduler.start()
+    requests = [request(model, 50, seed=i) for i in range(5)]
+    scheduler.submit(requests)
+    for each in requests:
+        assert sink(each).wait() == alone(each)
+    scheduler.stop()
 
 
 def test_stopping_ends_what_runs_and_what_waits(model: GPT) -> None:

@@ -141,10 +141,10 @@ def test_its_json_holds_all_of_it(vocabulary: str, text: str) -> None:
 def test_a_stream_gives_the_same_text(text: str) -> None:
     tokenizer = CharTokenizer.train([text])
     decoder = tokenizer.stream_decoder()
-    assert "".join([decoder.push(int(i)) for i in tokenizer.encode(text)]) + decoder.flush() == text
+    assert "".join([decoder.push([int(i)]) for i in tokenizer.encode(text)]) + decoder.flush() == text
 
 
 def test_an_id_that_the_vocabulary_lacks_is_a_replacement_character() -> None:
     tokenizer = CharTokenizer(["a", "b"])
     assert tokenizer.decode([0, 2, 1]) == "a\ufffdb"
-    assert tokenizer.stream_decoder().push(99) == "\ufffd"
+    assert tokenizer.stream_decoder().push([99]) == "\ufffd"

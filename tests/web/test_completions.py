@@ -11,6 +11,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from gptbox import model_folder
+from gptbox.engine.batch import Logprobs
 from gptbox.engine.gpt import GPT
 from gptbox.engine.sampling import SamplingParams
 from gptbox.engine.scheduler import Request, Scheduler
@@ -57,8 +58,11 @@ def test_the_text_is_the_engines(client: TestClient, tiny_run: Path) -> None:
     class Sink:
         ended = False
 
-        def token(self, token: int) -> None:
-            tokens.append(token)
+        def prompt(self, logprobs: Logprobs) -> None:
+            raise AssertionError("nobody asked for them")
+
+        def tokens(self, ids: list[int], logprobs: Logprobs | None) -> None:
+            tokens.extend(ids)
 
         def end(self, error: Exception | None) -> None:
             self.ended = True
@@ -67,7 +71,8 @@ def test_the_text_is_the_engines(client: TestClient, tiny_run: Path) -> None:
     params = SamplingParams(max_tokens=50, temperature=0.7, top_k=20, top_p=0.9, seed=5)
     scheduler.start()
     prompt = folder.tokenizer.encode("HELLO").astype(np.int64)
-    scheduler.submit([Request(GPT(folder.config, folder.weights), prompt, params, sink)])
+    model = GPT(folder.config, folder.weights)
+    scheduler.submit([Request(model=model, prompt=prompt, params=params, sink=sink)])
     while not sink.ended:
         time.sleep(0.005)
     scheduler.stop()

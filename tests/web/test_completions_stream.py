@@ -53,7 +53,7 @@ def test_headers_tell_proxies_to_pass_it_on(server: Any) -> None:
 
 
 def test_the_text_comes_while_it_is_written(server: Any, stream: Stream) -> None:
-    events = stream(server.url, {"max_tokens": 1000})
+    events = stream(server.url, {"max_tokens": 20_000})
     for _ in range(3):
         next(events)
     assert server.busy() == 1
@@ -180,7 +180,7 @@ def test_when_the_engine_fails_the_stream_says_so(server: Any, stream: Stream, m
     def broken(*_: object, **__: object) -> None:
         raise ValueError(secret)
 
-    monkeypatch.setattr("gptbox.engine.gpt.GPT.forward", broken)
+    monkeypatch.setattr("gptbox.engine.native.burst", broken)
     last = list(events)[-1]
     assert last["error"]["type"] == "server_error"
     assert secret not in last["error"]["message"]

@@ -1,146 +1,343 @@
-"""Sequences that are generated together, one token each a step."""
+"""Sequences that are generated together; each step they all get their next token, and prompts are read in parts."""
 
 import logging
-from collections import deque
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from gptbox.engine import native
 from gptbox.engine.gpt import GPT, slide
 from gptbox.engine.kv_cache import KVCache
-from gptbox.engine.sampling import SamplingParams, sample
+from gptbox.engine.sampling import SamplingParams
+from gptbox.engine.state import MOST_STEPS, MOST_TOKENS, Drawn, Scratch, Sequences
+from gptbox.engine.team import Team
 from gptbox.errors import EngineError
 
 log = logging.getLogger(__name__)
+
+STRETCH_S = 0.01
+"""About how long steps are made without a look at what has changed; joining and leaving interrupt them."""
+SHARED_TOKENS = 16
+"""A prompt's beginning that another sequence has in its cache is copied from there, if it is at least this long."""
+TEAM_BYTES = 32 * 2**20
+"""From this size of a model on, threads share each product; of smaller ones each thread takes rows of its own."""
+
+
+@dataclass(frozen=True)
+class Logprobs:
+    """Of some tokens, in order: what the model gave them, before any rule of sampling."""
+
+    chosen: list[float]
+    alternatives: list[list[tuple[int, float]]]
+    """Of each token the most probable ids, the best first, and their log-probabilities."""
 
 
 class Sink(Protocol):
     """Where a request's tokens go. Called on the engine's thread: must return at once and never raise."""
 
-    def token(self, token: int) -> None:
-        """The next token."""
+    def prompt(self, logprobs: Logprobs) -> None:
+        """Those of the prompt's tokens but the first that the model sees: once, before any token, if asked for."""
+
+    def tokens(self, ids: list[int], logprobs: Logprobs | None) -> None:
+        """The next tokens, at least one."""
 
     def end(self, error: Exception | None) -> None:
         """Exactly once, after the last token: None when all tokens came or the request was cancelled."""
 
 
+@dataclass(eq=False, kw_only=True)
 class Request:
     """One sequence to generate."""
 
-    def __init__(self, model: GPT, prompt: NDArray[np.integer], params: SamplingParams, sink: Sink) -> None:
-        """`prompt`: at least one id, shape (tokens,). Of a longer one than the context only the end is seen."""
-        if len(prompt) == 0:
+    model: GPT
+    prompt: NDArray[np.integer]
+    """At least one id, shape (tokens,). Of a longer one than the context only the end is seen."""
+    params: SamplingParams
+    sink: Sink
+    client: str = ""
+    """Who asks: places are shared out evenly among clients."""
+    prompt_logprobs: bool = False
+    """Whether to tell the prompt's own log-probabilities, with as many alternatives as params.logprobs."""
+    cancelled: bool = field(default=False, init=False)
+    _interrupt: NDArray[np.int64] | None = field(default=None, init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        if len(self.prompt) == 0:
             raise EngineError("The prompt has no tokens; give at least one.")
-        self.model = model
-        self.prompt = prompt
-        self.params = params
-        self.sink = sink
-        self.cancelled = False
+        size = self.model.config.vocab_size
+        if self.prompt.min() < 0 or self.prompt.max() >= size:
+            raise EngineError(f"The prompt has an id that the model lacks; its are 0 to {size - 1}.")
+        for token in self.params.logit_bias:
+            if not 0 <= token < size:
+                raise EngineError(f"logit_bias has the id {token}, which the model lacks; its are 0 to {size - 1}.")
 
     def cancel(self) -> None:
         """Stop within one step; `end(None)` is still called. Safe from any thread, and more than once."""
         self.cancelled = True
+        if self._interrupt is not None:
+            self._interrupt[0] = 1
 
 
+@dataclass(eq=False)
 class _Row:
     """A request that has its place in a batch."""
 
-    def __init__(self, request: Request) -> None:
-        self.request = request
-        self.random = request.params.random()
-        # The newest ids, as many as a window may need; the last one is not in the cache yet.
-        context = request.model.config.context_length
-        self.history: deque[int] = deque((int(i) for i in request.prompt[-context:]), maxlen=context)
-        self.left = request.params.max_tokens
-        self.error: Exception | None = None
+    request: Request
+    slot: int
+    window: NDArray[np.integer]
+    """The prompt's end that fits the context."""
+    known: int
+    """Ids of the slot's window; those that are not in the cache yet come next."""
+    left: int
+    follows: "_Row | None" = None
+    """A row that is reading what this one begins with, too: it is waited for, and copied from."""
+    scored: Logprobs | None = None
+    error: Exception | None = None
 
     @property
     def ended(self) -> bool:
-        return self.left <= 0 or self.request.cancelled or self.error is not None
+        return (self.left <= 0 and self.scored is None) or self.request.cancelled or self.error is not None
 
 
 class Batch:
-    """The running rows of one model; row i of the cache belongs to rows[i]. For one thread."""
+    """The running rows of one model. For one thread, which others may help."""
 
-    def __init__(self, model: GPT, rows: int) -> None:
-        """Room for up to `rows` requests at once."""
+    def __init__(self, model: GPT, slots: int, team: Team | None = None, interrupt: NDArray[np.int64] | None = None):
+        """Room for up to `slots` requests at once, and memory of as many that have ended.
+
+        `interrupt` (1,) is set by whoever wants steps to end soon.
+        """
         self.model = model
-        self.cache = KVCache(model.config, rows)
         self.rows: list[_Row] = []
+        self._team = team or Team(1)
+        self._shared = model.size >= TEAM_BYTES
+        self._interrupt = np.zeros(1, np.int64) if interrupt is None else interrupt
+        self._cache = KVCache(model.config, slots)
+        self._sequences = Sequences.of(model.config, self._cache.lengths)
+        self._free = list(range(slots))
+        """Slots that are not in use, the longest unused first."""
+        self._drawn = Drawn.of(slots)
+        groups, each = (1, self._team.size) if self._shared else (self._team.size, 1)
+        self._scratch = [Scratch.of(model.config, slots, each) for _ in range(groups)]
+        cache, shared = (self._cache.keys, self._cache.values), (self._interrupt,)
+        self._tables = [
+            native.table(model.network, cache, scratch, self._sequences, self._drawn, shared)
+            for scratch in self._scratch
+        ]
+        self._step_s = 0.001
+        # Prompt tokens a step: some ten milliseconds' worth.
+        self._chunk = int(np.clip(250_000_000 // (model.size // 4), 16, MOST_TOKENS - min(slots, 64)))
+
+    @property
+    def full(self) -> bool:
+        return not self._free
 
     def add(self, request: Request) -> None:
-        """Give a request a row; its prompt is read in the next step."""
-        self.cache.lengths[len(self.rows)] = 0
-        self.rows.append(_Row(request))
+        """Give a request a slot; its prompt is read in the next steps."""
+        window = request.prompt[-self.model.config.context_length :]
+        row = _Row(request, self._free.pop(0), window, len(window), request.params.max_tokens)
+        if request.prompt_logprobs:
+            row.scored = Logprobs([], [])  # every token has to go through the model
+        else:
+            row.follows = next(
+                (
+                    other
+                    for other in self.rows
+                    if self._reading(other) and _common(other.window, window) >= SHARED_TOKENS
+                ),
+                None,
+            )
+            if row.follows is None:
+                row.slot = self._best_slot(row.slot, window)
+        if request.prompt_logprobs or row.follows is not None:
+            self._cache.lengths[row.slot] = 0
+        self._sequences.begin(row.slot, request.prompt, request.params)
+        self._sequences.tokens[row.slot, : len(window)] = window
+        request._interrupt = self._interrupt
+        self.rows.append(row)
 
     def remove_ended(self) -> None:
-        """Free the rows that need no further token, and tell their sinks. A last row moves into each gap."""
-        for i in reversed(range(len(self.rows))):
-            row = self.rows[i]
-            if row.ended:
-                last = self.rows.pop()
-                if last is not row:
-                    self.cache.move(len(self.rows), i)
-                    self.rows[i] = last
-                row.request.sink.end(row.error)
+        """Free the slots of those that need no further token, and tell their sinks."""
+        for row in [row for row in self.rows if row.ended]:
+            self.rows.remove(row)
+            self._free.append(row.slot)
+            row.request.sink.end(row.error)
+
+    def clear(self) -> list[Request]:
+        """Free all slots; the requests that had them, whose sinks are not told."""
+        rows, self.rows = self.rows, []
+        self._free.extend(row.slot for row in rows)
+        return [row.request for row in rows]
+
+    def _reading(self, row: _Row) -> bool:
+        return row.known - int(self._cache.lengths[row.slot]) > 1
+
+    def _held(self, window: NDArray[np.integer]) -> NDArray[np.int64]:
+        """How many tokens of the window's beginning each slot's cache has; never the last, whose logits are wanted."""
+        same = self._sequences.tokens[:, : len(window)] == window
+        common = np.where(same.all(1), len(window), same.argmin(1))
+        return np.minimum(np.minimum(common, self._cache.lengths), len(window) - 1)
+
+    def _best_slot(self, slot: int, window: NDArray[np.integer]) -> int:
+        """`slot`, or a better free one, holding what any slot's cache has of the window's beginning."""
+        held = self._held(window)
+        best = int(held.argmax())
+        if held[best] < SHARED_TOKENS:
+            self._cache.lengths[slot] = 0
+        elif best == slot or best in self._free:
+            if best != slot:
+                self._free.remove(best)
+                self._free.insert(0, slot)
+            self._cache.lengths[best] = held[best]
+            return best
+        else:
+            self._cache.copy(best, slot, int(held[best]))
+        return slot
+
+    def _copy_from_leader(self, row: _Row) -> None:
+        """Take over what a row that was waited for has read, wherever it is now."""
+        row.follows = None
+        held = self._held(row.window)
+        held[row.slot] = 0
+        best = int(held.argmax())
+        if held[best] >= SHARED_TOKENS:
+            self._cache.copy(best, row.slot, int(held[best]))
 
     def step(self) -> int:
-        """One token for every row, none of which may have ended; returns how many."""
-        context, count = self.cache.context_length, len(self.rows)
-        decoded = []
-        for i, row in enumerate(self.rows):
-            length = self.cache.lengths[i]
-            if length == 0:
-                self._prefill(i, np.fromiter(row.history, np.int64))
-            elif length == context:
-                self._prefill(i, slide(np.fromiter(row.history, np.int64), context))
-            else:
-                decoded.append(i)
-        # One pass for the others where they are side by side: always, but for steps in which a row in between slid.
-        runs = [slice(0, len(decoded))] if decoded == list(range(len(decoded))) else [slice(i, i + 1) for i in decoded]
-        for run in runs if decoded else ():
-            ids = np.array([[row.history[-1]] for row in self.rows[run]])
-            for i, logits in enumerate(self.model.forward(ids, self.cache, run, last_only=True), run.start):
-                self._take(i, logits)
+        """At least one token for every row that has read its prompt, none of which may have ended; how many in all."""
+        context, budget = self.model.config.context_length, self._chunk
+        taking: list[_Row] = []
+        fresh, drawing = [], []
+        steps = max(1, int(STRETCH_S / self._step_s))
+        for row in self.rows:
+            if row.follows is not None:
+                if row.follows in self.rows and self._reading(row.follows):
+                    continue
+                self._copy_from_leader(row)
+            if row.scored is not None:
+                self._score(row)
+                if row.scored is not None or row.left <= 0:
+                    continue
+            if self._cache.lengths[row.slot] == context:
+                self._slide(row)
+            length = int(self._cache.lengths[row.slot])
+            new = row.known - length
+            if new > 1:
+                new = min(new, budget)
+                budget -= new
+                if new == 0:
+                    continue
+            draws = length + new == row.known
+            taking.append(row)
+            fresh.append(new)
+            drawing.append(draws)
+            if not draws or row.left == row.request.params.max_tokens:
+                steps = 1  # the rest of the prompt comes next; the first token is told at once
+            steps = min(steps, row.left, context - length - new + 1)
+        if not taking:
+            return 0
+        begun = time.perf_counter()
+        done = self._burst(taking, np.array(fresh), np.array(drawing, np.int64), min(steps, MOST_STEPS))
+        self._step_s += 0.2 * ((time.perf_counter() - begun) / max(done) - self._step_s)
+        return sum(self._deliver(row, i, done[i]) for i, row in enumerate(taking) if drawing[i])
+
+    def _burst(self, rows: list[_Row], fresh: NDArray[np.int64], drawing: NDArray[np.int64], steps: int) -> list[int]:
+        """Let the steps be made; how many were, of each row."""
+        groups = 1 if self._shared else min(self._team.size, len(rows))
+        size = self._team.size if self._shared else 1
+        slots = np.array([row.slot for row in rows])
+        arrays = slots.ctypes.data, fresh.ctypes.data, drawing.ctypes.data, len(rows)
+        done = [0] * len(rows)
+        # Parts of about as many tokens each.
+        ends = np.searchsorted(np.cumsum(fresh), np.arange(1, groups + 1) * (fresh.sum() / groups) - 0.5) + 1
+        ends = np.minimum(ends, len(rows))
+        ends[-1] = len(rows)
+
+        def work(rank: int) -> None:
+            group = 0 if self._shared else rank
+            begin, end = (0 if group == 0 else int(ends[group - 1])), int(ends[group])
+            if begin < end:
+                table = self._tables[group].ctypes.data
+                made = native.burst(table, *arrays, begin, end, steps, rank if self._shared else 0, size)
+                if rank == group:
+                    done[begin:end] = [made] * (end - begin)
+
+        self._team.run(work, max(groups, size))
+        return done
+
+    def _deliver(self, row: _Row, i: int, count: int) -> int:
+        ids = self._drawn.tokens[:count, i].tolist()
+        # The last one drawn is known and has not gone through the model yet.
+        row.known = int(self._cache.lengths[row.slot]) + 1
+        row.left -= count
+        if not row.request.cancelled:
+            wanted = row.request.params.logprobs
+            row.request.sink.tokens(ids, None if wanted is None else self._logprobs(i, count, wanted))
         return count
 
-    def _prefill(self, i: int, ids: NDArray[np.integer]) -> None:
-        """Fill row i from position 0 and sample the token after it. What fails is this row's own fault."""
-        self.cache.lengths[i] = 0
-        try:
-            logits = self.model.forward(ids[None], self.cache, slice(i, i + 1), last_only=True)
-        except Exception as error:
-            log.exception("the engine could not read a prompt")
-            self.rows[i].error = error
-        else:
-            self._take(i, logits[0])
+    def _logprobs(self, i: int, count: int, wanted: int) -> Logprobs:
+        ids, values = self._drawn.top_tokens[:count, i, :wanted], self._drawn.top_logprobs[:count, i, :wanted]
+        pairs = [list(zip(*each, strict=True)) for each in zip(ids.tolist(), values.tolist(), strict=True)]
+        return Logprobs(self._drawn.logprobs[:count, i].tolist(), pairs)
 
-    def _take(self, i: int, logits: NDArray[np.float32]) -> None:
-        row = self.rows[i]
-        token = sample(logits, row.request.params, row.random)
-        row.history.append(token)
-        row.left -= 1
-        row.request.sink.token(token)
+    def _slide(self, row: _Row) -> None:
+        tokens, context = self._sequences.tokens[row.slot], self.model.config.context_length
+        kept = slide(tokens[1 : context + 1].copy(), context)
+        tokens[: len(kept)] = kept
+        row.known = len(kept)
+        self._cache.lengths[row.slot] = 0
+
+    def _score(self, row: _Row) -> None:
+        """Read a part of a prompt whose own log-probabilities are asked for; all but its last token, in the end."""
+        assert row.scored is not None
+        wanted = row.request.params.logprobs or 0
+        count = min(row.known - 1 - int(self._cache.lengths[row.slot]), self._chunk, MOST_STEPS)
+        if count > 0:
+            native.score(self._tables[0].ctypes.data, row.slot, count, wanted)
+            some = self._logprobs(0, count, wanted)
+            row.scored.chosen.extend(some.chosen)
+            row.scored.alternatives.extend(some.alternatives)
+        if int(self._cache.lengths[row.slot]) == row.known - 1:
+            row.request.sink.prompt(row.scored)
+            row.scored = None
+
+
+def _common(a: NDArray[np.integer], b: NDArray[np.integer]) -> int:
+    """How many ids both begin with."""
+    length = min(len(a), len(b))
+    differing = a[:length] != b[:length]
+    return int(differing.argmax()) if differing.any() else length
 
 
 class _List(list[int]):
     """A sink that keeps the tokens."""
 
-    def token(self, token: int) -> None:
-        self.append(token)
+    def prompt(self, logprobs: Logprobs) -> None:
+        pass
+
+    def tokens(self, ids: list[int], logprobs: Logprobs | None) -> None:
+        self.extend(ids)
 
     def end(self, error: Exception | None) -> None:
         if error is not None:
             raise error
 
 
-def generate(model: GPT, prompt: NDArray[np.integer], params: SamplingParams) -> Iterator[int]:
-    """The tokens after `prompt` (tokens,), as they come, in the calling thread."""
-    batch, tokens = Batch(model, rows=1), _List()
-    batch.add(Request(model, prompt, params, tokens))
-    for _ in range(params.max_tokens):
+def generate(
+    model: GPT, prompts: Sequence[NDArray[np.integer]], params: Sequence[SamplingParams], team: Team | None = None
+) -> Iterator[list[list[int]]]:
+    """What is new of the text after each prompt (tokens,), as it comes, in the calling thread."""
+    batch, texts = Batch(model, len(prompts), team), [_List() for _ in prompts]
+    for prompt, each, text in zip(prompts, params, texts, strict=True):
+        batch.add(Request(model=model, prompt=prompt, params=each, sink=text))
+    batch.remove_ended()
+    while batch.rows:
         batch.step()
         batch.remove_ended()
-        yield tokens[-1]
+        yield [list(text) for text in texts]
+        for text in texts:
+            text.clear()

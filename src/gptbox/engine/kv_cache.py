@@ -3,26 +3,34 @@
 import numpy as np
 from numpy.typing import NDArray
 
+from gptbox.engine.panels import PANEL, padded
 from gptbox.model_config import ModelConfig
+from gptbox.weights import Array
 
 
 class KVCache:
-    """Room for `rows` sequences of up to context_length tokens; row r holds `lengths[r]` of them.
+    """Room for sequences of up to context_length tokens, one a slot; slot s holds `lengths[s]` of them.
 
-    Nothing is cleared between sequences. What stands past a row's length is masked where a longer row is read beside
-    it, so it must be finite: hence zeros at first, which cost no memory before a row is used.
+    Both are laid out as the weights of a product (`gptbox.engine.panels`): the positions are a query's outputs and
+    what it reads of the values its inputs. Nothing is cleared between sequences. A slot costs memory once it is used.
     """
 
-    def __init__(self, config: ModelConfig, rows: int) -> None:
-        shape = (config.n_layer, rows, config.n_kv_head, config.context_length, config.head_dim)
-        self.keys: NDArray[np.float32] = np.zeros(shape, np.float32)
-        self.values: NDArray[np.float32] = np.zeros(shape, np.float32)
-        self.lengths: NDArray[np.int64] = np.zeros(rows, np.int64)
-        self.context_length = config.context_length
+    def __init__(self, config: ModelConfig, slots: int) -> None:
+        context, width = padded(config.context_length), config.head_dim
+        shape = (config.n_layer, slots, config.n_kv_head)
+        self.keys: Array = np.zeros((*shape, context // PANEL, width, PANEL), np.float32)
+        self.values: Array = np.zeros((*shape, padded(width) // PANEL, context, PANEL), np.float32)
+        self.lengths: NDArray[np.int64] = np.zeros(slots, np.int64)
 
-    def move(self, source: int, target: int) -> None:
-        """Copy one row over another, to keep the rows in use side by side."""
-        length = int(self.lengths[source])
-        self.keys[:, target, :, :length] = self.keys[:, source, :, :length]
-        self.values[:, target, :, :length] = self.values[:, source, :, :length]
+    @staticmethod
+    def slot_bytes(config: ModelConfig) -> int:
+        """What a slot costs once its context is full."""
+        width = config.head_dim + padded(config.head_dim)
+        return 4 * config.n_layer * config.n_kv_head * width * padded(config.context_length)
+
+    def copy(self, source: int, target: int, length: int) -> None:
+        """Let slot `target` hold the first `length` tokens of slot `source`."""
+        panels = padded(length) // PANEL
+        self.keys[:, target, :, :panels] = self.keys[:, source, :, :panels]
+        self.values[:, target, :, :, :length] = self.values[:, source, :, :, :length]
         self.lengths[target] = length

@@ -1,33 +1,50 @@
 """Many sequences at once on one engine thread: continuous batching (Yu et al., Orca, OSDI 2022).
 
 Requests join and leave the running batch at every step. Rows of one model are decoded together; several models (a
-snapshot that is being replaced and its successor) take turns, step by step.
+snapshot that is being replaced and its successor) take turns.
 """
 
 import logging
 import threading
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Sequence
+
+import numpy as np
 
 from gptbox.engine.batch import Batch, Request, Sink
 from gptbox.engine.gpt import GPT
+from gptbox.engine.kv_cache import KVCache
+from gptbox.engine.team import Team
 from gptbox.errors import EngineError, QueueFullError
 
 __all__ = ["Request", "Scheduler", "Sink"]
 
 log = logging.getLogger(__name__)
 
+CACHE_BYTES = 96 * 2**20
+"""What the keys and values of one model may take; a model of which only a few sequences fit gets fewer places."""
+
 
 class Scheduler:
     """Owns the engine's thread, its batches and the queue before them."""
 
-    def __init__(self, max_active: int = 32, max_queue: int = 64) -> None:
+    def __init__(
+        self, threads: int = 1, max_active: int = 64, max_queue: int = 64, cache_bytes: int = CACHE_BYTES
+    ) -> None:
         """At most `max_active` sequences are generated at once; up to `max_queue` more wait."""
+        self.threads = threads
         self.max_active = max_active
         self.max_queue = max_queue
-        self._queue: deque[Request] = deque()
+        self.cache_bytes = cache_bytes
+        self.tokens = 0
+        """Generated since the start."""
+        self.steps = 0
+        """Made since the start; a step gives each running sequence a token, or reads a part of its prompt."""
+        self._queue: list[Request] = []
+        """Who has waited longest stands first."""
         self._batches: dict[int, Batch] = {}
+        self._interrupt = np.zeros(1, np.int64)
         self._wake = threading.Condition()
         self._running = False
         self._thread: threading.Thread | None = None
@@ -43,6 +60,7 @@ class Scheduler:
         """End every request with an error and wait for the thread to finish."""
         with self._wake:
             self._running = False
+            self._interrupt[0] = 1
             self._wake.notify()
         if self._thread is not None:
             self._thread.join()
@@ -60,6 +78,7 @@ class Scheduler:
             if len(self._queue) + len(requests) > free + self.max_queue:
                 raise QueueFullError(f"{len(self._queue)} texts are waiting already; try again in a few seconds.")
             self._queue.extend(requests)
+            self._interrupt[0] = 1
             self._wake.notify()
 
     @property
@@ -72,6 +91,13 @@ class Scheduler:
         """Sequences that wait for a place."""
         return len(self._queue)
 
+    def position(self, request: Request) -> int:
+        """How many are before a request in the queue, itself included; 0 once it has its place."""
+        try:
+            return self._queue.index(request) + 1
+        except ValueError:
+            return 0
+
     @property
     def tokens_per_s(self) -> float:
         """Tokens of all sequences together, over the last five seconds."""
@@ -79,13 +105,15 @@ class Scheduler:
         return sum(count for moment, count in list(self._recent) if moment > now - 5) / 5
 
     def _run(self) -> None:
+        team = Team(self.threads)
         while True:
             with self._wake:
                 while self._running and not self._queue and not self.active:
                     self._wake.wait()
                 if not self._running:
                     break
-                self._admit()
+                self._interrupt[0] = 0
+                self._admit(team)
             for batch in list(self._batches.values()):
                 self._step(batch)
         for batch in self._batches.values():
@@ -93,21 +121,32 @@ class Scheduler:
         for request in self._queue:
             request.sink.end(EngineError("The server is stopping."))
         self._queue.clear()
+        team.close()
 
-    def _admit(self) -> None:
-        """Give places to those who have waited longest. Under the lock: a request is always queued or active."""
+    def _admit(self, team: Team) -> None:
+        """Give places to those who wait. Under the lock: a request is always queued or active."""
         for request in [request for request in self._queue if request.cancelled]:
             self._queue.remove(request)
             request.sink.end(None)
+        if not self._queue:
+            return
+        clients = Counter(row.request.client for batch in self._batches.values() for row in batch.rows)
         while self._queue and self.active < self.max_active:
-            request = self._queue.popleft()
-            self._batch_of(request.model).add(request)
+            # Whose client has the fewest places; among those who has waited longest.
+            free = [request for request in self._queue if not self._batch_of(request.model, team).full]
+            if not free:
+                return
+            request = min(free, key=lambda request: clients[request.client])
+            clients[request.client] += 1
+            self._queue.remove(request)
+            self._batch_of(request.model, team).add(request)
 
-    def _batch_of(self, model: GPT) -> Batch:
+    def _batch_of(self, model: GPT, team: Team) -> Batch:
         if id(model) not in self._batches:
             # A model without rows is kept only until the next one comes: its cache is reused while nothing changes.
             self._batches = {key: batch for key, batch in self._batches.items() if batch.rows}
-            self._batches[id(model)] = Batch(model, self.max_active)
+            slots = min(self.max_active, max(2, self.cache_bytes // KVCache.slot_bytes(model.config)))
+            self._batches[id(model)] = Batch(model, slots, team, self._interrupt)
         return self._batches[id(model)]
 
     def _step(self, batch: Batch) -> None:
@@ -120,12 +159,13 @@ class Scheduler:
             log.exception("the engine failed in a step")
             self._fail(batch, error)
             return
+        self.steps += 1
+        self.tokens += count
         now = time.monotonic()
         self._recent.append((now, count))
         while self._recent[0][0] < now - 5:
             self._recent.popleft()
 
     def _fail(self, batch: Batch, error: Exception) -> None:
-        rows, batch.rows = batch.rows, []
-        for row in rows:
-            row.request.sink.end(error)
+        for request in batch.clear():
+            request.sink.end(error)

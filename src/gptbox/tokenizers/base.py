@@ -21,11 +21,11 @@ def shown(character: str) -> str:
 
 
 class StreamDecoder(ABC):
-    """Turns ids into text one at a time; what it returned never has to be taken back, and no character is ever cut."""
+    """Turns ids into text as they come; what it returned never has to be taken back, and no character is ever cut."""
 
     @abstractmethod
-    def push(self, token: int) -> str:
-        """The text that is certain once `token` has come; may be empty."""
+    def push(self, tokens: Sequence[int]) -> str:
+        """The text that is certain once these have come, too; may be empty."""
 
     @abstractmethod
     def flush(self) -> str:

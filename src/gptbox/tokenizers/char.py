@@ -126,8 +126,8 @@ class _CharStreamDecoder(StreamDecoder):
     def __init__(self, tokenizer: CharTokenizer) -> None:
         self._tokenizer = tokenizer
 
-    def push(self, token: int) -> str:
-        return self._tokenizer.decode((token,))
+    def push(self, tokens: Sequence[int]) -> str:
+        return self._tokenizer.decode(tokens)
 
     def flush(self) -> str:
         return ""

@@ -3,8 +3,6 @@
 A chain of torch's small operations reads and writes each activation once an operation; one of these does so once
 in all. Each runs on one thread without Python's lock. Compiled at the first call and cached.
 
-All in one file: Numba's cache notices a change of the file that a function is in, and not of those that it calls.
-
 All arrays are float32 and contiguous but where said. Shapes: N tokens (B rows of T), C the width, D = head_dim,
 V = vocab_size, M the MLP's width.
 """
@@ -16,38 +14,20 @@ from typing import Any
 
 import numpy as np
 import torch
+from llvmlite import binding, ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
 from numpy.typing import NDArray
 
-from gptbox.kernel_cache import use_what_an_image_holds
-
-use_what_an_image_holds()
-
-from llvmlite import binding, ir  # noqa: E402
-from numba import njit, types  # noqa: E402
-from numba.core import cgutils  # noqa: E402
-from numba.extending import intrinsic  # noqa: E402
+from gptbox.kernel_cache import kernel
+from gptbox.kernel_math import exp
 
 Floats = NDArray[np.float32]
 
 SGEMM = "gptbox_sgemm"
 
-_OPTIONS: dict[str, Any] = {"nogil": True, "fastmath": True, "cache": True, "error_model": "numpy"}
-
-_LOG2_E = np.float32(1.4426950408889634)
-_HALF, _ONE, _LIMIT = np.float32(0.5), np.float32(1), np.float32(126)
-# Taylor's series of 2^x: ln(2)^n / n!. On [-1/2, 1/2] what is left out is below float32's own rounding.
-_C1, _C2, _C3 = np.float32(0.6931471805599453), np.float32(0.24022650695910072), np.float32(0.05550410866482158)
-_C4, _C5, _C6 = np.float32(0.009618129107628477), np.float32(0.0013333558146428443), np.float32(0.00015403530393381608)
-
-
-@intrinsic
-def _float_of_bits(typing_context, bits):  # type: ignore[no-untyped-def]
-    """The float32 that an int32's bits are."""
-
-    def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
-        return builder.bitcast(arguments[0], ir.FloatType())
-
-    return types.float32(types.int32), generate
+_ONE = np.float32(1)
 
 
 @intrinsic
@@ -92,17 +72,7 @@ HAS_SGEMM = _load_sgemm()
 """Whether `block` and `head` below can run here."""
 
 
-@njit(inline="always", **_OPTIONS)
-def _exp(x: Any) -> Any:
-    """e^x without a branch or a call, so that loops over it vectorise; x is held within float32's range."""
-    y = max(min(x * _LOG2_E, _LIMIT), -_LIMIT)
-    whole = np.floor(y + _HALF)
-    r = y - whole
-    series = ((((((_C6 * r + _C5) * r + _C4) * r + _C3) * r) + _C2) * r + _C1) * r + _ONE
-    return series * _float_of_bits((np.int32(whole) + np.int32(127)) << np.int32(23))
-
-
-@njit(**_OPTIONS)
+@kernel(finite=True)
 def rms_norm(x: Floats, weight: Floats, eps: np.float32, y: Floats, scale: Floats) -> None:
     """y = x * scale * weight, of x (N, C); `scale` (N,) is kept for the way back."""
     rows, width = x.shape
@@ -116,7 +86,7 @@ def rms_norm(x: Floats, weight: Floats, eps: np.float32, y: Floats, scale: Float
             y[i, j] = x[i, j] * s * weight[j]
 
 
-@njit(**_OPTIONS)
+@kernel(finite=True)
 def add_rms_norm(
     x: Floats, branch: Floats, weight: Floats, eps: np.float32, total: Floats, y: Floats, scale: Floats
 ) -> None:
@@ -134,7 +104,7 @@ def add_rms_norm(
             y[i, j] = total[i, j] * s * weight[j]
 
 
-@njit(**_OPTIONS)
+@kernel(finite=True)
 def rms_norm_backward(
     grad_y: Floats, grad_x: Floats, x: Floats, weight: Floats, scale: Floats, result: Floats, grad_weight: Floats
 ) -> None:
@@ -152,7 +122,7 @@ def rms_norm_backward(
             result[i, j] = grad_x[i, j] + s * grad_y[i, j] * weight[j] - inner * x[i, j]
 
 
-@njit(**_OPTIONS)
+@kernel(finite=True)
 def swiglu(up: Floats, y: Floats) -> None:
     """y (N, M) = silu(gate) * value, where up (N, 2 M) holds gate beside value."""
     rows, width = y.shape
@@ -160,10 +130,10 @@ def swiglu(up: Floats, y: Floats) -> None:
         # Views of their own: an index with a sum in it might be negative for all LLVM knows, and is not vectorised.
         gate, value, out = up[i, :width], up[i, width:], y[i]
         for j in range(width):
-            out[j] = gate[j] / (_ONE + _exp(-gate[j])) * value[j]
+            out[j] = gate[j] / (_ONE + exp(-gate[j])) * value[j]
 
 
-@njit(**_OPTIONS)
+@kernel(finite=True)
 def swiglu_backward(grad_y: Floats, up: Floats, grad_up: Floats) -> None:
     rows, width = grad_y.shape
     for i in range(rows):
@@ -171,12 +141,12 @@ def swiglu_backward(grad_y: Floats, up: Floats, grad_up: Floats) -> None:
         grad_gate, grad_value = grad_up[i, :width], grad_up[i, width:]
         for j in range(width):
             g, d = gate[j], grad[j]
-            sigmoid = _ONE / (_ONE + _exp(-g))
+            sigmoid = _ONE / (_ONE + exp(-g))
             grad_gate[j] = d * value[j] * sigmoid * (_ONE + g * (_ONE - sigmoid))
             grad_value[j] = d * g * sigmoid
 
 
-@njit(**_OPTIONS)
+@kernel(finite=True)
 def rotary_heads(
     qkv: Floats, cos: Floats, sin: Floats, q_weight: Floats, k_weight: Floats, eps: np.float32,
     q: Floats, k: Floats, scale: Floats,
@@ -206,7 +176,7 @@ def rotary_heads(
                 y1[j] = v * c[j] + u * s[j]
 
 
-@njit(**_OPTIONS)
+@kernel(finite=True)
 def rotary_heads_backward(
     grad_q: Floats, grad_k: Floats, qkv: Floats, cos: Floats, sin: Floats, q_weight: Floats, k_weight: Floats,
     scale: Floats, grad_qkv: Floats, grad_q_weight: Floats, grad_k_weight: Floats,
@@ -245,7 +215,7 @@ def rotary_heads_backward(
                     z1[j] = r * z1[j] - inner * x1[j]
 
 
-@njit(**_OPTIONS)
+@kernel(finite=True)
 def cross_entropy(logits: Floats, targets: NDArray[np.int64], grad: Floats) -> float:
     """The mean loss of logits (N, V), and its gradient on the way: softmax less the targets, over N."""
     rows, width = logits.shape
@@ -258,7 +228,7 @@ def cross_entropy(logits: Floats, targets: NDArray[np.int64], grad: Floats) -> f
             largest = max(largest, z[j])
         total = np.float32(0)
         for j in range(width):
-            e = _exp(z[j] - largest)
+            e = exp(z[j] - largest)
             out[j] = e
             total += e
         target = targets[i]
@@ -270,7 +240,7 @@ def cross_entropy(logits: Floats, targets: NDArray[np.int64], grad: Floats) -> f
     return loss / rows
 
 
-@njit(**_OPTIONS)
+@kernel(finite=True)
 def dropout(x: Floats, key: np.uint32, threshold: np.uint32, scale: np.float32, y: Floats) -> None:
     """y = x * scale where the hash of an element's index is at or above `threshold`, else 0; of any x (elements,).
 
@@ -290,14 +260,14 @@ def dropout(x: Floats, key: np.uint32, threshold: np.uint32, scale: np.float32, 
 _N, _T = np.int8(ord("N")), np.int8(ord("T"))
 
 
-@njit(inline="always", **_OPTIONS)
+@kernel(finite=True, inline=True)
 def _gemm(trans_a: Any, trans_b: Any, m: Any, n: Any, k: Any, alpha: Any, a: Any, lda: Any, b: Any, ldb: Any,
           beta: Any, c: Any, ldc: Any) -> None:  # fmt: skip
     _sgemm(trans_a, trans_b, np.int32(m), np.int32(n), np.int32(k), np.float32(alpha), a, np.int32(lda), b,
            np.int32(ldb), np.float32(beta), c, np.int32(ldc))  # fmt: skip
 
 
-@njit(**_OPTIONS)
+@kernel(finite=True)
 def linear(x: Floats, weight: Floats, y: Floats) -> None:
     """y (N, O) = x (N, I) times weight (O, I) transposed."""
     (rows, inputs), outputs = x.shape, weight.shape[0]
@@ -305,7 +275,7 @@ def linear(x: Floats, weight: Floats, y: Floats) -> None:
           outputs)  # fmt: skip
 
 
-@njit(**_OPTIONS)
+@kernel(finite=True)
 def linear_backward(grad_y: Floats, x: Floats, weight: Floats, grad_x: Floats, grad_weight: Floats) -> None:
     (rows, inputs), outputs = x.shape, weight.shape[0]
     _gemm(_N, _T, inputs, outputs, rows, 1, x.ctypes.data, inputs, grad_y.ctypes.data, outputs, 0,
@@ -317,7 +287,7 @@ def linear_backward(grad_y: Floats, x: Floats, weight: Floats, grad_x: Floats, g
 QUERIES_AT_ONCE = 64
 
 
-@njit(**_OPTIONS)
+@kernel(finite=True)
 def attention(q: Floats, k: Floats, qkv: Floats, time: int, y: Floats, log_sum: Floats, scores: Floats) -> None:
     """Causal attention of q (N, H, D) over k (N, K, D) and the values in qkv: y (N, H, D), log_sum (N, H).
 
@@ -344,7 +314,7 @@ def attention(q: Floats, k: Floats, qkv: Floats, time: int, y: Floats, log_sum: 
                         largest = max(largest, row[j])
                     total = np.float32(0)
                     for j in range(i + 1):
-                        e = _exp(row[j] - largest)
+                        e = exp(row[j] - largest)
                         row[j] = e
                         total += e
                     r = _ONE / total
@@ -357,7 +327,7 @@ def attention(q: Floats, k: Floats, qkv: Floats, time: int, y: Floats, log_sum: 
                       y[start + first, head].ctypes.data, ldq)  # fmt: skip
 
 
-@njit(**_OPTIONS)
+@kernel(finite=True)
 def attention_backward(
     grad_y: Floats, q: Floats, k: Floats, qkv: Floats, time: int, y: Floats, log_sum: Floats, grad_q: Floats,
     grad_k: Floats, grad_qkv: Floats, probabilities: Floats, grad_scores: Floats,
@@ -389,7 +359,7 @@ def attention_backward(
                     for j in range(width):
                         inner += out[j] * grad_out[j]
                     for j in range(i + 1):
-                        e = _exp(row[j] - shift)
+                        e = exp(row[j] - shift)
                         row[j] = e
                         grad_row[j] = e * (grad_row[j] - inner) * scale
                     for j in range(i + 1, last):
@@ -401,7 +371,7 @@ def attention_backward(
                 _gemm(_N, _T, width, last, rows, 1, queries, ldq, ds, time, 1, grad_keys, ldk)
 
 
-@njit(**_OPTIONS)
+@kernel(finite=True)
 def drop(x: Floats, keys: NDArray[np.uint32], threshold: np.uint32, scale: np.float32, y: Floats) -> None:
     """`dropout` of each of the batch's rows, by its key."""
     size = x.size // len(keys)
@@ -410,7 +380,7 @@ def drop(x: Floats, keys: NDArray[np.uint32], threshold: np.uint32, scale: np.fl
         dropout(flat[i * size : (i + 1) * size], keys[i], threshold, scale, out[i * size : (i + 1) * size])
 
 
-@njit(**_OPTIONS)
+@kernel(finite=True)
 def block(
     x: Floats, branch: Floats, is_first: bool, cos: Floats, sin: Floats, eps: np.float32,
     attention_norm: Floats, qkv_weight: Floats, q_norm: Floats, k_norm: Floats, out_weight: Floats,
@@ -439,7 +409,7 @@ def block(
         drop(branch, keys2, threshold, kept, branch)
 
 
-@njit(**_OPTIONS)
+@kernel(finite=True)
 def block_backward(
     grad_x: Floats, cos: Floats, sin: Floats,
     attention_norm: Floats, qkv_weight: Floats, q_norm: Floats, k_norm: Floats, out_weight: Floats,
@@ -477,14 +447,14 @@ def block_backward(
     rms_norm_backward(grad_a, grad_x, x1, attention_norm, scale1, grad_x, grad_attention_norm)
 
 
-@njit(**_OPTIONS)
+@kernel(finite=True)
 def embed(ids: NDArray[np.int64], weight: Floats, x: Floats) -> None:
     """x (N, C), the rows of `weight` that ids (N,) name."""
     for i in range(len(ids)):
         x[i] = weight[ids[i]]
 
 
-@njit(**_OPTIONS)
+@kernel(finite=True)
 def embed_backward(grad_x: Floats, ids: NDArray[np.int64], grad_weight: Floats) -> None:
     """Added to grad_weight, where a tied head's gradient may stand already."""
     for i in range(len(ids)):
@@ -493,7 +463,7 @@ def embed_backward(grad_x: Floats, ids: NDArray[np.int64], grad_weight: Floats) 
             row[j] += grad[j]
 
 
-@njit(**_OPTIONS)
+@kernel(finite=True)
 def head(
     x: Floats, branch: Floats, eps: np.float32, norm: Floats, weight: Floats, targets: NDArray[np.int64],
     total: Floats, scale: Floats, normed: Floats, logits: Floats, grad_logits: Floats,
@@ -504,7 +474,7 @@ def head(
     return cross_entropy(logits, targets, grad_logits)
 
 
-@njit(**_OPTIONS)
+@kernel(finite=True)
 def head_backward(
     norm: Floats, weight: Floats, total: Floats, scale: Floats, normed: Floats, grad_logits: Floats, grad_a: Floats,
     grad_x: Floats, grad_norm: Floats, grad_weight: Floats,
@@ -521,7 +491,7 @@ QUINTIC = (np.float32(3.4445), np.float32(-4.7750), np.float32(2.0315))
 """Drives singular values towards 1: Jordan's Muon, see `gptbox.train.optim`."""
 
 
-@njit(**_OPTIONS)
+@kernel(finite=True)
 def muon(
     weight: Floats, grad: Floats, momentum: Floats, beta: np.float32, rate: np.float32, decay: np.float32, steps: int,
     x: Floats, next_x: Floats, gram: Floats, next_gram: Floats,

@@ -15,9 +15,10 @@ from gptbox.engine.sampling import SamplingParams
 from gptbox.errors import RequestError
 from gptbox.tokenizers import shown as visible
 from gptbox.web.body import read_json_object
-from gptbox.web.completion_request import DEFAULT_MAX_TOKENS, CompletionRequest, Prompt, shown
+from gptbox.web.completion_request import DEFAULT_MAX_TOKENS, CompletionRequest, shown
+from gptbox.web.completion_request import Prompt as PromptText
 from gptbox.web.errors import error_object, log_failure
-from gptbox.web.generation import Finish, Generation
+from gptbox.web.generation import Finish, Generation, Prompt
 from gptbox.web.model_cache import LoadedModel
 from gptbox.web.service import service_of
 from gptbox.web.streaming import LiveResponse, server_sent_event, while_connected
@@ -28,7 +29,7 @@ _NAMED_CHARACTERS = 100
 Ids = NDArray[np.integer]
 
 
-def encode(prompt: Prompt, model: LoadedModel) -> Ids:
+def encode(prompt: PromptText, model: LoadedModel) -> Ids:
     """The ids to start from, shape (tokens,), at least one.
 
     Raises RequestError where ids were given that the model lacks.
@@ -42,7 +43,7 @@ def encode(prompt: Prompt, model: LoadedModel) -> Ids:
     return np.array(prompt, np.int64)
 
 
-def warnings(prompts: list[Prompt], ids: list[Ids], model: LoadedModel) -> list[str]:
+def warnings(prompts: list[PromptText], ids: list[Ids], model: LoadedModel) -> list[str]:
     """What the model does not see as it was sent, in sentences."""
     found = []
     text = "".join(prompt for prompt in prompts if isinstance(prompt, str))
@@ -72,7 +73,7 @@ class Completion:
         self.prompt_tokens = sum(map(len, ids))
         n = request.n or 1
         self.texts = [
-            (ids[i // n], self._params(i, min(DEFAULT_MAX_TOKENS, max_tokens))) for i in range(request.choices)
+            Prompt(ids[i // n], self._params(i, min(DEFAULT_MAX_TOKENS, max_tokens))) for i in range(request.choices)
         ]
         self.echoes = [self._echo(request.prompt[i // n]) for i in range(request.choices)]
         self._envelope: dict[str, Any] = {
@@ -93,7 +94,7 @@ class Completion:
             seed=None if request.seed is None else request.seed + i,
         )
 
-    def _echo(self, prompt: Prompt) -> str:
+    def _echo(self, prompt: PromptText) -> str:
         if not self.request.echo:
             return ""
         return prompt if isinstance(prompt, str) else self.model.tokenizer.decode(prompt)

@@ -1,15 +1,17 @@
 """The texts of one HTTP request, on their way from the engine's thread to the event loop."""
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from gptbox.engine.batch import Logprobs
 from gptbox.engine.sampling import SamplingParams
 from gptbox.engine.scheduler import Request, Scheduler
 from gptbox.tokenizers import Tokenizer
@@ -20,6 +22,18 @@ Finish = Literal["stop", "length"]
 
 
 @dataclass(frozen=True)
+class Token:
+    """One token of a text whose log-probabilities were asked for."""
+
+    id: int
+    offset: int
+    """Where in the text it begins, in characters."""
+    logprob: float
+    alternatives: list[tuple[int, float]]
+    """The most probable ids, the best first."""
+
+
+@dataclass(frozen=True)
 class Piece:
     """What is new of one text."""
 
@@ -27,26 +41,42 @@ class Piece:
     text: str
     finish: Finish | None
     """Why the text ends here; None while it goes on."""
+    tokens: list[Token] = field(default_factory=list)
+    """Those that begin in this piece; only where log-probabilities were asked for."""
 
 
 class _Text:
-    """One text. The engine's thread calls `token` and `end`, the event loop everything else."""
+    """One text. The engine's thread calls `prompt`, `tokens` and `end`, the event loop everything else."""
 
     def __init__(self, index: int, tokenizer: Tokenizer, stop: Sequence[str], notify: Callable[[], None], eager: bool):
         self.index = index
-        self.tokens = 0
+        self.count = 0
         self.finish: Finish | None = None
+        self.first_at: float | None = None
+        self.last_at: float | None = None
+        self.prompt_logprobs: Logprobs | None = None
+        self.logprob_sum = 0.0
+        """Of the tokens so far, where they are told."""
         self._decoder = tokenizer.stream_decoder()
         self._stop = StopStrings(stop)
         self._notify = notify
         self._eager = eager
         # Bounded by the request's max_tokens: a slow reader lets it grow, and never holds the engine.
-        self._arrived: deque[int] = deque()
+        self._arrived: deque[tuple[list[int], Logprobs | None]] = deque()
         self._ended = False
         self._error: Exception | None = None
+        self._decoded = 0
+        self._sent = 0
+        self._held: deque[Token] = deque()
 
-    def token(self, token: int) -> None:
-        self._arrived.append(token)
+    def prompt(self, logprobs: Logprobs) -> None:
+        self.prompt_logprobs = logprobs
+
+    def tokens(self, ids: list[int], logprobs: Logprobs | None) -> None:
+        self.last_at = time.monotonic()
+        if self.first_at is None:
+            self.first_at = self.last_at
+        self._arrived.append((ids, logprobs))
         if self._eager:
             self._notify()
 
@@ -61,20 +91,52 @@ class _Text:
         Raises the engine's error where that is how the text ended.
         """
         ended = self._ended  # read first: once it is set, every token is in the queue
-        text = ""
+        parts = []
         while self._arrived and not self._stop.matched:
-            self.tokens += 1
-            text += self._stop.push(self._decoder.push(self._arrived.popleft()))
+            parts.append(self._read(*self._arrived.popleft()))
         if ended and not self._stop.matched:
             if self._error is not None:
                 raise self._error
-            text += self._stop.push(self._decoder.flush())
+            parts.append(self._stop.push(self._decoder.flush()))
             self.finish = "length"
         if self._stop.matched:
             self.finish = "stop"
         if self.finish == "length":
-            text += self._stop.flush()
-        return Piece(self.index, text, self.finish) if text or self.finish else None
+            parts.append(self._stop.flush())
+        text = "".join(parts)
+        self._sent += len(text)
+        tokens = []
+        while self._held and (self._held[0].offset < self._sent or self.finish == "length"):
+            tokens.append(self._held.popleft())
+        return Piece(self.index, text, self.finish, tokens) if text or tokens or self.finish else None
+
+    def _read(self, ids: list[int], logprobs: Logprobs | None) -> str:
+        if logprobs is None and not self._stop:
+            self.count += len(ids)
+            return self._decoder.push(ids)
+        parts = []
+        for i, token in enumerate(ids):
+            self.count += 1
+            if logprobs is not None:
+                self.logprob_sum += logprobs.chosen[i]
+                self._held.append(Token(token, self._decoded, logprobs.chosen[i], logprobs.alternatives[i]))
+            text = self._decoder.push((token,))
+            self._decoded += len(text)
+            parts.append(self._stop.push(text))
+            if self._stop.matched:
+                break
+        return "".join(parts)
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """What one text is to go on from, and how."""
+
+    ids: NDArray[np.integer]
+    """At least one, shape (tokens,)."""
+    params: SamplingParams
+    logprobs: bool = False
+    """Whether the prompt's own log-probabilities are wanted, too."""
 
 
 class Generation:
@@ -84,30 +146,67 @@ class Generation:
         self,
         scheduler: Scheduler,
         model: LoadedModel,
-        texts: Sequence[tuple[NDArray[np.integer], SamplingParams]],
+        prompts: Sequence[Prompt],
         stop: Sequence[str] = (),
         eager: bool = True,
+        client: str = "",
     ) -> None:
-        """Hand the texts, each a prompt's ids (tokens,) and how to go on from it, to the engine.
+        """Hand the texts to the engine.
 
         `eager` wakes the event loop for every token; without it, when a text ends. Raises QueueFullError or
         EngineError, and then none was taken.
         """
+        self.began_at = time.monotonic()
+        self._scheduler = scheduler
         self._loop = asyncio.get_running_loop()
         self._wake = asyncio.Event()
         self._woken = False
         self._aborted: Exception | None = None
-        self._texts = [_Text(i, model.tokenizer, stop, self._notify, eager) for i in range(len(texts))]
+        self._texts = [_Text(i, model.tokenizer, stop, self._notify, eager) for i in range(len(prompts))]
         self._requests = [
-            Request(model=model.gpt, prompt=prompt, params=params, sink=text)
-            for text, (prompt, params) in zip(self._texts, texts, strict=True)
-        ]
+            Request(
+                model=model.gpt, prompt=prompt.ids, params=prompt.params, sink=text, client=client,
+                prompt_logprobs=prompt.logprobs,
+            )
+            for text, prompt in zip(self._texts, prompts, strict=True)
+        ]  # fmt: skip
+        self.prompt_tokens = sum(len(prompt.ids) for prompt in prompts)
         scheduler.submit(self._requests)
 
     @property
     def tokens(self) -> int:
         """Tokens that were read so far, of all texts together."""
-        return sum(text.tokens for text in self._texts)
+        return sum(text.count for text in self._texts)
+
+    @property
+    def first_token_s(self) -> float | None:
+        """From the request to the first token of any text."""
+        times = [text.first_at for text in self._texts if text.first_at is not None]
+        return min(times) - self.began_at if times else None
+
+    @property
+    def per_token_s(self) -> float | None:
+        """Between a text's tokens, on average over all texts."""
+        spans = [
+            (text.last_at - text.first_at, text.count - 1)
+            for text in self._texts
+            if text.first_at is not None and text.last_at is not None and text.count > 1
+        ]
+        return sum(span for span, _ in spans) / sum(count for _, count in spans) if spans else None
+
+    @property
+    def position(self) -> int:
+        """How many texts stand in the queue up to the first of this request's; 0 once one has its place."""
+        return min(self._scheduler.position(request) for request in self._requests)
+
+    def prompt_logprobs(self, index: int) -> Logprobs | None:
+        """Of text `index`, once its first token or its end was read; None unless asked for."""
+        return self._texts[index].prompt_logprobs
+
+    def mean_logprob(self, index: int) -> float:
+        """Of the tokens of text `index` that were read so far."""
+        text = self._texts[index]
+        return text.logprob_sum / max(1, text.count)
 
     def close(self) -> None:
         """Free the engine's slots within a step. Harmless when all texts have ended."""
@@ -126,6 +225,12 @@ class Generation:
             self._woken = True
             with suppress(RuntimeError):  # the event loop has been closed: nobody reads any more
                 self._loop.call_soon_threadsafe(self._wake.set)
+
+    async def begun(self, timeout_s: float) -> bool:
+        """Wait until something can be read, but no longer than this; whether it can."""
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._wake.wait(), timeout_s)
+        return self._wake.is_set()
 
     async def pieces(self) -> AsyncIterator[list[Piece]]:
         """What is new, each time there is something: at most one piece a text, everything that waits in it.

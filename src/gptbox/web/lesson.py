@@ -12,7 +12,7 @@ from gptbox.errors import RequestError
 from gptbox.web.completion_request import MAX_TEXTS
 from gptbox.web.completions import encode
 from gptbox.web.errors import answer_to, log_failure
-from gptbox.web.generation import Generation
+from gptbox.web.generation import Generation, Prompt
 from gptbox.web.service import service_of
 from gptbox.web.streaming import LiveResponse
 
@@ -71,7 +71,7 @@ async def lesson(request: Request) -> Response:
     seed = whole_number(query, "seed", secrets.randbits(32), -(2**63), 2**63 - 1)
     model = await service.models.resolve()
     texts = [
-        (
+        Prompt(
             encode(start, model),
             SamplingParams(
                 max_tokens=min(LENGTH, service.settings.max_tokens), temperature=TEMPERATURE, top_k=TOP_K, seed=seed + k

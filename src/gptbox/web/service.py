@@ -6,19 +6,16 @@ from contextlib import asynccontextmanager
 from dataclasses import asdict
 from typing import Any
 
-import numpy as np
 from anyio import to_thread
-from numpy.typing import NDArray
 from starlette.requests import Request
 
 from gptbox import __version__
-from gptbox.engine.sampling import SamplingParams
 from gptbox.engine.scheduler import Scheduler
 from gptbox.errors import EngineError
 from gptbox.run_folder import newest_run
 from gptbox.settings import Settings
 from gptbox.web.finite import finite
-from gptbox.web.generation import Generation
+from gptbox.web.generation import Generation, Prompt
 from gptbox.web.live_model import LiveModel
 from gptbox.web.model_cache import LoadedModel
 from gptbox.web.status_feed import StatusFeed
@@ -29,7 +26,7 @@ class Service:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self.scheduler = Scheduler(max_queue=settings.max_queue)
+        self.scheduler = Scheduler(settings.threads, max_queue=settings.max_queue)
         self.models = LiveModel(settings.models)
         self.feed = StatusFeed(self.status)
         self._started = time.monotonic()
@@ -52,12 +49,13 @@ class Service:
     def generate(
         self,
         model: LoadedModel,
-        texts: Sequence[tuple[NDArray[np.integer], SamplingParams]],
+        prompts: Sequence[Prompt],
         stop: Sequence[str] = (),
         eager: bool = True,
+        client: str = "",
     ) -> Generation:
         """Begin to write texts; see Generation. Hand it to `finish` however the reply ends."""
-        generation = Generation(self.scheduler, model, texts, stop, eager)
+        generation = Generation(self.scheduler, model, prompts, stop, eager, client)
         self._generations.add(generation)
         return generation
 

@@ -13,6 +13,10 @@ class StopStrings:
         self.matched = False
         """A stop string has come; nothing is let through any more."""
 
+    def __bool__(self) -> bool:
+        """Whether there is anything to look for."""
+        return bool(self._stops)
+
     def push(self, text: str) -> str:
         """The text that is certain now. What could be the beginning of a stop string is held back."""
         if not self._stops:

@@ -1,0 +1,134 @@
+"""Where Python enters: functions of integers alone, so that a compiled library is called as any C library is.
+
+A table holds what a call works on: the fields of Network, the cache's keys and values, and the fields of Scratch,
+Sequences and Drawn, and the interrupt, in this order, each in six int64: a number; or an array's address and its shape.
+`gptbox.engine.native` writes it.
+"""
+
+from typing import Any
+
+from gptbox.engine.kernels import steps
+from gptbox.engine.network import Network
+from gptbox.engine.state import Drawn, Scratch, Sequences
+from gptbox.kernel_cache import kernel
+from gptbox.kernel_memory import doubles, floats, integers, small_integers, words
+
+_ENTRY = 6
+_CACHE = len(Network._fields)
+_SCRATCH = _CACHE + 2
+_SEQUENCES = _SCRATCH + len(Scratch._fields)
+_DRAWN = _SEQUENCES + len(Sequences._fields)
+_INTERRUPT = _DRAWN + len(Drawn._fields)
+_SIZE = _ENTRY * (_INTERRUPT + 1)
+
+
+@kernel(counted=False, inline=True)
+def _number(t: Any, i: int) -> Any:
+    return t[_ENTRY * i]
+
+
+@kernel(counted=False, inline=True)
+def _one(t: Any, i: int) -> Any:
+    return t[_ENTRY * i + 1]
+
+
+@kernel(counted=False, inline=True)
+def _two(t: Any, i: int) -> Any:
+    return t[_ENTRY * i + 1], t[_ENTRY * i + 2]
+
+
+@kernel(counted=False, inline=True)
+def _three(t: Any, i: int) -> Any:
+    return t[_ENTRY * i + 1], t[_ENTRY * i + 2], t[_ENTRY * i + 3]
+
+
+@kernel(counted=False, inline=True)
+def _six(t: Any, i: int) -> Any:
+    # The cache has one dimension more than an entry; its last is always a panel.
+    return t[_ENTRY * i + 1], t[_ENTRY * i + 2], t[_ENTRY * i + 3], t[_ENTRY * i + 4], t[_ENTRY * i + 5], 32
+
+
+@kernel(counted=False)
+def _network(t: Any) -> Any:
+    return Network(
+        _number(t, 0), _number(t, 1), _number(t, 2), _number(t, 3), _number(t, 4), _number(t, 5), _number(t, 6),
+        _number(t, 7), small_integers(_number(t, 8), _one(t, 8)), floats(_number(t, 9), _one(t, 9)),
+        integers(_number(t, 10), _three(t, 10)), integers(_number(t, 11), _three(t, 11)),
+        floats(_number(t, 12), _two(t, 12)), floats(_number(t, 13), _two(t, 13)),
+        floats(_number(t, 14), _two(t, 14)), floats(_number(t, 15), _two(t, 15)),
+    )  # fmt: skip
+
+
+@kernel(counted=False)
+def _scratch(t: Any) -> Any:
+    i = _SCRATCH
+    return Scratch(
+        floats(_number(t, i), _two(t, i)), floats(_number(t, i + 1), _three(t, i + 1)),
+        floats(_number(t, i + 2), _two(t, i + 2)), floats(_number(t, i + 3), _two(t, i + 3)),
+        floats(_number(t, i + 4), _two(t, i + 4)), floats(_number(t, i + 5), _two(t, i + 5)),
+        floats(_number(t, i + 6), _three(t, i + 6)), floats(_number(t, i + 7), _three(t, i + 7)),
+        floats(_number(t, i + 8), _two(t, i + 8)), floats(_number(t, i + 9), _two(t, i + 9)),
+        floats(_number(t, i + 10), _three(t, i + 10)), integers(_number(t, i + 11), _three(t, i + 11)),
+        integers(_number(t, i + 12), _one(t, i + 12)),
+    )  # fmt: skip
+
+
+@kernel(counted=False)
+def _sequences(t: Any) -> Any:
+    i = _SEQUENCES
+    return Sequences(
+        integers(_number(t, i), _two(t, i)), integers(_number(t, i + 1), _one(t, i + 1)),
+        doubles(_number(t, i + 2), _two(t, i + 2)), words(_number(t, i + 3), _one(t, i + 3)),
+        small_integers(_number(t, i + 4), _two(t, i + 4)), floats(_number(t, i + 5), _two(t, i + 5)),
+        integers(_number(t, i + 6), _two(t, i + 6)), floats(_number(t, i + 7), _two(t, i + 7)),
+    )  # fmt: skip
+
+
+@kernel(counted=False)
+def _drawn(t: Any) -> Any:
+    i = _DRAWN
+    return Drawn(
+        integers(_number(t, i), _two(t, i)), floats(_number(t, i + 1), _two(t, i + 1)),
+        integers(_number(t, i + 2), _three(t, i + 2)), floats(_number(t, i + 3), _three(t, i + 3)),
+    )  # fmt: skip
+
+
+@kernel(counted=False, inline=True)
+def _cache(t: Any, i: int) -> Any:
+    return floats(_number(t, i), _six(t, i))
+
+
+@kernel(counted=False)
+def gptbox_burst(
+    table: int, slots: int, fresh: int, drawing: int, rows: int, begin: int, end: int, steps_: int, rank: int, size: int
+) -> int:
+    """`steps.burst`; slots, fresh and drawing are the addresses of int64 (rows,)."""
+    t = integers(table, _SIZE)
+    return steps.burst(
+        _network(t), _cache(t, _CACHE), _cache(t, _CACHE + 1), _scratch(t), _sequences(t), _drawn(t),
+        integers(_number(t, _INTERRUPT), 1), integers(slots, rows), integers(fresh, rows), integers(drawing, rows),
+        begin, end, steps_, rank, size,
+    )  # fmt: skip
+
+
+@kernel(counted=False)
+def gptbox_score(table: int, slot: int, count: int, alternatives: int) -> int:
+    """`steps.score`; 0."""
+    t = integers(table, _SIZE)
+    steps.score(
+        _network(t), _cache(t, _CACHE), _cache(t, _CACHE + 1), _scratch(t), _sequences(t), _drawn(t), slot, count,
+        alternatives,
+    )  # fmt: skip
+    return 0
+
+
+@kernel(counted=False)
+def gptbox_forward(table: int, count: int) -> int:
+    """`steps.forward`; 0."""
+    t = integers(table, _SIZE)
+    steps.forward(_network(t), _cache(t, _CACHE), _cache(t, _CACHE + 1), _scratch(t), count)
+    return 0
+
+
+ENTRIES = {gptbox_burst: 10, gptbox_score: 4, gptbox_forward: 2}
+"""Each with how many integers it takes."""

@@ -1,0 +1,151 @@
+"""Steps of a batch: each row's new tokens go through the model, and the next one is drawn.
+
+Several steps at a stretch where nothing changes in between, without Python's lock: what a step of a small model takes
+is less than what Python takes to look at every row.
+"""
+
+from typing import Any
+
+import numpy as np
+
+from gptbox.engine.kernels.forward import blocks, head
+from gptbox.engine.kernels.meeting import barrier
+from gptbox.engine.kernels.rules import (
+    apply_logit_bias,
+    apply_min_p,
+    apply_presence_and_frequency,
+    apply_repetition_penalty,
+    apply_temperature,
+    apply_top_k,
+    apply_top_p,
+    draw,
+    log_probabilities,
+    uniform,
+)
+from gptbox.kernel_cache import kernel
+from gptbox.kernel_memory import address, atomic_load
+
+# Not Python's integers: for each value of those code would be compiled apart.
+_FIRST, _ALONE = np.intp(0), np.intp(1)
+# Columns of Sequences.rules.
+_TEMPERATURE, _TOP_K, _TOP_P, _MIN_P, _REPETITION, _PRESENCE, _FREQUENCY, _BIASES, _LOGPROBS = range(9)
+
+
+@kernel(counted=False)
+def sample(logits: Any, sequences: Any, slot: int, weights: Any) -> int:
+    """The next token of a slot's sequence, by its rules; one random number is taken, or none at temperature 0."""
+    rules = sequences.rules[slot]
+    if rules[_REPETITION] != 1:
+        apply_repetition_penalty(logits, sequences.seen[slot], rules[_REPETITION])
+    if rules[_PRESENCE] != 0 or rules[_FREQUENCY] != 0:
+        apply_presence_and_frequency(logits, sequences.counts[slot], rules[_PRESENCE], rules[_FREQUENCY])
+    biases = int(rules[_BIASES])
+    if biases:
+        apply_logit_bias(logits, sequences.bias_tokens[slot, :biases], sequences.bias_values[slot, :biases])
+    number = 0.0  # of the cumulative probabilities of what is left of the most probable token: that token
+    if rules[_TEMPERATURE] == 0:
+        apply_top_p(logits, number, weights)
+    else:
+        apply_temperature(logits, rules[_TEMPERATURE])
+        apply_top_k(logits, int(rules[_TOP_K]))
+        apply_top_p(logits, rules[_TOP_P], weights)
+        apply_min_p(logits, rules[_MIN_P])
+        number = uniform(sequences.random, slot)
+    token = draw(logits, weights, number)
+    if rules[_REPETITION] != 1:
+        sequences.seen[slot, token] = 1
+    if rules[_PRESENCE] != 0 or rules[_FREQUENCY] != 0:
+        sequences.counts[slot, token] += 1
+    return token
+
+
+@kernel(counted=False)
+def burst(
+    net: Any, keys: Any, values: Any, s: Any, sequences: Any, drawn: Any, interrupt: Any, slots: Any, fresh: Any,
+    drawing: Any, begin: int, end: int, steps: int, rank: int, size: int,
+) -> int:  # fmt: skip
+    """Up to `steps` steps of the rows from begin to end, of which `slots` has the slots; how many were made.
+
+    In the first step row r takes its fresh[r] next tokens, and draws one where drawing[r]; after it all rows decode, so
+    that for more than one step all must draw. Ends early, after a whole step, once interrupt[0] is not 0. Run by `size`
+    threads at once.
+    """
+    ids, places, positions, last = s.plan[rank, 0], s.plan[rank, 1], s.plan[rank, 2], s.plan[rank, 3]
+    weights, before = s.weights[rank, 0], s.weights[rank, 1]
+    for step in range(steps):
+        n, wanted = 0, 0
+        for r in range(begin, end):
+            slot = slots[r]
+            length = sequences.lengths[slot]
+            for t in range(fresh[r] if step == 0 else 1):
+                ids[n], places[n], positions[n] = sequences.tokens[slot, length + t], slot, length + t
+                n += 1
+            if drawing[r]:
+                last[wanted] = n - 1
+                wanted += 1
+        blocks(net, keys, values, ids[:n], places[:n], positions[:n], s, rank, size)
+        if rank == 0:
+            for i in range(wanted):
+                for j in range(net.n_embd):
+                    s.last[i, j] = s.x[last[i], j]
+        barrier(s.meeting, size)
+        if wanted:
+            head(net, address(s.last), s.last.shape[1], wanted, s, rank, size)
+        i = 0
+        for r in range(begin, end):
+            if drawing[r]:
+                if i % size == rank:
+                    slot, logits = slots[r], s.logits[i, : net.vocab_size]
+                    alternatives = int(sequences.rules[slot, _LOGPROBS])
+                    if alternatives >= 0:
+                        for j in range(net.vocab_size):
+                            before[j] = logits[j]  # what the model itself says, before any rule
+                    token = sample(logits, sequences, slot, weights)
+                    if alternatives >= 0:
+                        drawn.logprobs[step, r] = log_probabilities(
+                            before, weights, token, drawn.top_tokens[step, r, :alternatives],
+                            drawn.top_logprobs[step, r, :alternatives],
+                        )  # fmt: skip
+                    drawn.tokens[step, r] = token
+                    sequences.tokens[slot, sequences.lengths[slot] + (fresh[r] if step == 0 else 1)] = token
+                i += 1
+        barrier(s.meeting, size)
+        if rank == 0:
+            for r in range(begin, end):
+                sequences.lengths[slots[r]] += fresh[r] if step == 0 else 1
+            s.meeting[2] = atomic_load(address(interrupt))
+        barrier(s.meeting, size)
+        if s.meeting[2]:
+            return step + 1
+    return steps
+
+
+@kernel(counted=False)
+def score(net: Any, keys: Any, values: Any, s: Any, sequences: Any, drawn: Any, slot: int, count: int,
+          alternatives: int) -> None:  # fmt: skip
+    """Let the next `count` tokens of a slot through the model, and tell of each how probable the token after it was.
+
+    Row 0 of `drawn` gets the log-probabilities, a token a step.
+    """
+    ids, places, positions = s.plan[0, 0, :count], s.plan[0, 1, :count], s.plan[0, 2, :count]
+    length = sequences.lengths[slot]
+    for t in range(count):
+        ids[t], places[t], positions[t] = sequences.tokens[slot, length + t], slot, length + t
+    blocks(net, keys, values, ids, places, positions, s, _FIRST, _ALONE)
+    # As many rows of logits at a time as there is room for.
+    for first in range(0, count, s.logits.shape[0]):
+        rows = min(count - first, s.logits.shape[0])
+        head(net, address(s.x) + 4 * first * s.x.shape[1], s.x.shape[1], rows, s, _FIRST, _ALONE)
+        for i in range(rows):
+            drawn.logprobs[first + i, 0] = log_probabilities(
+                s.logits[i, : net.vocab_size], s.weights[0, 0], sequences.tokens[slot, length + first + i + 1],
+                drawn.top_tokens[first + i, 0, :alternatives], drawn.top_logprobs[first + i, 0, :alternatives],
+            )  # fmt: skip
+    sequences.lengths[slot] += count
+
+
+@kernel(counted=False)
+def forward(net: Any, keys: Any, values: Any, s: Any, count: int) -> None:
+    """s.logits of the `count` tokens of which s.plan has the ids, slots and positions."""
+    blocks(net, keys, values, s.plan[0, 0, :count], s.plan[0, 1, :count], s.plan[0, 2, :count], s, _FIRST, _ALONE)
+    head(net, address(s.x), s.x.shape[1], count, s, _FIRST, _ALONE)

@@ -1,0 +1,46 @@
+"""Elementary functions for compiled loops: without a branch or a call, so that the loops vectorise."""
+
+from typing import Any
+
+import numpy as np
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic
+
+from gptbox.kernel_cache import kernel
+
+_LOG2_E = np.float32(1.4426950408889634)
+_HALF, _ONE, _LIMIT = np.float32(0.5), np.float32(1), np.float32(126)
+# Taylor's series of 2^x: ln(2)^n / n!. On [-1/2, 1/2] what is left out is below float32's own rounding.
+_C1, _C2, _C3 = np.float32(0.6931471805599453), np.float32(0.24022650695910072), np.float32(0.05550410866482158)
+_C4, _C5, _C6 = np.float32(0.009618129107628477), np.float32(0.0013333558146428443), np.float32(0.00015403530393381608)
+
+
+@intrinsic
+def float_of_bits(typing_context, bits):  # type: ignore[no-untyped-def]
+    """The float32 that an int32's bits are."""
+
+    def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+        return builder.bitcast(arguments[0], ir.FloatType())
+
+    return types.float32(types.int32), generate
+
+
+@intrinsic
+def bits_of_float(typing_context, number):  # type: ignore[no-untyped-def]
+    """A float32's bits as an int32."""
+
+    def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+        return builder.bitcast(arguments[0], ir.IntType(32))
+
+    return types.int32(types.float32), generate
+
+
+@kernel(inline=True)
+def exp(x: Any) -> Any:
+    """e^x of a float32, held within 2^-126 and 2^126."""
+    y = max(min(x * _LOG2_E, _LIMIT), -_LIMIT)
+    whole = np.floor(y + _HALF)
+    r = y - whole
+    series = ((((((_C6 * r + _C5) * r + _C4) * r + _C3) * r) + _C2) * r + _C1) * r + _ONE
+    return series * float_of_bits((np.int32(whole) + np.int32(127)) << np.int32(23))

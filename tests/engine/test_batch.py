@@ -1,0 +1,251 @@
+import ctypes
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+import gptbox.engine.batch as batch_module
+from gptbox.engine import native
+from gptbox.engine.batch import SHARED_TOKENS, Batch, Logprobs, Request, generate
+from gptbox.engine.gpt import GPT
+from gptbox.engine.kv_cache import KVCache
+from gptbox.engine.sampling import SamplingParams
+from gptbox.engine.state import MOST_TOKENS
+from gptbox.engine.team import Team
+from gptbox.model_config import ModelConfig
+from gptbox.weights import Weights
+
+
+@pytest.fixture
+def model(config: ModelConfig, make_weights: Callable[..., Weights]) -> GPT:
+    return GPT(config, make_weights(config))
+
+
+@pytest.fixture(scope="module")
+def team() -> Any:
+    team = Team(2)
+    yield team
+    team.close()
+
+
+def ids(count: int, seed: int = 7) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 65, count)
+
+
+def together(model: GPT, prompts: list[Any], params: list[SamplingParams], team: Team | None = None) -> list[list[int]]:
+    texts: list[list[int]] = [[] for _ in prompts]
+    for news in generate(model, [np.array(prompt) for prompt in prompts], params, team):
+        for text, new in zip(texts, news, strict=True):
+            text += new
+    return texts
+
+
+def alone(model: GPT, prompt: Any, params: SamplingParams) -> list[int]:
+    return together(model, [prompt], [params])[0]
+
+
+class Collected:
+    def __init__(self) -> None:
+        self.ids: list[int] = []
+        self.told: list[float] = []
+        self.alternatives: list[list[tuple[int, float]]] = []
+        self.of_prompt: Logprobs | None = None
+
+    def prompt(self, logprobs: Logprobs) -> None:
+        assert not self.ids
+        self.of_prompt = logprobs
+
+    def tokens(self, ids: list[int], logprobs: Logprobs | None) -> None:
+        self.ids += ids
+        if logprobs is not None:
+            assert len(ids) == len(logprobs.chosen) == len(logprobs.alternatives)
+            self.told += logprobs.chosen
+            self.alternatives += logprobs.alternatives
+
+    def end(self, error: Exception | None) -> None:
+        assert error is None
+
+
+def run(batch: Batch, *requests: Request) -> None:
+    for request in requests:
+        batch.add(request)
+    batch.remove_ended()
+    while batch.rows:
+        batch.step()
+        batch.remove_ended()
+
+
+def request(model: GPT, prompt: Any, prompt_logprobs: bool = False, **params: Any) -> Request:
+    return Request(
+        model=model, prompt=np.array(prompt), params=SamplingParams(**params), sink=Collected(),
+        prompt_logprobs=prompt_logprobs,
+    )  # fmt: skip
+
+
+def sink(request: Request) -> Collected:
+    assert isinstance(request.sink, Collected)
+    return request.sink
+
+
+def test_past_the_context_the_newer_half_is_computed_afresh(model: GPT) -> None:
+    """The rule in `slide`, replayed without a cache that lives on."""
+    context, prompt = model.config.context_length, [1, 2, 3]
+    history = list(prompt)
+    start = 0
+    for _ in range(100):
+        if len(history) - start > context:
+            start = len(history) - context // 2
+        logits = model.forward(np.array([history[start:]]), KVCache(model.config, 1), last_only=True)[0]
+        history.append(int(logits.argmax()))
+    assert alone(model, prompt, SamplingParams(max_tokens=100, temperature=0)) == history[len(prompt) :]
+
+
+def test_of_a_prompt_longer_than_the_context_the_end_is_seen(model: GPT) -> None:
+    tokens, context = ids(100), model.config.context_length
+    greedy = SamplingParams(max_tokens=20, temperature=0)
+    assert alone(model, tokens, greedy) == alone(model, tokens[-context:], greedy)
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_threads_and_company_change_no_token(
+    model: GPT, team: Team, monkeypatch: pytest.MonkeyPatch, shared: bool
+) -> None:
+    """Threads with rows of their own, and threads that share each product."""
+    if shared:
+        monkeypatch.setattr(batch_module, "TEAM_BYTES", 0)
+    prompts = [ids(1 + 5 * i, i) for i in range(7)]
+    params = [
+        SamplingParams(max_tokens=20 + 17 * i, seed=i, top_k=30, top_p=0.95, repetition_penalty=1.1, min_p=0.01)
+        for i in range(7)
+    ]
+    expected = [alone(model, prompt, each) for prompt, each in zip(prompts, params, strict=True)]
+    assert together(model, prompts, params, team) == expected
+
+
+def test_a_long_prompt_is_read_in_parts_while_others_go_on(make_weights: Callable[..., Weights]) -> None:
+    config = ModelConfig(
+        architecture="qwen3", vocab_size=65, context_length=1024, n_layer=1, n_head=1, n_embd=32, activation="silu"
+    )
+    model = GPT(config, make_weights(config))
+    batch = Batch(model, 2)
+    short, long = request(model, [1], max_tokens=500, seed=1), request(model, ids(1000), max_tokens=3, seed=2)
+    batch.add(short)
+    batch.step()
+    batch.add(long)
+    steps = 0
+    while not sink(long).ids:
+        before = len(sink(short).ids)
+        batch.step()
+        steps += 1
+        assert len(sink(short).ids) == before + 1
+    assert steps >= 1000 / MOST_TOKENS
+    batch.step()
+    assert sink(long).ids[:2] == alone(model, ids(1000), SamplingParams(max_tokens=2, seed=2))
+
+
+def counted(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The new tokens of each burst from now on."""
+    taken: list[int] = []
+    original = native.burst
+
+    def counting(*arguments: int) -> int:
+        fresh, rows = ctypes.cast(arguments[2], ctypes.POINTER(ctypes.c_int64)), arguments[4]
+        taken.append(sum(fresh[:rows]))
+        return original(*arguments)
+
+    monkeypatch.setattr(native, "burst", counting)
+    return taken
+
+
+def test_texts_from_the_same_prompt_read_it_once(model: GPT, monkeypatch: pytest.MonkeyPatch) -> None:
+    prompt = ids(30)
+    requests = [request(model, prompt, max_tokens=1, seed=i) for i in range(4)]
+    expected = [alone(model, prompt, each.params) for each in requests]
+    taken = counted(monkeypatch)
+    run(Batch(model, 4), *requests)
+    assert [sink(each).ids for each in requests] == expected
+    assert sum(taken) == 30 + 3  # of the others but the last token each
+
+
+def test_what_a_former_text_had_in_the_cache_is_used_again(model: GPT, monkeypatch: pytest.MonkeyPatch) -> None:
+    batch, beginning = Batch(model, 3), ids(SHARED_TOKENS + 4)
+    run(batch, request(model, beginning, max_tokens=2, seed=1))
+    prompt = np.concatenate([beginning, ids(4, 1)])
+    expected = alone(model, prompt, SamplingParams(max_tokens=4, seed=2))
+    taken = counted(monkeypatch)
+    follower = request(model, prompt, max_tokens=4, seed=2)
+    run(batch, follower)
+    assert taken[0] == 4
+    assert sink(follower).ids == expected
+
+
+def test_a_prompt_that_differs_early_shares_nothing(model: GPT, monkeypatch: pytest.MonkeyPatch) -> None:
+    batch, prompt = Batch(model, 2), ids(30)
+    run(batch, request(model, prompt, max_tokens=2, seed=1))
+    other = prompt.copy()
+    other[SHARED_TOKENS - 1] = (other[SHARED_TOKENS - 1] + 1) % 65
+    expected = alone(model, other, SamplingParams(max_tokens=4, seed=2))
+    taken = counted(monkeypatch)
+    follower = request(model, other, max_tokens=4, seed=2)
+    run(batch, follower)
+    assert taken[0] == 30
+    assert sink(follower).ids == expected
+
+
+def test_a_row_whose_leader_is_cancelled_reads_for_itself(model: GPT) -> None:
+    batch, prompt = Batch(model, 2), ids(30)
+    leader, follower = (request(model, prompt, max_tokens=5, seed=i) for i in range(2))
+    batch.add(leader)
+    batch.add(follower)
+    leader.cancel()
+    batch.remove_ended()
+    run(batch)
+    assert sink(follower).ids == alone(model, prompt, follower.params)
+
+
+def log_softmax(logits: np.ndarray) -> np.ndarray:
+    shifted = logits.astype(np.float64) - logits.max(-1, keepdims=True)
+    return shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))
+
+
+@pytest.mark.parametrize("alternatives", [0, 5])
+def test_log_probabilities_are_the_model_s_own(model: GPT, alternatives: int) -> None:
+    prompt = ids(12)
+    each = request(model, prompt, True, max_tokens=10, seed=3, temperature=0.5, top_k=3, logprobs=alternatives)
+    plain = request(model, prompt, max_tokens=10, seed=3, temperature=0.5, top_k=3)
+    run(Batch(model, 2), each, plain)
+    assert sink(each).ids == sink(plain).ids
+    whole = np.concatenate([prompt, sink(each).ids])
+    exact = log_softmax(model.forward(whole[None], KVCache(model.config, 1))[0])
+    of_prompt = sink(each).of_prompt
+    assert of_prompt is not None
+    told = of_prompt.chosen + sink(each).told
+    np.testing.assert_allclose(told, exact[np.arange(21), whole[1:]], atol=1e-4)
+    for row, pairs in zip(exact, of_prompt.alternatives + sink(each).alternatives, strict=False):
+        assert len(pairs) == alternatives
+        np.testing.assert_allclose([value for _, value in pairs], np.sort(row)[::-1][:alternatives], atol=1e-4)
+
+
+def test_a_prompt_can_be_scored_without_a_token_after_it(model: GPT) -> None:
+    each = request(model, ids(12), True, max_tokens=0, logprobs=1)
+    run(Batch(model, 1), each)
+    of_prompt = sink(each).of_prompt
+    assert of_prompt is not None
+    assert len(of_prompt.chosen) == 11
+    assert sink(each).ids == []
+
+
+def test_a_single_token_has_no_log_probability_of_its_own(model: GPT) -> None:
+    each = request(model, [5], True, max_tokens=1, logprobs=1)
+    run(Batch(model, 1), each)
+    assert sink(each).of_prompt == Logprobs([], [])
+
+
+def test_rules_of_one_text_do_not_reach_the_next_in_its_slot(model: GPT) -> None:
+    batch, plain = Batch(model, 1), {"max_tokens": 20, "seed": 4}
+    expected = alone(model, [1, 2], SamplingParams(**plain))
+    run(batch, request(model, [1, 2], **plain, logit_bias={3: 100.0}, frequency_penalty=2.0, repetition_penalty=3.0))
+    second = request(model, [1, 2], **plain)
+    run(batch, second)
+    assert sink(second).ids == expected

@@ -1,0 +1,120 @@
+import ctypes
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from gptbox.engine import native
+from gptbox.engine.kernels import entry
+from gptbox.engine.network import Network
+from gptbox.engine.state import Drawn, Scratch, Sequences
+from gptbox.errors import EngineError
+
+ALONE = """
+import hashlib, sys
+import numpy as np
+from gptbox.engine.batch import generate
+from gptbox.engine.gpt import GPT
+from gptbox.engine.kv_cache import KVCache
+from gptbox.engine.sampling import SamplingParams
+from gptbox.engine import native
+from gptbox.model_config import ModelConfig
+from gptbox.weights import shapes
+config = ModelConfig(architecture="qwen3", vocab_size=65, context_length=48, n_layer=2, n_head=2, n_embd=64,
+                     activation="silu")
+random = np.random.default_rng(5)
+model = GPT(config, {name: random.normal(0, 0.2, shape).astype(np.float32) for name, shape in shapes(config).items()})
+logits = model.forward(random.integers(0, 65, (3, 40)), KVCache(config, 3))
+params = [SamplingParams(max_tokens=100, seed=i, top_p=0.9, top_k=40, logprobs=2) for i in range(5)]
+texts = [[] for _ in params]
+for news in generate(model, [np.array([1, 2, 3])] * 5, params):
+    for text, new in zip(texts, news):
+        text += new
+np.save(sys.argv[1], logits)
+print("numba" in sys.modules, texts)
+"""
+
+
+@pytest.fixture(scope="module")
+def libraries(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    if shutil.which("ld") is None:
+        pytest.skip("there is no linker here (binutils)")
+    folder = tmp_path_factory.mktemp("libraries")
+    subprocess.run([sys.executable, "-m", "gptbox.engine.kernels.build", str(folder)], check=True)
+    return folder
+
+
+def alone(tmp_path: Path, folder: Path | None) -> tuple[str, np.ndarray]:
+    environment = os.environ | ({"GPTBOX_LIBRARIES": str(folder)} if folder else {})
+    found = subprocess.run(
+        [sys.executable, "-c", ALONE, str(tmp_path / "logits.npy")], env=environment, check=True, capture_output=True,
+        text=True,
+    )  # fmt: skip
+    return found.stdout, np.load(tmp_path / "logits.npy")
+
+
+def test_every_library_gives_what_numba_gives_and_needs_no_numba(libraries: Path, tmp_path: Path) -> None:
+    compiled, logits = alone(tmp_path, None)
+    assert compiled.startswith("True")
+    usable = [path for name in native.GENERATIONS if (path := libraries / f"gptbox-{name}.so").is_file()]
+    assert usable
+    for path in usable:
+        if native.GENERATIONS[path.stem.removeprefix("gptbox-")] - native._processor():
+            continue
+        only = tmp_path / path.stem
+        only.mkdir()
+        (only / path.name).symlink_to(path)
+        said, found = alone(tmp_path, only)
+        assert said.startswith("False")
+        # Without fused multiplication the last bits differ.
+        np.testing.assert_allclose(found, logits, atol=1e-5)
+        if path.stem == native.find_library(libraries).stem:  # type: ignore[union-attr]
+            assert said.removeprefix("False") == compiled.removeprefix("True")
+
+
+def test_the_best_library_that_the_processor_can_run_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(platform, "machine", lambda: "x86_64")
+    for name in ("x86-64-v2", "x86-64-v3", "x86-64-v4", "aarch64"):
+        (tmp_path / f"gptbox-{name}.so").touch()
+    for has, expected in (
+        ({"sse4_2"}, "x86-64-v2"),
+        ({"sse4_2", "avx2", "fma", "bmi2", "f16c"}, "x86-64-v3"),
+        (set().union(*native.GENERATIONS.values()), "x86-64-v4"),
+    ):
+        monkeypatch.setattr(native, "_processor", lambda has=has: has)
+        found = native.find_library(tmp_path)
+        assert found is not None
+        assert found.stem == f"gptbox-{expected}"
+    monkeypatch.setattr(native, "_processor", lambda: {"asimd"})
+    assert native.find_library(tmp_path) is None
+    monkeypatch.setattr(platform, "machine", lambda: "aarch64")
+    assert native.find_library(tmp_path) == tmp_path / "gptbox-aarch64.so"
+
+
+def test_without_a_library_and_without_numba_it_is_said_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    native._functions.cache_clear()
+    monkeypatch.setenv("GPTBOX_LIBRARIES", str(tmp_path))
+    monkeypatch.setitem(sys.modules, "gptbox.engine.kernels.entry", None)
+    with pytest.raises(EngineError, match="Build the image on this machine, or install numba"):
+        native._functions()
+    native._functions.cache_clear()
+
+
+def test_table_and_entries_agree() -> None:
+    assert entry._CACHE == len(Network._fields) == 16
+    assert len(Scratch._fields) == 13
+    assert len(Sequences._fields) == 8
+    assert len(Drawn._fields) == 4
+    assert {function.__name__: count for function, count in entry.ENTRIES.items()} == native.ARGUMENTS
+    table = native.table((7, np.zeros((2, 3), np.float32)), (np.zeros(5),))
+    assert table[:, 0].tolist()[0] == 7
+    assert table[1, 1:].tolist() == [2, 3, 0, 0, 0]
+    assert table[2, 1] == 5
+    ctypes.string_at(int(table[1, 0]), 24)
