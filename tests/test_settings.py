@@ -35,6 +35,7 @@ def test_every_variable_is_read() -> None:
         "API_KEY": "secret",
         "MAX_QUEUE": "0",
         "MAX_TOKENS": "7",
+        "QUANTIZE": "int8",
         "SNAPSHOTS_KEPT": "1",
     }
     assert set(environment) == set(_VARIABLES)
@@ -47,6 +48,7 @@ def test_every_variable_is_read() -> None:
         threads=3,
         api_key="secret",
         max_queue=0,
+        quantize="int8",
         max_tokens=7,
         snapshots_kept=1,
     )

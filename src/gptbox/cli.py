@@ -42,6 +42,9 @@ Minutes = Annotated[
     float | None, typer.Option(help="How long, from the start of the command; 0.5 is 30 s. Default: $TRAIN_MINUTES.")
 ]
 Preset = Annotated[str | None, typer.Option(help="default, or lesson (nanoGPT's small CPU run). Default: $PRESET.")]
+Quantize = Annotated[
+    str | None, typer.Option(help="int8 keeps weights in 8 bits, none in 32. Default: $QUANTIZE.", metavar="none|int8")
+]
 Port = Annotated[int, typer.Option(min=0, max=65535)]
 
 
@@ -170,6 +173,7 @@ def sample(
     model: Annotated[
         str | None, typer.Option(help="RUN, RUN@latest or RUN@step-000250. Default: the newest run's best.")
     ] = None,
+    quantize: Quantize = None,
 ) -> None:
     """Write texts with a trained model, as they come."""
     from gptbox.engine.batch import generate
@@ -179,7 +183,7 @@ def sample(
     from gptbox.model_folder import load
     from gptbox.tokenizers import shown
 
-    settings = _settings()
+    settings = _settings(QUANTIZE=quantize)
     if start.startswith("FILE:"):
         try:
             start = Path(start[5:]).read_text(encoding="utf-8")
@@ -190,7 +194,7 @@ def sample(
     for typed, known in folder.tokenizer.unknown(start).items():
         print(f"The model does not know {shown(typed)} and reads {shown(known)} instead.", file=sys.stderr)
     prompt = folder.tokenizer.encode(start or "\n")
-    gpt, team = GPT(folder.config, folder.weights), Team(settings.threads)
+    gpt, team = GPT(folder.config, folder.weights, settings.quantize == "int8"), Team(settings.threads)
     for first in range(0, num_samples, TEXTS_AT_ONCE):
         seeds = range(seed + first, seed + min(first + TEXTS_AT_ONCE, num_samples))
         rules = [
@@ -231,6 +235,7 @@ def evaluate(
     window: Annotated[
         int | None, typer.Option(min=1, help="Tokens a window. Default, and at most: the model's context.")
     ] = None,
+    quantize: Quantize = None,
 ) -> None:
     """Measure a model's exact validation loss on its run's own text."""
     from gptbox.datasets.prepared import PreparedDataset
@@ -239,12 +244,12 @@ def evaluate(
     from gptbox.model_folder import load
     from gptbox.run_folder import find_run
 
-    settings = _settings()
+    settings = _settings(QUANTIZE=quantize)
     path = _find_model(settings, model)
     data = PreparedDataset.load(find_run(settings.models, model.partition("@")[0]).dataset)
     folder = load(path)
     window = min(window or folder.config.context_length, folder.config.context_length)
-    loss = measure(GPT(folder.config, folder.weights), data.val, window)
+    loss = measure(GPT(folder.config, folder.weights, settings.quantize == "int8"), data.val, window)
     bits = data.bits_per_byte(loss)
     print(f"{path.name}: val_loss {loss:.4f} nats a token, val_bpb {bits:.4f} (windows of {window} tokens)")
 
@@ -265,11 +270,12 @@ def _find_model(settings: Settings, model: str | None) -> Path:
 def serve(
     host: Annotated[str, typer.Option(help="The address to listen on; 0.0.0.0 is all of them.")] = "127.0.0.1",
     port: Port = 8000,
+    quantize: Quantize = None,
 ) -> None:
     """Serve the page and the API, from the first second; models are taken up as they appear."""
     from gptbox.web.server import serve as serve_web
 
-    serve_web(_settings(), host, port)
+    serve_web(_settings(QUANTIZE=quantize), host, port)
 
 
 @app.command()

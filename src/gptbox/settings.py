@@ -25,6 +25,12 @@ def _natural_int(text: str) -> int:
     return value
 
 
+def _quantization(text: str) -> str:
+    if text not in ("none", "int8"):
+        raise ValueError
+    return text
+
+
 def _positive_float(text: str) -> float:
     value = float(text)
     if not 0 < value < float("inf"):
@@ -43,6 +49,7 @@ _VARIABLES: dict[str, tuple[str, Callable[[str], Any], str]] = {
     "API_KEY": ("api_key", str, "any text"),
     "MAX_QUEUE": ("max_queue", _natural_int, "a whole number, 0 or more"),
     "MAX_TOKENS": ("max_tokens", _positive_int, "a whole number, 1 or more"),
+    "QUANTIZE": ("quantize", _quantization, "none or int8"),
     "SNAPSHOTS_KEPT": ("snapshots_kept", _positive_int, "a whole number, 1 or more"),
 }
 
@@ -67,6 +74,8 @@ class Settings:
     """Texts that may wait for a free place before new requests are refused with 429."""
     max_tokens: int = 2048
     """The most tokens that one request may ask for."""
+    quantize: str = "none"
+    """How weights are kept while serving: `none` (32 bits) or `int8` (a quarter of the memory, a little less exact)."""
     snapshots_kept: int = 20
     """Snapshots kept of each run; the best and the latest are always among them."""
 

@@ -1,7 +1,7 @@
 """Generate and Stop: the text as it comes, repeated, kept, refused."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 import httpx
 import pytest
@@ -30,6 +30,18 @@ def generate(page: Page, **fields: str) -> None:
 def finished(page: Page) -> str:
     expect(page.locator("#copy")).to_be_visible()
     return written(page)
+
+
+@contextmanager
+def streams(url: str, count: int) -> Iterator[Callable[[int], None]]:
+    """So many endless texts, which can be left one by one."""
+    with ExitStack() as open_streams:
+        client = open_streams.enter_context(httpx.Client())
+        body = {"stream": True, "max_tokens": 10_000_000}
+        each = [
+            open_streams.enter_context(client.stream("POST", f"{url}v1/completions", json=body)) for _ in range(count)
+        ]
+        yield lambda i: each[i].close()
 
 
 def test_the_defaults_write_five_hundred_characters_after_the_prompt(ready, open_page: Open) -> None:
@@ -233,6 +245,7 @@ def test_a_reader_who_scrolled_back_is_left_there(ready, open_page: Open, wait_f
 @contextmanager
 def busy_engine(box) -> Iterator[None]:
     """Every place taken, and nobody may wait."""
+    box.service.scheduler.max_active = 32
     body = {"prompt": "A", "n": 16, "max_tokens": 100_000, "stream": True}
     with httpx.Client(timeout=30) as client:
         requests = [client.stream("POST", f"{box.url}v1/completions", json=body) for _ in range(2)]
@@ -255,6 +268,20 @@ def test_a_full_queue_is_said_in_plain_words(make_box, open_page: Open) -> None:
     generate(page, Length="20")
     assert len(finished(page)) == 20
     expect(page.get_by_role("alert")).to_be_empty()
+
+
+def test_who_waits_is_told_how_many_are_before(make_box, open_page: Open) -> None:
+    box = make_box(model=True, max_tokens=10_000_000)
+    page = open_page(box.url)
+    box.service.scheduler.max_active = 1
+    with streams(box.url, 2) as leave:
+        box.wait_until(lambda: box.service.scheduler.queued == 1)
+        generate(page, Length="20")
+        expect(page.locator("#facts")).to_have_text("Waiting for a free place; 1 text before yours.")
+        leave(0)
+        expect(page.locator("#facts")).to_have_text("Waiting for a free place; yours is the next.")
+        leave(1)
+        assert len(finished(page)) == 20
 
 
 def test_an_api_key_is_asked_for_once(make_box, open_page: Open) -> None:

@@ -58,12 +58,18 @@ def test_prompts_that_are_none(prompt: Any) -> None:
         ("echo", [None, True, False], [1, "true"]),
         ("stream", [None, True, False], [0, "false"]),
         ("stream_options", [None], [{}, {"include_usage": True}, [], 1]),  # without stream
-        ("best_of", [None, 1], [2, 0, True]),
-        ("logprobs", [None], [0, 1, 5, False]),
+        ("best_of", [None, 1, 2, 16], [0, 17, True]),
+        ("logprobs", [None, 0, 1, 5], [6, -1, False, 1.0]),
+        ("min_p", [None, 0, 0.05, 1], [-0.1, 1.1, NAN, "0"]),
+        ("repetition_penalty", [None, 0.5, 1, 10], [0, -1, 10.1, NAN, True]),
         ("suffix", [None, ""], ["x", 1]),
-        ("logit_bias", [None, {}], [{"5": 1}, []]),
-        ("presence_penalty", [None, 0, 0.0], [0.1, NAN, INF, "0"]),
-        ("frequency_penalty", [None, 0], [-2]),
+        (
+            "logit_bias",
+            [None, {}, {"5": 1}, {"0": -100, "64": 99.5}],
+            [[], {"a": 1}, {"-1": 1}, {"5": 101}, {"5": "1"}, {"5": NAN}, {"5": True}, {"\u0665": 1}],
+        ),
+        ("presence_penalty", [None, 0, 0.0, -2, 2], [2.1, NAN, INF, "0"]),
+        ("frequency_penalty", [None, 0, -2, 1.5], [-2.1, True]),
         ("model", [None, "tiny@best"], [1, [], True]),
         ("user", [None, "me", 5, {}], []),
         ("never_heard_of", [None, 1, {"a": [NAN]}], []),
@@ -86,8 +92,18 @@ def test_at_most_sixteen_texts_in_all() -> None:
         parse(prompt=["a", "b"], n=9)
 
 
-def test_best_of_is_accepted_where_it_changes_nothing() -> None:
-    assert parse(best_of=3, n=3).choices == 3
+def test_best_of_writes_more_than_it_gives_and_cannot_be_streamed() -> None:
+    asked = parse(best_of=8, n=3, prompt=["a", "b"])
+    assert (asked.written, asked.choices) == (8, 6)
+    assert parse(best_of=3, n=3, stream=True).choices == 3
+    for bad, said in (
+        ({"best_of": 2, "n": 3}, "less than n"),
+        ({"best_of": 2, "stream": True}, "cannot be streamed"),
+        ({"best_of": 9, "prompt": ["a", "b"]}, "18 texts"),
+    ):
+        with pytest.raises(RequestError, match=said) as error:
+            parse(**bad)
+        assert error.value.param == "best_of"
 
 
 def test_stream_options_go_with_stream() -> None:

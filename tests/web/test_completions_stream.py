@@ -187,3 +187,21 @@ def test_when_the_engine_fails_the_stream_says_so(server: Any, stream: Stream, m
     response = httpx.post(f"{server.url}/v1/completions", json={})
     assert response.status_code == 500
     assert response.json()["error"]["message"] == "Something went wrong on the server."
+
+
+def test_who_waits_is_told_how_many_are_before_in_comments(server: Any, wait_until: Callable[..., None]) -> None:
+    server.service.scheduler.max_active = 1
+    url = f"{server.url}/v1/completions"
+    endless = {"stream": True, "max_tokens": 100_000}
+    with contextlib.ExitStack() as streams:
+        first = streams.enter_context(httpx.stream("POST", url, json=endless))
+        wait_until(lambda: server.busy() == 1)
+        second = streams.enter_context(httpx.stream("POST", url, json=endless))
+        third = streams.enter_context(httpx.stream("POST", url, json={"stream": True, "max_tokens": 5}))
+        lines = third.iter_lines()
+        assert next(lines) == ": queued 2"
+        first.close()
+        second.close()
+        rest = [line for line in lines if line]
+    assert {line for line in rest if line.startswith(":")} <= {": queued 1", ": queued 2"}
+    assert rest[-1] == "data: [DONE]"

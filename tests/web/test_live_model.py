@@ -199,10 +199,10 @@ def test_requests_for_one_snapshot_at_the_same_time_load_it_once(
     loads = []
     load = model_cache.load_model
 
-    def slow(path: Path) -> Any:
+    def slow(path: Path, quantize: bool) -> Any:
         loads.append(path.name)
         time.sleep(0.05)
-        return load(path)
+        return load(path, quantize)
 
     monkeypatch.setattr(model_cache, "load_model", slow)
 
@@ -219,9 +219,9 @@ def test_requests_that_wait_for_a_load_leave_threads_to_others(
     release = threading.Event()
     load = model_cache.load_model
 
-    def slow(path: Path) -> Any:
+    def slow(path: Path, quantize: bool) -> Any:
         assert release.wait(10)
-        return load(path)
+        return load(path, quantize)
 
     publish(100)
     monkeypatch.setattr(model_cache, "load_model", slow)
@@ -245,11 +245,11 @@ def test_the_cache_is_bounded_by_number_and_by_memory(publish: Publish) -> None:
     assert len(cache) == 3
     assert cache.load(paths[5]) is models[5]
     assert cache.load(paths[0]) is not models[0]
-    small = ModelCache(max_bytes=models[0].size)
+    small = ModelCache(max_bytes=models[0].gpt.size)
     for path in paths[:3]:
         assert small.load(path).path == path
         assert len(small) == 1
-    assert models[0].size > 50_000
+    assert models[0].gpt.size > 50_000
 
 
 def test_the_least_recently_used_snapshot_goes_first(publish: Publish) -> None:
@@ -299,10 +299,10 @@ def test_loading_does_not_hold_the_event_loop(
     entered, release = threading.Event(), threading.Event()
     load = model_cache.load_model
 
-    def slow(path: Path) -> Any:
+    def slow(path: Path, quantize: bool) -> Any:
         entered.set()
         assert release.wait(10)
-        return load(path)
+        return load(path, quantize)
 
     publish(300, best=False)
     monkeypatch.setattr(model_cache, "load_model", slow)

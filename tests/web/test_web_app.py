@@ -32,10 +32,6 @@ def test_every_reply_forbids_guessing_its_type_and_none_invites_other_sites(clie
         assert response.headers["cache-control"] in ("no-cache", "no-store")
 
 
-def test_metrics_is_not_there_yet(client: TestClient) -> None:
-    assert client.get("/metrics").status_code == 404
-
-
 @pytest.mark.parametrize(("path", "json"), [("/api/status", True), ("/v1/models", True), ("/healthz", False)])
 def test_an_error_that_nobody_foresaw_is_a_500_without_its_message(
     client: TestClient, path: str, json: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture

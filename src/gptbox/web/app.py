@@ -11,14 +11,18 @@ from starlette.routing import Mount, Route, Router
 from gptbox.errors import GptboxError
 from gptbox.settings import Settings
 from gptbox.web.auth import RequireKey
+from gptbox.web.chat import chat
 from gptbox.web.completions import completions
 from gptbox.web.errors import ErrorBoundary, handle_error
 from gptbox.web.headers import DefaultHeaders
 from gptbox.web.health import healthz, readyz
 from gptbox.web.history import history
 from gptbox.web.lesson import lesson
+from gptbox.web.metrics import CountRequests, metrics
 from gptbox.web.models import model, models
+from gptbox.web.openapi import openapi
 from gptbox.web.page import files, page
+from gptbox.web.request_id import RequestId
 from gptbox.web.service import Service
 from gptbox.web.status import events, status
 
@@ -35,6 +39,7 @@ def create_app(settings: Settings) -> Starlette:
     v1 = Router(
         [
             Route("/completions", completions, methods=["POST"]),
+            Route("/chat/completions", chat, methods=["POST"]),
             Route("/models", models),
             Route("/models/{name:path}", model),
         ],
@@ -51,8 +56,15 @@ def create_app(settings: Settings) -> Starlette:
             Route("/cgi-bin/test", lesson),
             Route("/healthz", healthz),
             Route("/readyz", readyz),
+            Route("/metrics", metrics),
+            Route("/openapi.json", openapi),
         ],
-        middleware=[Middleware(DefaultHeaders), Middleware(ErrorBoundary)],
+        middleware=[
+            Middleware(RequestId),
+            Middleware(CountRequests, metrics=service.metrics),
+            Middleware(DefaultHeaders),
+            Middleware(ErrorBoundary),
+        ],
         exception_handlers={GptboxError: handle_error, HTTPException: handle_error},
         lifespan=lifespan,
     )

@@ -1,29 +1,16 @@
-"""What a client may ask of /v1/completions: OpenAI's fields, defaults and ranges, and our top_k."""
+"""What a client may ask of /v1/completions."""
 
-from typing import Annotated, Any, Self
+from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BeforeValidator, Field, WithJsonSchema
 
 from gptbox.errors import RequestError
+from gptbox.web.sampling_fields import MAX_PROMPT_BYTES, MAX_TEXTS, SamplingFields, well_formed
 
-MAX_TEXTS = 16
-MAX_STOPS = 4
-MAX_PROMPT_BYTES = 64 * 1024
-"""Of one prompt in UTF-8; as many ids where it is given in ids."""
 DEFAULT_MAX_TOKENS = 16
+MAX_LOGPROBS = 5
 
 Prompt = str | list[int]
-
-
-def well_formed(text: str) -> str:
-    """The text with half surrogate pairs, which no UTF-8 can hold, replaced by U+FFFD."""
-    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
-
-
-def shown(number: int) -> str:
-    """A client's number as it can stand in a sentence, however long it is."""
-    digits = str(number)
-    return digits if len(digits) <= 20 else f"{digits[:20]}..."
 
 
 def _is_ids(value: Any) -> bool:
@@ -54,98 +41,55 @@ def _prompts(value: Any) -> list[Prompt]:
     raise ValueError("it must be a string, a list of strings, a list of token ids, or a list of such lists, none empty")
 
 
-def _stops(value: Any) -> list[str]:
-    stops = [] if value is None else [value] if isinstance(value, str) else value
-    if not isinstance(stops, list) or not all(isinstance(stop, str) and stop for stop in stops):
-        raise ValueError("it must be a string or a list of strings, none of them empty")
-    if len(stops) > MAX_STOPS:
-        raise ValueError(f"there are {len(stops)} stop strings; at most {MAX_STOPS} are possible")
-    return [well_formed(stop) for stop in stops]
+_IDS = {"type": "array", "minItems": 1, "maxItems": MAX_PROMPT_BYTES, "items": {"type": "integer", "minimum": 0}}
+_PROMPT_SCHEMA: dict[str, Any] = {
+    "anyOf": [
+        {"type": "null"},
+        {"type": "string", "maxLength": MAX_PROMPT_BYTES},
+        {"type": "array", "minItems": 1, "maxItems": MAX_TEXTS, "items": {"type": "string"}},
+        _IDS,
+        {"type": "array", "minItems": 1, "maxItems": MAX_TEXTS, "items": _IDS},
+    ],
+    "default": "",
+    "description": "One or more, as text or as token ids; an empty text starts from a line break.",
+}
 
 
-class StreamOptions(BaseModel):
-    model_config = ConfigDict(strict=True, extra="ignore")
-
-    include_usage: bool | None = None
-
-
-class CompletionRequest(BaseModel):
+class CompletionRequest(SamplingFields):
     """A checked request. None always means the default."""
 
-    model_config = ConfigDict(strict=True, extra="ignore")
+    prompt: Annotated[list[Prompt], BeforeValidator(_prompts), WithJsonSchema(_PROMPT_SCHEMA)] = Field([""])
+    max_tokens: Annotated[int, Field(ge=0)] | None = Field(None, description="Tokens a text. Default 16.")
+    echo: bool | None = Field(None, description="Begin each text with its prompt.")
+    logprobs: Annotated[int, Field(ge=0, le=MAX_LOGPROBS)] | None = Field(
+        None, description="Each token's log-probability, and those of so many most probable ones."
+    )
+    best_of: Annotated[int, Field(ge=1, le=MAX_TEXTS)] | None = Field(
+        None, description="Write so many texts for each prompt and give the n whose tokens are the most probable."
+    )
+    suffix: str | None = Field(None, description="Not supported: only an empty one is accepted.")
 
-    model: str | None = None
-    """None is the live model."""
-    prompt: Annotated[list[Prompt], BeforeValidator(_prompts)] = [""]
-    """One or more; an empty string starts from a line break."""
-    max_tokens: Annotated[int, Field(ge=0)] | None = None
-    temperature: Annotated[float, Field(ge=0, le=2, allow_inf_nan=False)] | None = None
-    top_p: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] | None = None
-    top_k: Annotated[int, Field(ge=0)] | None = None
-    """Our extension: sample among the k most probable tokens; 0 among all."""
-    n: Annotated[int, Field(ge=1, le=MAX_TEXTS)] | None = None
-    stop: Annotated[list[str], BeforeValidator(_stops)] = []
-    seed: Annotated[int, Field(ge=-(2**63), lt=2**63)] | None = None
-    """Text i of the reply, counted over all prompts, is drawn with seed + i."""
-    echo: bool | None = None
-    stream: bool | None = None
-    stream_options: StreamOptions | None = None
-
-    # What OpenAI has and gptbox has not: accepted where it asks for nothing.
-    best_of: int | None = None
-    logprobs: int | None = None
-    suffix: str | None = None
-    logit_bias: dict[str, Any] | None = None
-    presence_penalty: float | None = None
-    frequency_penalty: float | None = None
-
-    @classmethod
-    def parse(cls, body: dict[str, Any], max_tokens: int) -> Self:
-        """Check a request's JSON object; `max_tokens` is the most that this server gives.
-
-        Raises RequestError naming the field at fault.
-        """
-        try:
-            request = cls.model_validate(body)
-        except ValidationError as error:
-            raise _request_error(error) from None
-        request._check(max_tokens)
-        return request
-
-    def _check(self, max_tokens: int) -> None:
-        texts = self.choices
-        if self.max_tokens is not None and self.max_tokens > max_tokens:
-            raise RequestError(
-                f"max_tokens is {shown(self.max_tokens)}; this server gives at most {max_tokens}.", "max_tokens"
-            )
+    def check(self, max_tokens: int) -> None:
+        self.check_length("max_tokens", max_tokens)
+        prompts, texts = len(self.prompt), self.written * len(self.prompt)
         if texts > MAX_TEXTS:
-            prompts = len(self.prompt)
+            field = "n" if self.best_of is None else "best_of"
             raise RequestError(
-                f"n is {self.n} for {prompts} prompts: {texts} texts; at most {MAX_TEXTS} are written.", "n"
+                f"{field} is {self.written} for {prompts} prompts: {texts} texts; at most {MAX_TEXTS} are written.",
+                field,
             )
-        if self.stream_options is not None and not self.stream:
-            raise RequestError("stream_options is only possible with stream set to true.", "stream_options")
-        if self.best_of is not None and self.best_of != (self.n or 1):
-            raise RequestError("best_of is not supported, unless it is the same as n.", "best_of")
-        if self.logprobs is not None:
-            raise RequestError("logprobs is not there yet. Leave it out.", "logprobs")
-        for field in ("suffix", "logit_bias", "presence_penalty", "frequency_penalty"):
-            if getattr(self, field):
-                raise RequestError(f"{field} is not supported. Leave it out.", field)
+        if self.written < (self.n or 1):
+            raise RequestError(f"best_of is {self.best_of}, which is less than n.", "best_of")
+        if self.stream and self.written > (self.n or 1):
+            raise RequestError("best_of cannot be streamed, unless it is the same as n.", "best_of")
+        self.refuse("suffix")
+
+    @property
+    def written(self) -> int:
+        """How many texts are written for each prompt."""
+        return self.best_of or self.n or 1
 
     @property
     def choices(self) -> int:
         """How many texts the reply has."""
         return (self.n or 1) * len(self.prompt)
-
-    @property
-    def include_usage(self) -> bool:
-        return self.stream_options is not None and bool(self.stream_options.include_usage)
-
-
-def _request_error(error: ValidationError) -> RequestError:
-    """The first fault, in one sentence."""
-    first = error.errors(include_url=False, include_input=False)[0]
-    field = ".".join(str(part) for part in first["loc"][:2])
-    message = str(first["ctx"]["error"]) if first["type"] == "value_error" else first["msg"]
-    return RequestError(f"{field}: {message[0].lower()}{message[1:]}.", field)

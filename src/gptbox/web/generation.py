@@ -43,6 +43,8 @@ class Piece:
     """Why the text ends here; None while it goes on."""
     tokens: list[Token] = field(default_factory=list)
     """Those that begin in this piece; only where log-probabilities were asked for."""
+    first: bool = False
+    """Whether it is the text's first."""
 
 
 class _Text:
@@ -65,6 +67,7 @@ class _Text:
         self._arrived: deque[tuple[list[int], Logprobs | None]] = deque()
         self._ended = False
         self._error: Exception | None = None
+        self._begun = False
         self._decoded = 0
         self._sent = 0
         self._held: deque[Token] = deque()
@@ -108,7 +111,10 @@ class _Text:
         tokens = []
         while self._held and (self._held[0].offset < self._sent or self.finish == "length"):
             tokens.append(self._held.popleft())
-        return Piece(self.index, text, self.finish, tokens) if text or tokens or self.finish else None
+        if not (text or tokens or self.finish):
+            return None
+        first, self._begun = not self._begun, True
+        return Piece(self.index, text, self.finish, tokens, first)
 
     def _read(self, ids: list[int], logprobs: Logprobs | None) -> str:
         if logprobs is None and not self._stop:

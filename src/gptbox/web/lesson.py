@@ -9,10 +9,10 @@ from starlette.responses import Response
 
 from gptbox.engine.sampling import SamplingParams
 from gptbox.errors import RequestError
-from gptbox.web.completion_request import MAX_TEXTS
-from gptbox.web.completions import encode
 from gptbox.web.errors import answer_to, log_failure
 from gptbox.web.generation import Generation, Prompt
+from gptbox.web.reply import encode, note
+from gptbox.web.sampling_fields import MAX_TEXTS
 from gptbox.web.service import service_of
 from gptbox.web.streaming import LiveResponse
 
@@ -79,5 +79,11 @@ async def lesson(request: Request) -> Response:
         )
         for k in range(count)
     ]
-    generation = service.generate(model, texts)
-    return LiveResponse(write(generation, start, count), "text/plain", on_close=lambda: service.finish(generation))
+    client = request.client.host if request.client is not None else ""
+    generation = service.generate(model, texts, client=client)
+
+    def finish() -> None:
+        service.finish(generation)
+        note(request, generation)
+
+    return LiveResponse(write(generation, start, count), "text/plain", on_close=finish)

@@ -31,16 +31,22 @@ class LiveModel:
     former one goes on with it. A snapshot that cannot be loaded changes nothing but the log.
     """
 
-    def __init__(self, models: Path, poll_s: float = 1.0) -> None:
+    def __init__(self, models: Path, poll_s: float = 1.0, quantize: bool = False) -> None:
         self.models = models
         self.poll_s = poll_s
         self.current: LoadedModel | None = None
-        self.cache = ModelCache()
+        self.cache = ModelCache(quantize=quantize)
         self._retry_at: dict[SnapshotKey, float] = {}
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
         # Requests that wait for a load must not use up the threads that everybody shares.
         self._loads = CapacityLimiter(2)
+
+    @property
+    def loaded(self) -> int:
+        """Snapshots in memory."""
+        live = self.current
+        return len(self.cache) + (live is not None and self.cache.get(live.key) is None)
 
     def start(self) -> None:
         """Look once, so that a server with a model is ready from its first request; then watch."""

@@ -33,8 +33,8 @@ class LoadedModel:
     key: SnapshotKey
     gpt: GPT
     tokenizer: Tokenizer
-    size: int
-    """Bytes of its weights."""
+    loss: float | None = None
+    """Its validation loss in nats a token, where its folder says."""
     line_break: NDArray[np.integer] = field(init=False)
     """What an empty prompt starts from, shape (tokens,): a line break, or the first id where there is none."""
 
@@ -57,16 +57,16 @@ class LoadedModel:
         return f"{self.run}@{self.path.name}"
 
 
-def load_model(path: Path) -> LoadedModel:
-    """Read a snapshot's folder.
+def load_model(path: Path, quantize: bool = False) -> LoadedModel:
+    """Read a snapshot's folder; `quantize` keeps its matrices in 8 bits.
 
     Raises ModelFolderError.
     """
     key = snapshot_key(path)
     try:
         folder = model_folder.load(path)
-        size = sum(weight.nbytes for weight in folder.weights.values())
-        return LoadedModel(key, GPT(folder.config, folder.weights), folder.tokenizer, size)
+        loss = None if folder.info is None else folder.info.val_loss
+        return LoadedModel(key, GPT(folder.config, folder.weights, quantize), folder.tokenizer, loss)
     except ModelFolderError:
         raise
     except Exception as error:  # a folder written by another program may break in ways that nobody foresaw
@@ -76,7 +76,9 @@ def load_model(path: Path) -> LoadedModel:
 class ModelCache:
     """Thread-safe. Bounded by number and bytes, except that the last one loaded always stays."""
 
-    def __init__(self, max_count: int = 4, max_bytes: int = 256 * 2**20) -> None:
+    def __init__(self, max_count: int = 4, max_bytes: int = 256 * 2**20, quantize: bool = False) -> None:
+        """`quantize` keeps their matrices in 8 bits."""
+        self.quantize = quantize
         self.max_count = max_count
         self.max_bytes = max_bytes
         self._models: OrderedDict[SnapshotKey, LoadedModel] = OrderedDict()
@@ -104,7 +106,7 @@ class ModelCache:
         with self._loading:
             if model := self.get(snapshot_key(path)):
                 return model
-            model = load_model(path)
+            model = load_model(path, self.quantize)
             if keep:
                 self._add(model)
             return model
@@ -114,6 +116,6 @@ class ModelCache:
             self._models[model.key] = model
             while len(self._models) > 1 and (
                 len(self._models) > self.max_count
-                or sum(model.size for model in self._models.values()) > self.max_bytes
+                or sum(model.gpt.size for model in self._models.values()) > self.max_bytes
             ):
                 self._models.popitem(last=False)

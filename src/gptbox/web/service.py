@@ -17,6 +17,7 @@ from gptbox.settings import Settings
 from gptbox.web.finite import finite
 from gptbox.web.generation import Generation, Prompt
 from gptbox.web.live_model import LiveModel
+from gptbox.web.metrics import Metrics
 from gptbox.web.model_cache import LoadedModel
 from gptbox.web.status_feed import StatusFeed
 
@@ -27,7 +28,8 @@ class Service:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.scheduler = Scheduler(settings.threads, max_queue=settings.max_queue)
-        self.models = LiveModel(settings.models)
+        self.models = LiveModel(settings.models, quantize=settings.quantize == "int8")
+        self.metrics = Metrics(self)
         self.feed = StatusFeed(self.status)
         self._started = time.monotonic()
         self._generations: set[Generation] = set()
@@ -63,6 +65,7 @@ class Service:
         """Free what a generation holds."""
         generation.close()
         self._generations.discard(generation)
+        self.metrics.written(generation)
 
     def abort_generations(self) -> None:
         """End the texts that are still being written, telling their readers why."""

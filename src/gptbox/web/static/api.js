@@ -65,7 +65,12 @@ export async function* complete(request, key, signal) {
   const response = await reach("v1/completions", { method: "POST", headers, body, signal });
   if (!response.ok) throw await refusal(response);
   let done = false;
-  for await (const data of events(response.body)) {
+  for await (const { data, comment } of events(response.body)) {
+    if (data === undefined) {
+      const position = /^queued (\d+)$/.exec(comment)?.[1];
+      if (position) yield { text: "", warnings: [], position: Number(position), finished: false };
+      continue;
+    }
     // Read on to the stream's very end: the browser can then use the connection again.
     done ||= data === "[DONE]";
     if (done) continue;
@@ -82,7 +87,7 @@ export async function* complete(request, key, signal) {
   if (!done) throw new ApiError("The connection ended before the text did. What came is kept below.");
 }
 
-/** The data of each server-sent event in a stream of bytes. */
+/** Each server-sent event in a stream of bytes: its data, or the comment that stands in its place. */
 async function* events(stream) {
   const reader = stream.pipeThrough(new TextDecoderStream()).getReader();
   let rest = "";
@@ -99,7 +104,8 @@ async function* events(stream) {
     rest = parts.pop();
     for (const part of parts) {
       const lines = part.split("\n").filter((line) => line.startsWith("data:"));
-      if (lines.length) yield lines.map((line) => line.slice(5).trimStart()).join("\n");
+      if (lines.length) yield { data: lines.map((line) => line.slice(5).trimStart()).join("\n") };
+      else if (part.startsWith(":")) yield { comment: part.slice(1).trim() };
     }
   }
 }

@@ -32,7 +32,7 @@ export function update(status) {
     ? "wherefore art thou"
     : "Once upon a time";
   buttons();
-  if (running && !running.text) say($("facts"), queueWords());
+  if (running && !running.text) say($("facts"), queueWords(running));
 }
 
 /** The most that this server gives; a default that is more gives way to it. */
@@ -56,9 +56,10 @@ function complain(message, field = null) {
   markField(field);
 }
 
-function queueWords() {
-  if (!server?.queued) return "Waiting for the first words…";
-  return `Waiting for a free place; ${count(server.queued, "text")} in the queue.`;
+function queueWords(run) {
+  if (!run.position) return "Waiting for the first words…";
+  if (run.position === 1) return "Waiting for a free place; yours is the next.";
+  return `Waiting for a free place; ${count(run.position - 1, "text")} before yours.`;
 }
 
 function showWarnings(warnings) {
@@ -74,7 +75,7 @@ function showWarnings(warnings) {
 function begin(request) {
   if (last) remember(last);
   last = null;
-  running = { request, text: "", pending: "", model: "", started: performance.now(), stop: new AbortController() };
+  running = { request, text: "", pending: "", model: "", position: 0, started: performance.now(), stop: new AbortController() };
   complain("");
   showWarnings([]);
   $("blank").hidden = true;
@@ -84,7 +85,7 @@ function begin(request) {
   $("text-written").replaceChildren(document.createTextNode(""));
   $("paper").scrollTop = $("paper").scrollHeight;
   $("paper").dataset.writing = "";
-  say($("facts"), queueWords());
+  say($("facts"), queueWords(running));
   $("result").scrollIntoView({ block: "nearest" });
   buttons();
   announce("Writing.");
@@ -144,6 +145,8 @@ async function generate() {
   try {
     for await (const piece of complete(request, server.auth ? key : "", run.stop.signal)) {
       acceptKey(key);
+      run.position = piece.position ?? 0;
+      if (run.position) say($("facts"), queueWords(run));
       run.model = piece.model ?? run.model;
       if (piece.warnings.length) showWarnings(piece.warnings);
       run.text += piece.text;

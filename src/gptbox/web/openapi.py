@@ -1,0 +1,163 @@
+"""/openapi.json: what the API takes and gives, by the models that check it."""
+
+from functools import cache
+from typing import Any
+
+from pydantic import BaseModel
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from gptbox import __version__
+from gptbox.web.chat_request import ChatRequest
+from gptbox.web.completion_request import CompletionRequest
+
+_STRING: dict[str, Any] = {"type": "string"}
+_INTEGER: dict[str, Any] = {"type": "integer"}
+_NUMBER: dict[str, Any] = {"type": "number"}
+
+
+def _object(required: dict[str, Any], optional: dict[str, Any] | None = None) -> dict[str, Any]:
+    return {"type": "object", "properties": required | (optional or {}), "required": list(required)}
+
+
+def _list(items: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "array", "items": items}
+
+
+def _or_null(schema: dict[str, Any]) -> dict[str, Any]:
+    return {"anyOf": [schema, {"type": "null"}]}
+
+
+def _ref(name: str) -> dict[str, Any]:
+    return {"$ref": f"#/components/schemas/{name}"}
+
+
+_FINISH = {"enum": ["stop", "length"]}
+_USAGE = _object({"prompt_tokens": _INTEGER, "completion_tokens": _INTEGER, "total_tokens": _INTEGER})
+_ERROR = _object(
+    {"error": _object({"message": _STRING, "type": _STRING, "param": _or_null(_STRING), "code": _or_null(_STRING)})}
+)
+_LOGPROBS = _object(
+    {
+        "tokens": _list(_STRING),
+        "token_logprobs": _list(_or_null(_NUMBER)),
+        "top_logprobs": _list(_or_null({"type": "object", "additionalProperties": _NUMBER})),
+        "text_offset": _list(_INTEGER),
+    }
+)
+_TOKEN = {"token": _STRING, "logprob": _NUMBER, "bytes": _list(_INTEGER)}
+_CHAT_LOGPROBS = _object(
+    {"content": _list(_object(_TOKEN | {"top_logprobs": _list(_object(_TOKEN))})), "refusal": {"type": "null"}}
+)
+
+
+def _reply(kind: str, choice: dict[str, Any]) -> dict[str, Any]:
+    choice |= {"index": _INTEGER, "finish_reason": _FINISH}
+    return _object(
+        {
+            "id": _STRING, "object": {"const": kind}, "created": _INTEGER, "model": _STRING,
+            "system_fingerprint": _STRING, "choices": _list(_object(choice)), "usage": _ref("Usage"),
+            "warnings": _list(_STRING),
+        }
+    )  # fmt: skip
+
+
+_MODEL = _object(
+    {"id": _STRING, "object": {"const": "model"}, "created": _INTEGER, "owned_by": _STRING, "root": _STRING}
+)
+_SCHEMAS = {
+    "Usage": _USAGE,
+    "Error": _ERROR,
+    "Model": _MODEL,
+    "Completion": _reply("text_completion", {"text": _STRING, "logprobs": _or_null(_LOGPROBS)}),
+    "ChatCompletion": _reply(
+        "chat.completion",
+        {
+            "message": _object({"role": {"const": "assistant"}, "content": _STRING, "refusal": {"type": "null"}}),
+            "logprobs": _or_null(_CHAT_LOGPROBS),
+        },
+    ),
+}
+_SAID = {
+    400: "A field is wrong; `param` names it.",
+    401: "The API key is missing or wrong, where one is set.",
+    404: "There is no such model.",
+    413: "The body is longer than 1 MiB.",
+    429: "Too many texts wait already; Retry-After says when to come again.",
+    500: "A fault of the server, or the model's folder is damaged.",
+    503: "There is no model yet, or the server is stopping; Retry-After says when to come again.",
+}
+
+
+def _content(schema: dict[str, Any], kind: str = "application/json") -> dict[str, Any]:
+    return {"content": {kind: {"schema": schema}}}
+
+
+def _answers(what: str, content: dict[str, Any], errors: tuple[int, ...]) -> dict[str, Any]:
+    failures = {str(status): {"description": _SAID[status], **_content(_ref("Error"))} for status in errors}
+    return {"200": {"description": what, **content}, **failures}
+
+
+def _writing(summary: str, request: str, reply: str) -> dict[str, Any]:
+    both = _content(_ref(reply))["content"] | _content(_STRING, "text/event-stream")["content"]
+    return {
+        "summary": summary,
+        "security": [{}, {"key": []}],
+        "requestBody": {"required": True, **_content(_ref(request))},
+        "responses": _answers(
+            "The texts; with `stream` as server-sent events, the last of them [DONE].",
+            {"content": both},
+            (400, 401, 404, 413, 429, 500, 503),
+        ),
+    }
+
+
+@cache
+def description() -> dict[str, Any]:
+    """The whole document, OpenAPI 3.1."""
+    schemas = dict(_SCHEMAS)
+    requests: tuple[type[BaseModel], ...] = (CompletionRequest, ChatRequest)
+    for each in requests:
+        schema = each.model_json_schema(ref_template="#/components/schemas/{model}")
+        schemas |= schema.pop("$defs", {})
+        schemas[each.__name__] = schema
+    keyed: dict[str, Any] = {"security": [{}, {"key": []}]}
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "gptbox",
+            "version": __version__,
+            "description": "Texts by the GPT that this box has trained, as OpenAI's API gives them.",
+            "license": {"name": "MIT", "identifier": "MIT"},
+        },
+        "paths": {
+            "/v1/completions": {"post": _writing("Go on with texts", "CompletionRequest", "Completion")},
+            "/v1/chat/completions": {"post": _writing("Speak in a play", "ChatRequest", "ChatCompletion")},
+            "/v1/models": {
+                "get": {
+                    "summary": "Every run and snapshot",
+                    **keyed,
+                    "responses": _answers(
+                        "All of them.",
+                        _content(_object({"object": {"const": "list"}, "data": _list(_ref("Model"))})),
+                        (401,),
+                    ),
+                }
+            },
+            "/v1/models/{model}": {
+                "get": {
+                    "summary": "One of them",
+                    **keyed,
+                    "parameters": [
+                        {"name": "model", "in": "path", "required": True, "schema": _STRING | {"minLength": 1}}
+                    ],
+                    "responses": _answers("It.", _content(_ref("Model")), (401, 404)),
+                }
+            },
+        },
+        "components": {"schemas": schemas, "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}}},
+    }
+
+
+async def openapi(request: Request) -> Response:
+    return JSONResponse(description())

@@ -1,0 +1,119 @@
+"""/v1/chat/completions: messages as a play."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import openai
+import pytest
+from starlette.testclient import TestClient
+
+from gptbox.errors import RequestError
+from gptbox.web.chat_request import ChatRequest
+
+HELLO = [{"role": "user", "content": "Who goes there?"}]
+
+
+def parse(**body: Any) -> ChatRequest:
+    return ChatRequest.parse({"messages": HELLO, **body}, max_tokens=1000)
+
+
+def chat(client: TestClient, **body: Any) -> dict[str, Any]:
+    response = client.post("/v1/chat/completions", json={"messages": HELLO, **body})
+    assert response.status_code == 200, response.text
+    return dict(response.json())
+
+
+def test_messages_become_speeches() -> None:
+    asked = parse(
+        messages=[
+            {"role": "system", "content": "A street in Verona."},
+            {"role": "user", "content": [{"type": "text", "text": "Who goes "}, {"type": "text", "text": "there?"}]},
+            {"role": "assistant", "content": "A friend."},
+            {"role": "user", "name": "Romeo  Montague", "content": "Stay!"},
+        ]
+    )
+    assert asked.play() == (
+        "A street in Verona.\n\nUSER:\nWho goes there?\n\nASSISTANT:\nA friend.\n\n"
+        "ROMEO MONTAGUE:\nStay!\n\nASSISTANT:\n"
+    )
+
+
+def test_a_speech_that_was_begun_is_gone_on_with() -> None:
+    asked = parse(messages=[*HELLO, {"role": "assistant", "name": "Juliet", "content": "It is"}])
+    assert asked.play() == "USER:\nWho goes there?\n\nJULIET:\nIt is"
+
+
+def test_the_reply_is_that_of_the_same_completion(client: TestClient) -> None:
+    reply = chat(client, seed=3, max_tokens=80, temperature=0.9)
+    assert reply["id"].startswith("chatcmpl-")
+    assert reply["object"] == "chat.completion"
+    prompt = "USER:\nWho goes there?\n\nASSISTANT:\n"
+    body = {"prompt": prompt, "seed": 3, "max_tokens": 80, "temperature": 0.9, "stop": "\n\n"}
+    plain = client.post("/v1/completions", json=body).json()
+    [choice], [expected] = reply["choices"], plain["choices"]
+    assert choice["message"] == {"role": "assistant", "content": expected["text"], "refusal": None}
+    assert choice["finish_reason"] == expected["finish_reason"]
+    assert choice["logprobs"] is None
+    assert reply["usage"] == plain["usage"]
+
+
+def test_a_speech_ends_at_an_empty_line(client: TestClient) -> None:
+    line_break = "0"  # the first of the characters
+    reply = chat(client, max_tokens=100, logit_bias={line_break: 100})
+    assert reply["choices"][0]["finish_reason"] == "stop"
+    assert reply["choices"][0]["message"]["content"] == ""
+
+
+def test_logprobs_have_their_own_shape(client: TestClient) -> None:
+    [choice] = chat(client, max_tokens=10, seed=1, logprobs=True, top_logprobs=2)["choices"]
+    told = choice["logprobs"]["content"]
+    assert "".join(token["token"] for token in told) == choice["message"]["content"]
+    for token in told:
+        assert token["bytes"] == list(token["token"].encode())
+        assert len(token["top_logprobs"]) == 2
+        assert token["top_logprobs"][0]["logprob"] >= token["top_logprobs"][1]["logprob"]
+
+
+@pytest.mark.parametrize(
+    ("body", "param"),
+    [
+        ({"messages": []}, "messages"),
+        ({"messages": "hello"}, "messages"),
+        ({"messages": [{"role": "villain", "content": "x"}]}, "messages.0"),
+        ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "messages.0"),
+        ({"messages": [{"role": "user", "content": [{"type": "text"}]}]}, "messages.0"),
+        ({"messages": [{"role": "user", "content": "x" * 70_000}]}, "messages"),
+        ({"max_completion_tokens": 1001}, "max_completion_tokens"),
+        ({"max_tokens": -1}, "max_tokens"),
+        ({"top_logprobs": 2}, "top_logprobs"),
+        ({"logprobs": True, "top_logprobs": 21}, "top_logprobs"),
+        ({"tools": [{}]}, "tools"),
+        ({"response_format": {"type": "json_object"}}, "response_format.type"),
+        ({"temperature": 3}, "temperature"),
+        ({"stream_options": {}}, "stream_options"),
+    ],
+)
+def test_what_cannot_be_is_refused_by_name(body: dict[str, Any], param: str) -> None:
+    with pytest.raises(RequestError) as error:
+        parse(**body)
+    assert error.value.param == param
+
+
+@pytest.fixture
+def talk(server: Any) -> Iterator[Callable[..., Any]]:
+    client = openai.OpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0)
+    yield client.chat.completions.create
+    client.close()
+
+
+def test_the_openai_package_whole_and_streamed(talk: Callable[..., Any]) -> None:
+    asked = {"model": "tiny", "messages": HELLO, "seed": 2, "max_completion_tokens": 60}
+    whole = talk(**asked, n=2)
+    assert whole.usage.completion_tokens > 0
+    *chunks, last = list(talk(**asked, n=2, stream=True, stream_options={"include_usage": True}))
+    assert last.usage == whole.usage
+    for i in range(2):
+        deltas = [chunk.choices[0] for chunk in chunks if chunk.choices[0].index == i]
+        assert deltas[0].delta.role == "assistant"
+        assert "".join(delta.delta.content or "" for delta in deltas) == whole.choices[i].message.content
+        assert deltas[-1].finish_reason == whole.choices[i].finish_reason
