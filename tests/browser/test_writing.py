@@ -319,10 +319,11 @@ def test_a_server_with_a_lower_limit_lowers_the_default_length(make_box, open_pa
     assert len(finished(page)) == 120
 
 
-def test_a_server_that_goes_away_while_writing_is_explained(ready, open_page: Open, wait_for) -> None:
-    page = open_page(ready.url, allowed="ERR_|Failed to load")
-    generate(page, Length="100000")
+def test_a_server_that_goes_away_while_writing_is_explained(make_box, open_page: Open, wait_for) -> None:
+    box = make_box(model=True, max_tokens=10_000_000)  # more than can be written until it has stopped
+    page = open_page(box.url, allowed="ERR_|Failed to load")
+    generate(page, Length="10000000")
     wait_for(page, LONGER, 20)
-    ready.stop()
+    box.stop()
     expect(page.get_by_role("alert")).to_contain_text("The server is stopping")
     assert len(finished(page)) > 20
