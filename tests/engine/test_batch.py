@@ -249,3 +249,15 @@ def test_rules_of_one_text_do_not_reach_the_next_in_its_slot(model: GPT) -> None
     second = request(model, [1, 2], **plain)
     run(batch, second)
     assert sink(second).ids == expected
+
+
+def test_no_more_memory_is_taken_than_sequences_run_at_once(model: GPT) -> None:
+    batch = Batch(model, 50)
+    for i in range(10):
+        run(batch, *(request(model, ids(20, 10 * i + j), max_tokens=3) for j in range(4)))
+    assert batch._used == 4
+    assert not batch._cache.keys[:, 4:].any()
+    for j in range(50):
+        assert not batch.full
+        batch.add(request(model, [j], max_tokens=3))
+    assert batch.full

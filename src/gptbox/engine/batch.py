@@ -118,8 +118,11 @@ class Batch:
         self._interrupt = np.zeros(1, np.int64) if interrupt is None else interrupt
         self._cache = KVCache(model.config, slots)
         self._sequences = Sequences.of(model.config, self._cache.lengths)
-        self._free = list(range(slots))
-        """Slots that are not in use, the longest unused first."""
+        self._slots = slots
+        self._used = 0
+        """Slots that have ever been in use, and so cost memory: the first ones; more only when none of them is free."""
+        self._free: list[int] = []
+        """Of those, which are not in use now, the longest unused first."""
         self._drawn = Drawn.of(slots)
         groups, each = (1, self._team.size) if self._shared else (self._team.size, 1)
         self._scratch = [Scratch.of(model.config, slots, each) for _ in range(groups)]
@@ -134,11 +137,14 @@ class Batch:
 
     @property
     def full(self) -> bool:
-        return not self._free
+        return not self._free and self._used == self._slots
 
     def add(self, request: Request) -> None:
         """Give a request a slot; its prompt is read in the next steps."""
         window = request.prompt[-self.model.config.context_length :]
+        if not self._free:
+            self._free.append(self._used)
+            self._used += 1
         row = _Row(request, self._free.pop(0), window, len(window), request.params.max_tokens)
         if request.prompt_logprobs:
             row.scored = Logprobs([], [])  # every token has to go through the model
@@ -178,9 +184,9 @@ class Batch:
 
     def _held(self, window: NDArray[np.integer]) -> NDArray[np.int64]:
         """How many tokens of the window's beginning each slot's cache has; never the last, whose logits are wanted."""
-        same = self._sequences.tokens[:, : len(window)] == window
+        same = self._sequences.tokens[: self._used, : len(window)] == window
         common = np.where(same.all(1), len(window), same.argmin(1))
-        return np.minimum(np.minimum(common, self._cache.lengths), len(window) - 1)
+        return np.minimum(np.minimum(common, self._cache.lengths[: self._used]), len(window) - 1)
 
     def _best_slot(self, slot: int, window: NDArray[np.integer]) -> int:
         """`slot`, or a better free one, holding what any slot's cache has of the window's beginning."""

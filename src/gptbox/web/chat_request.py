@@ -28,7 +28,7 @@ END_OF_SPEECH = "\n\n"
 def _content(value: Any) -> str:
     parts = [value] if isinstance(value, str) else [] if value is None else value
     if isinstance(parts, list):
-        texts = [
+        texts: list[Any] = [
             part.get("text") if isinstance(part, dict) and part.get("type") == "text" else part
             for part in parts
         ]  # fmt: skip

@@ -20,7 +20,7 @@ from gptbox.web.generation import Finish, Generation, Piece, Prompt, Token
 from gptbox.web.model_cache import LoadedModel
 from gptbox.web.sampling_fields import SamplingFields, shown
 from gptbox.web.service import Service
-from gptbox.web.streaming import LiveResponse, server_sent_event, while_connected
+from gptbox.web.streaming import LiveResponse, compact_json, server_sent_event, while_connected
 
 _NAMED_CHARACTERS = 100
 """How many unknown characters a warning names one by one."""
@@ -146,15 +146,18 @@ class Reply(ABC):
     async def stream(self, generation: Generation) -> AsyncIterator[bytes]:
         """The reply as server-sent events; what is new in one write, one event a text."""
         envelope = self._envelope | {"object": self.chunk_kind}
+        # What all events have in common is put into JSON once: there are thousands a second.
+        before = f'data: {compact_json(envelope)[:-1]},"choices":['
+        after = ',"usage":null}\n\n' if self.request.include_usage else "}\n\n"
         # The first chunk alone has the warnings.
-        extra: dict[str, Any] = {"warnings": self.warnings}
-        usage: dict[str, Any] = {"usage": None} if self.request.include_usage else {}
+        warned = f',"warnings":{compact_json(self.warnings)}'
 
         def events(choices: list[dict[str, Any]]) -> bytes:
-            chunks = [{**envelope, "choices": [choice], **usage} for choice in choices]
-            chunks[0] |= extra
-            extra.clear()
-            return b"".join(map(server_sent_event, chunks))
+            nonlocal warned
+            first, warned = warned, ""
+            parts = [f"{before}{compact_json(choice)}]{after}" for choice in choices]
+            parts[0] = f"{before}{compact_json(choices[0])}]{first}{after}"
+            return "".join(parts).encode()
 
         try:
             # A comment, which clients pass over; the page shows it.

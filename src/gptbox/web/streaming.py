@@ -34,10 +34,15 @@ async def while_connected(receive: Receive, work: Coroutine[Any, Any, T]) -> T:
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
+def compact_json(data: Any) -> str:
+    """In one line of plain ASCII: some clients take other line separators in the data for the end of a line."""
+    return json.dumps(data, allow_nan=False, separators=(",", ":"))
+
+
 def server_sent_event(data: Mapping[str, Any], event: str | None = None) -> bytes:
-    """One event, plain ASCII: some clients take other line separators in the data for the end of a line."""
+    """One event."""
     head = f"event: {event}\n" if event else ""
-    return f"{head}data: {json.dumps(data, allow_nan=False, separators=(',', ':'))}\n\n".encode()
+    return f"{head}data: {compact_json(data)}\n\n".encode()
 
 
 class LiveResponse(Response):
