@@ -7,6 +7,7 @@ import pytest
 
 from gptbox.engine.batch import Logprobs, generate
 from gptbox.engine.gpt import GPT
+from gptbox.engine.kv_cache import KVCache
 from gptbox.engine.sampling import SamplingParams
 from gptbox.engine.scheduler import Request, Scheduler
 from gptbox.errors import EngineError, QueueFullError
@@ -201,10 +202,27 @@ def test_a_client_with_many_requests_does_not_keep_another_waiting(scheduler: Sc
         each.cancel()
 
 
-def test_a_model_of_which_few_sequences_fit_the_memory_gets_fewer_places(model: GPT) -> None:
+def test_all_models_together_keep_to_the_memory_that_sequences_may_take(
+    model: GPT, make_weights: Callable[..., Weights]
+) -> None:
+    other = GPT(CONFIG, make_weights(CONFIG, seed=1))
+    scheduler = Scheduler(cache_bytes=3 * KVCache.slot_bytes(CONFIG), max_active=8)
+    scheduler.start()
+    requests = [request(each, 2000, seed=i) for i in range(4) for each in (model, other)]
+    scheduler.submit(requests)
+    most = 0
+    while not all(sink(each).ended.is_set() for each in requests):
+        most = max(most, scheduler.active)
+    assert most == 3
+    for each in requests:
+        assert sink(each).wait() == alone(each)
+    scheduler.stop()
+
+
+def test_one_sequence_is_served_however_little_memory_there_is(model: GPT) -> None:
     scheduler = Scheduler(cache_bytes=1, max_active=8)
     scheduler.start()
-    requests = [request(model, 50, seed=i) for i in range(5)]
+    requests = [request(model, 50, seed=i) for i in range(3)]
     scheduler.submit(requests)
     for each in requests:
         assert sink(each).wait() == alone(each)

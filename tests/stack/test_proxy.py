@@ -164,6 +164,19 @@ def test_no_prompt_and_no_referring_page_is_written_down(serving: Any) -> None:
         assert secret not in serving.logs(service)
 
 
+def test_a_request_has_one_id_in_both_logs_and_in_its_reply(serving: Any, until: Any) -> None:
+    seen = set()
+    for given in ({}, {"X-Request-ID": "mine"}):
+        reply = serving.http.get("/cgi-bin/test", headers=given)
+        [name] = reply.headers.get_list("x-request-id")
+        assert len(name) >= 20
+        seen.add(name)
+        for service in ("apache", "web"):
+            until(lambda service=service, name=name: name in serving.logs(service), within=10, what="the log's line")
+    assert len(seen) == 2
+    assert '"mine"' not in serving.logs("web")
+
+
 def test_the_health_check_does_not_fill_the_log(serving: Any) -> None:
     assert serving.inside("apache", "healthcheck")[0] == 0
     assert "/-/alive" not in serving.logs("apache")

@@ -136,6 +136,21 @@ class Batch:
         self._chunk = int(np.clip(250_000_000 // (model.size // 4), 16, MOST_TOKENS - min(slots, 64)))
 
     @property
+    def slot_bytes(self) -> int:
+        """What the keys and values of one more sequence may take."""
+        return KVCache.slot_bytes(self.model.config)
+
+    @property
+    def cache_bytes(self) -> int:
+        """What those of the slots take that have ever been in use."""
+        return self._used * self.slot_bytes
+
+    @property
+    def has_free_slot(self) -> bool:
+        """Whether a sequence can join without taking memory."""
+        return bool(self._free)
+
+    @property
     def full(self) -> bool:
         return not self._free and self._used == self._slots
 

@@ -23,7 +23,7 @@ __all__ = ["Request", "Scheduler", "Sink"]
 log = logging.getLogger(__name__)
 
 CACHE_BYTES = 96 * 2**20
-"""What the keys and values of one model may take; a model of which only a few sequences fit gets fewer places."""
+"""What keys and values may take, of all models together; large sequences get fewer places at once."""
 
 
 class Scheduler:
@@ -133,7 +133,7 @@ class Scheduler:
         clients = Counter(row.request.client for batch in self._batches.values() for row in batch.rows)
         while self._queue and self.active < self.max_active:
             # Whose client has the fewest places; among those who has waited longest.
-            free = [request for request in self._queue if not self._batch_of(request.model, team).full]
+            free = [request for request in self._queue if self._has_room(self._batch_of(request.model, team))]
             if not free:
                 return
             request = min(free, key=lambda request: clients[request.client])
@@ -141,11 +141,16 @@ class Scheduler:
             self._queue.remove(request)
             self._batch_of(request.model, team).add(request)
 
+    def _has_room(self, batch: Batch) -> bool:
+        """Whether another sequence fits; the first of a model always does."""
+        used = sum(each.cache_bytes for each in self._batches.values())
+        return not batch.rows or batch.has_free_slot or (not batch.full and used + batch.slot_bytes <= self.cache_bytes)
+
     def _batch_of(self, model: GPT, team: Team) -> Batch:
         if id(model) not in self._batches:
             # A model without rows is kept only until the next one comes: its cache is reused while nothing changes.
             self._batches = {key: batch for key, batch in self._batches.items() if batch.rows}
-            slots = min(self.max_active, max(2, self.cache_bytes // KVCache.slot_bytes(model.config)))
+            slots = min(self.max_active, max(1, self.cache_bytes // KVCache.slot_bytes(model.config)))
             self._batches[id(model)] = Batch(model, slots, team, self._interrupt)
         return self._batches[id(model)]
 

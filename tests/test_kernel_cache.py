@@ -1,0 +1,86 @@
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from gptbox import kernel_cache
+
+SOURCE = """
+from gptbox.kernel_cache import kernel
+from package.inner import twice
+
+@kernel
+def outer(x):
+    return twice(x) + 1
+"""
+INNER = """
+from gptbox.kernel_cache import kernel
+
+@kernel
+def twice(x):
+    return {factor} * x
+"""
+RUN = """
+from package.outer import outer
+print(outer(5), dict(outer.stats.cache_hits))
+"""
+
+
+@pytest.fixture
+def package(tmp_path: Path) -> Path:
+    folder = tmp_path / "package"
+    folder.mkdir()
+    (folder / "__init__.py").touch()
+    (folder / "outer.py").write_text(SOURCE)
+    (folder / "inner.py").write_text(INNER.format(factor=2))
+    return folder
+
+
+def run(package: Path, **environment: str) -> str:
+    command = [sys.executable, "-c", RUN]
+    variables = os.environ | {"PYTHONPATH": str(package.parent), **environment}
+    return subprocess.run(command, env=variables, check=True, capture_output=True, text=True).stdout.strip()
+
+
+def kept(package: Path) -> list[Path]:
+    return list((package / "__pycache__").glob("kernels-*"))
+
+
+def test_code_is_compiled_once_and_kept_beside_its_source(package: Path) -> None:
+    assert run(package) == "11 {}"
+    assert len(kept(package)) == 1
+    assert "(int64,)" in run(package)
+
+
+def test_a_change_of_what_a_function_calls_in_another_file_is_noticed(package: Path) -> None:
+    run(package)
+    [before] = kept(package)
+    (package / "inner.py").write_text(INNER.format(factor=3))
+    assert run(package) == "16 {}"
+    [after] = kept(package)
+    assert after != before
+
+
+def test_an_image_s_folder_is_used_and_not_written_to(package: Path, tmp_path: Path) -> None:
+    held = tmp_path / "held"
+    assert run(package, GPTBOX_KERNELS=str(held)) == "11 {}"
+    before = {path: path.stat().st_mtime_ns for path in held.rglob("*")}
+    assert len(before) > 2
+    assert "(int64,)" in run(package, GPTBOX_KERNELS=str(held))
+    assert {path: path.stat().st_mtime_ns for path in held.rglob("*")} == before
+    assert kept(package) == []
+
+
+def test_where_the_source_cannot_be_written_to_the_user_s_cache_is_taken(
+    package: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    writable = kernel_cache._writable
+    monkeypatch.setattr(
+        kernel_cache, "_writable", lambda folder: package not in folder.parents and writable(folder)
+    )  # root may write everywhere
+    kernel_cache.folder_of.cache_clear()
+    assert kernel_cache.folder_of(package).parent == tmp_path / "cache" / "gptbox"
+    kernel_cache.folder_of.cache_clear()
