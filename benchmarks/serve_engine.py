@@ -1,0 +1,298 @@
+"""How many tokens a second the engine generates, beside nanoGPT, transformers and llama.cpp; no HTTP.
+
+    python benchmarks/serve_engine.py --nanogpt ../nanoGPT [--large] [--rounds 5] [--only gptbox transformers ...]
+        [--llama-python VENV/bin/python] [--json figures.json]
+
+The models have random weights: nanoGPT's lesson (4 x 128, context 64), the default preset's shape (4 x 128, context
+256), or with --large GPT-2's (124M), in float32 and with 8-bit matrices. They are published as gptbox publishes them;
+transformers loads the same folder, llama.cpp the same weights as GGUF. nanoGPT has weights of its own, of that shape.
+
+Every measurement is a process of its own, which first warms up; a round makes each once, in turn. All sample with
+temperature 0.8 and top-k 200, from one token on, 500 tokens a text (--large: 100). Where the context is full, gptbox
+goes on from its newer half. transformers and llama.cpp are driven to do the same; nanoGPT computes the whole window for
+every token, as it always does. That gptbox, transformers and llama.cpp run the same model is checked: 40 tokens,
+greedily. llama.cpp keeps its cache in float16, its default. Loading is not counted.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gptbox import model_folder, weights
+from gptbox.cpus import available_cpus
+from gptbox.model_config import ModelConfig
+from gptbox.model_folder import SnapshotInfo
+from gptbox.tokenizers.char import CharTokenizer
+from serve_peers import GREEDY, PEERS, Job, Result
+
+SHAPES = {
+    "lesson": ModelConfig(architecture="gpt2", vocab_size=65, context_length=64, n_layer=4, n_head=4, n_embd=128),
+    "default": ModelConfig(
+        architecture="qwen3", vocab_size=65, context_length=256, n_layer=4, n_head=4, n_embd=128, norm_eps=1e-6,
+        intermediate_size=352, activation="silu", tie_embeddings=False,
+    ),
+    "large": ModelConfig(
+        architecture="gpt2", vocab_size=50257, context_length=1024, n_layer=12, n_head=12, n_embd=768, bias=True,
+        activation="gelu_new",
+    ),
+}  # fmt: skip
+STREAMS = (8, 32)
+LONGEST_S = 900
+"""A measurement that takes longer is given up. Most take some seconds; kernels may have to be compiled first."""
+
+
+@dataclass
+class Case:
+    """One line of the table."""
+
+    job: Job
+    results: list[Result] = field(default_factory=list)
+
+    @property
+    def name(self) -> str:
+        return self.job.peer + (" int8" if self.job.quantized else "")
+
+    @property
+    def speeds(self) -> list[float]:
+        return [result.tokens_per_s for result in self.results]
+
+
+class CaseFailed(Exception):  # noqa: N818  (its name says it)
+    """The message ends with what the process said last."""
+
+
+def random_weights(config: ModelConfig, seed: int = 0) -> weights.Weights:
+    """Large enough that no rounding decides which token is the most probable."""
+    random = np.random.default_rng(seed)
+    result = {}
+    for name, shape in weights.shapes(config).items():
+        weight = random.standard_normal(shape, np.float32) * (1.7 / config.n_embd**0.5 if len(shape) == 2 else 0.1)
+        result[name] = weight + np.float32("norm.weight" in name)
+    return result
+
+
+def publish(path: Path, config: ModelConfig) -> None:
+    """A model with random weights, as a folder that gptbox could have trained."""
+    tokenizer = CharTokenizer([chr(i) for i in (10, *range(32, 31 + config.vocab_size))])
+    info = SnapshotInfo(
+        run="random", dataset="none", dataset_source="a benchmark", step=1, tokens=0, train_loss=None, val_loss=None,
+        val_bpb=None, training_s=0.0, parameters=config.parameters, gptbox_version="0",
+        created_at="2026-01-01T00:00:00+00:00",
+    )  # fmt: skip
+    path.parent.mkdir(parents=True, exist_ok=True)
+    model_folder.write(path, config, random_weights(config), tokenizer, info, "# Random weights, for a benchmark\n")
+
+
+def bytes_read(config: ModelConfig, quantized: bool) -> int:
+    """Of weights, for one token: every matrix and vector once, but only a row of the embeddings.
+
+    8-bit matrices have one float32 a row beside them.
+    """
+    total = 0
+    for name, shape in weights.shapes(config).items():
+        looked_up = name == "position.weight" or (name == "embedding.weight" and not config.tie_embeddings)
+        if looked_up:
+            total += 4 * shape[1]
+        elif quantized and len(shape) == 2:
+            total += shape[0] * shape[1] + 4 * shape[0]
+        else:
+            total += 4 * int(np.prod(shape))
+    return total
+
+
+def cases_of(shape: str, folder: Path, options: argparse.Namespace) -> list[Case]:
+    """What is to be measured of a model, gptbox first."""
+    config, tokens = SHAPES[shape], options.tokens or (100 if shape == "large" else 500)
+    base: dict[str, Any] = {"folder": str(folder), "context": config.context_length, "tokens": tokens}
+    threads = sorted({1, available_cpus()})
+    jobs: list[Job] = []
+    for quantized in (False, True) if shape == "large" else (False,):
+        size = bytes_read(config, quantized)
+        if "gptbox" in options.only:
+            for streams in (1, *STREAMS):
+                jobs += [
+                    Job(peer="gptbox", streams=streams, threads=n, quantized=quantized, bytes_read=size, **base)
+                    for n in threads
+                ]
+        if "floor" in options.only:
+            jobs.append(Job(peer="floor", threads=1, quantized=quantized, bytes_read=size, **base))
+    if "nanogpt" in options.only and config.architecture == "gpt2":
+        if options.nanogpt is None:
+            print("nanoGPT is left out: say where its checkout is with --nanogpt.")
+        else:
+            jobs += [
+                Job(peer="nanogpt", threads=n, nanogpt=str(options.nanogpt), bias=config.bias, **base) for n in threads
+            ]
+    if "transformers" in options.only:
+        jobs += [Job(peer="transformers", threads=n, **base) for n in threads]
+    if "llama.cpp" in options.only and config.architecture == "qwen3":
+        if missing := llama_missing(options.llama_python):
+            print(f"llama.cpp is left out: {missing}")
+        else:
+            jobs += [Job(peer="llama.cpp", threads=n, **base) for n in threads]
+    return [Case(job) for job in jobs]
+
+
+def llama_missing(python: str) -> str:
+    """Why llama.cpp cannot be measured with this interpreter; empty where it can."""
+    try:
+        command = [python, "-c", "import llama_cpp, gguf, numpy"]
+        tried = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return str(error)
+    return tried.stderr.strip().rpartition("\n")[2] if tried.returncode else ""
+
+
+def run(job: Job, llama_python: str) -> Result:
+    """One measurement, in a fresh process.
+
+    Raises CaseFailed.
+    """
+    python = llama_python if job.peer == "llama.cpp" else sys.executable
+    script = Path(__file__).with_name("serve_peers.py")
+    environment = os.environ | {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
+    if job.peer == "floor":
+        environment |= {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+    try:
+        done = subprocess.run(
+            [python, str(script), json.dumps(asdict(job))],
+            env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=LONGEST_S,
+        )  # fmt: skip
+    except subprocess.TimeoutExpired:
+        raise CaseFailed(f"{job.peer}: killed after {LONGEST_S} s") from None
+    if done.returncode != 0:
+        raise CaseFailed(f"{job.peer}: exit code {done.returncode}\n{done.stderr[-2000:]}")
+    return Result(**json.loads(done.stdout.strip().rpartition("\n")[2]))
+
+
+def spread(values: Sequence[float], form: str = ",.0f") -> str:
+    """Median, and the range where there is one."""
+    middle = format(float(np.median(values)), form)
+    return middle if len(values) == 1 else f"{middle} ({min(values):{form}} to {max(values):{form}})"
+
+
+def ratios(of: Case, to: Case) -> list[float]:
+    """Of speeds, round by round."""
+    return [a / b for a, b in zip(of.speeds, to.speeds, strict=True)]
+
+
+def single(cases: list[Case], threads: int, quantized: bool = False) -> Case | None:
+    """gptbox's line of one stream."""
+    for case in cases:
+        job = case.job
+        if (job.peer, job.streams, job.threads, job.quantized) == ("gptbox", 1, threads, quantized):
+            return case
+    return None
+
+
+def report(shape: str, cases: list[Case]) -> None:
+    c = SHAPES[shape]
+    print(f"\n{shape}: {c.architecture}, {c.n_layer} x {c.n_embd}, context {c.context_length}", end="")
+    print(f", {c.parameters / 1e6:.2f}M parameters; {cases[0].job.tokens} tokens a text;")
+    print("tokens/s of all streams together: ", end="")
+    print(f"the median of {len(cases[0].results)} rounds and their range; ratios within a round")
+    print(f"{'':<14} {'streams':>7} {'threads':>7}   {'tokens/s':<28} ")
+    for case in cases:
+        job = case.job
+        if job.peer == "floor":
+            continue
+        line = f"{case.name:<14} {job.streams:>7} {job.threads:>7}   {spread(case.speeds):<28} "
+        if job.peer != "gptbox":
+            if ours := single(cases, job.threads):
+                line += f"gptbox, 1 stream, as many threads, is {spread(ratios(ours, case), ',.2f')} times as fast"
+        elif (alone := single(cases, 1, job.quantized)) and alone is not case:
+            line += f"{spread(ratios(case, alone), ',.2f')} times 1 stream, 1 thread"
+        print(line.rstrip())
+    for case in cases:
+        if case.job.peer == "floor":
+            report_floor(case, single(cases, 1, case.job.quantized))
+    report_greedy(cases)
+
+
+def report_floor(case: Case, ours: Case | None) -> None:
+    size, most = case.job.bytes_read, float(np.median(case.speeds))
+    kind = "8-bit" if case.job.quantized else "float32"
+    print(f"Floor, {kind}: a token reads {size / 1e6:.2f} MB of weights; at its best one thread reads an array of that")
+    print(f"    size at {size * most / 1e9:.1f} GB/s: at most {spread(case.speeds)} tokens/s for one stream.", end="")
+    print(f" gptbox takes {spread(ratios(case, ours), ',.2f')} times as long." if ours else "")
+
+
+def report_greedy(cases: list[Case]) -> None:
+    """Whether the peers that have gptbox's weights write what it writes."""
+    ours = single(cases, 1)
+    if ours is None or ours.results[0].greedy is None:
+        return
+    for case in cases:
+        theirs = case.results[0].greedy
+        if case.job.peer == "gptbox" or case.job.threads > 1 or theirs is None:
+            continue
+        pairs = enumerate(zip(theirs, ours.results[0].greedy, strict=True))
+        differing = next((i + 1 for i, (a, b) in pairs if a != b), None)
+        said = "the same as gptbox" if differing is None else f"something else than gptbox, from token {differing} on"
+        print(f"Greedily, {GREEDY} tokens: {case.name} writes {said}.")
+
+
+def parse_options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--only", nargs="+", choices=PEERS, default=list(PEERS), metavar="PEER", help=", ".join(PEERS))
+    parser.add_argument("--shapes", nargs="+", choices=SHAPES, metavar="SHAPE", help="lesson, default, large")
+    parser.add_argument("--large", action="store_true", help="GPT-2's shape in place of the small ones")
+    parser.add_argument("--tokens", type=int, help="of each text (default: 500; of GPT-2's shape 100)")
+    parser.add_argument("--nanogpt", type=Path, metavar="CHECKOUT", help="a checkout of karpathy/nanoGPT")
+    parser.add_argument(
+        "--llama-python", default=sys.executable, metavar="PYTHON", help="an interpreter with llama_cpp, gguf and numpy"
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write every figure, anew after each round")
+    options = parser.parse_args()
+    options.shapes = options.shapes or (["large"] if options.large else ["lesson", "default"])
+    if options.rounds < 1 or (options.tokens is not None and options.tokens < 1):
+        parser.error("--rounds and --tokens must be at least 1")
+    if options.nanogpt and not (options.nanogpt / "model.py").is_file():
+        parser.error(f"{options.nanogpt} is no checkout of nanoGPT: model.py is not in it")
+    return options
+
+
+def main() -> None:
+    options = parse_options()
+    print(f"{available_cpus()} cores, NumPy {np.__version__}", flush=True)
+    measured: dict[str, list[Case]] = {}
+
+    def save() -> None:
+        if options.json is None:
+            return
+        figures = {
+            shape: [{**asdict(case.job), "results": [asdict(result) for result in case.results]} for case in cases]
+            for shape, cases in measured.items()
+        }
+        options.json.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+
+    with tempfile.TemporaryDirectory() as temporary:
+        for shape in options.shapes:
+            folder = Path(temporary) / shape
+            publish(folder, SHAPES[shape])
+            cases = measured[shape] = cases_of(shape, folder, options)
+            for _ in range(options.rounds):
+                for case in list(cases):
+                    try:
+                        case.results.append(run(case.job, options.llama_python))
+                    except CaseFailed as failed:
+                        print(f"Left out from now on, {failed}", flush=True)
+                        cases.remove(case)
+                save()
+            if cases:
+                report(shape, cases)
+                sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main()
