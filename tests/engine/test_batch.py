@@ -5,9 +5,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-import gptbox.engine.batch as batch_module
 from gptbox.engine import native
-from gptbox.engine.batch import SHARED_TOKENS, Batch, Logprobs, Request, generate
+from gptbox.engine.batch import SHARED_TOKENS, Batch, Logprobs, Request, Sharing, generate
 from gptbox.engine.gpt import GPT
 from gptbox.engine.kv_cache import KVCache
 from gptbox.engine.sampling import SamplingParams
@@ -107,13 +106,12 @@ def test_of_a_prompt_longer_than_the_context_the_end_is_seen(model: GPT) -> None
     assert alone(model, tokens, greedy) == alone(model, tokens[-context:], greedy)
 
 
-@pytest.mark.parametrize("shared", [False, True])
+@pytest.mark.parametrize("products", [False, True])
 def test_threads_and_company_change_no_token(
-    model: GPT, team: Team, monkeypatch: pytest.MonkeyPatch, shared: bool
+    model: GPT, team: Team, monkeypatch: pytest.MonkeyPatch, products: bool
 ) -> None:
     """Threads with rows of their own, and threads that share each product."""
-    if shared:
-        monkeypatch.setattr(batch_module, "TEAM_BYTES", 0)
+    monkeypatch.setattr(Sharing, "products", lambda self, rows: products)
     prompts = [ids(1 + 5 * i, i) for i in range(7)]
     params = [
         SamplingParams(max_tokens=20 + 17 * i, seed=i, top_k=30, top_p=0.95, repetition_penalty=1.1, min_p=0.01)
@@ -261,3 +259,23 @@ def test_no_more_memory_is_taken_than_sequences_run_at_once(model: GPT) -> None:
         assert not batch.full
         batch.add(request(model, [j], max_tokens=3))
     assert batch.full
+
+
+def test_threads_share_work_in_the_way_that_was_the_faster_one_lately() -> None:
+    sharing = Sharing(2)
+    assert not sharing.products(3)
+    sharing.measured(3, False, 100.0)
+    assert sharing.products(2)  # the other way is tried once
+    sharing.measured(2, True, 150.0)
+    ways = [sharing.products(3) for _ in range(200)]
+    assert ways.count(False) == 4  # and the slower one now and then
+    for _ in range(20):
+        sharing.measured(3, True, 50.0)
+    assert [sharing.products(3) for _ in range(49)].count(True) <= 1
+    assert not sharing.products(9)  # of other numbers of rows nothing is known yet
+
+
+def test_a_single_thread_has_nobody_to_share_with() -> None:
+    sharing = Sharing(1)
+    sharing.measured(1, False, 1.0)
+    assert not any(sharing.products(1) for _ in range(100))

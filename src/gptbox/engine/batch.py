@@ -23,8 +23,8 @@ STRETCH_S = 0.01
 """About how long steps are made without a look at what has changed; joining and leaving interrupt them."""
 SHARED_TOKENS = 16
 """A prompt's beginning that another sequence has in its cache is copied from there, if it is at least this long."""
-TEAM_BYTES = 32 * 2**20
-"""From this size of a model on, threads share each product; of smaller ones each thread takes rows of its own."""
+_TRIED_EVERY = 50
+"""Bursts between two trials of the way of sharing work that was the slower one."""
 
 
 @dataclass(frozen=True)
@@ -96,11 +96,41 @@ class _Row:
     follows: "_Row | None" = None
     """A row that is reading what this one begins with, too: it is waited for, and copied from."""
     scored: Logprobs | None = None
-    error: Exception | None = None
 
     @property
     def ended(self) -> bool:
-        return (self.left <= 0 and self.scored is None) or self.request.cancelled or self.error is not None
+        return (self.left <= 0 and self.scored is None) or self.request.cancelled
+
+
+class Sharing:
+    """How threads share a burst: each takes rows of its own, or all of them each product (`products`).
+
+    Rows need no meeting and get along with other work on the machine. Products make a lone sequence faster, for each
+    core then reads half the weights, which for a small model means from its own cache; but threads meet often, and wait
+    for one that the machine has put aside. Which is faster is not known beforehand, so it is measured as it goes.
+    """
+
+    def __init__(self, threads: int) -> None:
+        self._threads = threads
+        self._speeds: dict[int, list[float | None]] = {}
+        """Tokens a second of either way, by the magnitude of the number of rows."""
+        self._bursts = 0
+
+    def products(self, rows: int) -> bool:
+        """Whether the next burst of so many rows should share products."""
+        if self._threads == 1:
+            return False
+        by_rows, by_products = self._speeds.setdefault(rows.bit_length(), [None, None])
+        if by_rows is None or by_products is None:
+            return by_rows is not None
+        self._bursts += 1
+        return (by_products > by_rows) != (self._bursts % _TRIED_EVERY == 0)
+
+    def measured(self, rows: int, products: bool, tokens_per_s: float) -> None:
+        """What a burst of single tokens made."""
+        speeds = self._speeds.setdefault(rows.bit_length(), [None, None])
+        former = speeds[products]
+        speeds[products] = tokens_per_s if former is None else former + 0.3 * (tokens_per_s - former)
 
 
 class Batch:
@@ -114,7 +144,7 @@ class Batch:
         self.model = model
         self.rows: list[_Row] = []
         self._team = team or Team(1)
-        self._shared = model.size >= TEAM_BYTES
+        self._sharing = Sharing(self._team.size)
         self._interrupt = np.zeros(1, np.int64) if interrupt is None else interrupt
         self._cache = KVCache(model.config, slots)
         self._sequences = Sequences.of(model.config, self._cache.lengths)
@@ -124,8 +154,9 @@ class Batch:
         self._free: list[int] = []
         """Of those, which are not in use now, the longest unused first."""
         self._drawn = Drawn.of(slots)
-        groups, each = (1, self._team.size) if self._shared else (self._team.size, 1)
-        self._scratch = [Scratch.of(model.config, slots, each) for _ in range(groups)]
+        # One for each thread, and one for all together.
+        threads = self._team.size
+        self._scratch = [Scratch.of(model.config, slots, each) for each in (*[1] * threads, threads)]
         cache, shared = (self._cache.keys, self._cache.values), (self._interrupt,)
         self._tables = [
             native.table(model.network, cache, scratch, self._sequences, self._drawn, shared)
@@ -186,7 +217,7 @@ class Batch:
         for row in [row for row in self.rows if row.ended]:
             self.rows.remove(row)
             self._free.append(row.slot)
-            row.request.sink.end(row.error)
+            row.request.sink.end(None)
 
     def clear(self) -> list[Request]:
         """Free all slots; the requests that had them, whose sinks are not told."""
@@ -261,33 +292,43 @@ class Batch:
             steps = min(steps, row.left, context - length - new + 1)
         if not taking:
             return 0
+        products = self._sharing.products(len(taking))
         begun = time.perf_counter()
-        done = self._burst(taking, np.array(fresh), np.array(drawing, np.int64), min(steps, MOST_STEPS))
-        self._step_s += 0.2 * ((time.perf_counter() - begun) / max(done) - self._step_s)
+        done = self._burst(taking, np.array(fresh), np.array(drawing, np.int64), min(steps, MOST_STEPS), products)
+        took = time.perf_counter() - begun
+        self._step_s += 0.2 * (took / max(done) - self._step_s)
+        if max(fresh) == 1 and max(done) > 3:  # the rest of a prompt, or a start, says little
+            self._sharing.measured(len(taking), products, sum(done) / took)
         return sum(self._deliver(row, i, done[i]) for i, row in enumerate(taking) if drawing[i])
 
-    def _burst(self, rows: list[_Row], fresh: NDArray[np.int64], drawing: NDArray[np.int64], steps: int) -> list[int]:
+    def _burst(
+        self, rows: list[_Row], fresh: NDArray[np.int64], drawing: NDArray[np.int64], steps: int, products: bool
+    ) -> list[int]:
         """Let the steps be made; how many were, of each row."""
-        groups = 1 if self._shared else min(self._team.size, len(rows))
-        size = self._team.size if self._shared else 1
+        threads, count = self._team.size, len(rows)
         slots = np.array([row.slot for row in rows])
-        arrays = slots.ctypes.data, fresh.ctypes.data, drawing.ctypes.data, len(rows)
-        done = [0] * len(rows)
+        arrays = slots.ctypes.data, fresh.ctypes.data, drawing.ctypes.data, count
+        done = [0] * count
         # Parts of about as many tokens each.
-        ends = np.searchsorted(np.cumsum(fresh), np.arange(1, groups + 1) * (fresh.sum() / groups) - 0.5) + 1
-        ends = np.minimum(ends, len(rows))
-        ends[-1] = len(rows)
+        groups = 1 if products else min(threads, count)
+        ends = np.searchsorted(np.cumsum(fresh), np.arange(1, groups) * (fresh.sum() / groups) - 0.5) + 1
+        bounds = [0, *np.minimum(ends, count).tolist(), count]
 
-        def work(rank: int) -> None:
-            group = 0 if self._shared else rank
-            begin, end = (0 if group == 0 else int(ends[group - 1])), int(ends[group])
+        def rows_of_its_own(rank: int) -> None:
+            begin, end = bounds[rank], bounds[rank + 1]
             if begin < end:
-                table = self._tables[group].ctypes.data
-                made = native.burst(table, *arrays, begin, end, steps, rank if self._shared else 0, size)
-                if rank == group:
-                    done[begin:end] = [made] * (end - begin)
+                made = native.burst(self._tables[rank].ctypes.data, *arrays, begin, end, steps, 0, 1)
+                done[begin:end] = [made] * (end - begin)
 
-        self._team.run(work, max(groups, size))
+        def part_of_each_product(rank: int) -> None:
+            made = native.burst(self._tables[threads].ctypes.data, *arrays, 0, count, steps, rank, threads)
+            if rank == 0:
+                done[:] = [made] * count
+
+        if products:
+            self._team.run(part_of_each_product)
+        else:
+            self._team.run(rows_of_its_own, groups)
         return done
 
     def _deliver(self, row: _Row, i: int, count: int) -> int:
