@@ -1,4 +1,4 @@
-"""A model that can be run: `gptbox.train.gpt`'s twin without torch."""
+"""A model that can be run, without torch. What it computes is in `gptbox.engine.kernels.forward`."""
 
 import numpy as np
 from numpy.typing import NDArray

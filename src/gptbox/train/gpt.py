@@ -1,4 +1,4 @@
-"""The model in torch, for both architectures; the twin of `gptbox.engine.gpt`, name by name.
+"""The model in torch, for both architectures; the twin of `gptbox.engine.kernels.forward`.
 
 Its state_dict has the names and layouts of `gptbox.weights`. Shapes: B rows, T tokens a row, L positions seen so far,
 C = n_embd, H query heads, K key and value heads, D = head_dim, V = vocab_size.

@@ -1,8 +1,8 @@
 """Products of a few rows with a large matrix, whose weights are laid out so that they stream through the registers.
 
-A library's sgemm packs the matrix anew at each call, which for the few rows of a step costs as much as the product,
-and sums in another order for another number of rows. Here weights are packed once, and each output is summed over
-the inputs in their order whatever stands beside it: a sequence's logits are the same bits in every batch.
+A library's sgemm packs the matrix anew at each call, which a few rows do not repay, and sums in another order for
+another number of rows. Here weights are packed once, and each output is summed over the inputs in their order whatever
+stands beside it: a sequence's logits are the same bits in every batch.
 
 The innermost loop is written in LLVM's own terms, since vectorisers keep no block of sums in registers. Its vectors of
 16 numbers become what the processor has: AVX-512, AVX2 or NEON.
