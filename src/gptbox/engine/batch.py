@@ -163,8 +163,10 @@ class Batch:
             for scratch in self._scratch
         ]
         self._step_s = 0.001
-        # Prompt tokens a step: some ten milliseconds' worth.
-        self._chunk = int(np.clip(250_000_000 // (model.size // 4), 16, MOST_TOKENS - min(slots, 64)))
+        # Prompt tokens a step: some milliseconds' worth. A row takes a part at most, so that rows can be shared out.
+        budget = threads * int(np.clip(250_000_000 // (model.size // 4), 16, 192))
+        self._budget = min(budget, MOST_TOKENS - min(slots, 64))
+        self._chunk = min(budget, 128)
 
     @property
     def slot_bytes(self) -> int:
@@ -261,7 +263,7 @@ class Batch:
 
     def step(self) -> int:
         """At least one token for every row that has read its prompt, none of which may have ended; how many in all."""
-        context, budget = self.model.config.context_length, self._chunk
+        context, budget = self.model.config.context_length, self._budget
         taking: list[_Row] = []
         fresh, drawing = [], []
         steps = max(1, int(STRETCH_S / self._step_s))
@@ -279,9 +281,10 @@ class Batch:
             length = int(self._cache.lengths[row.slot])
             new = row.known - length
             if new > 1:
-                new = min(new, budget)
+                new = min(new, budget, self._chunk)
                 budget -= new
                 if new == 0:
+                    steps = 1  # it waits for no more than this step
                     continue
             draws = length + new == row.known
             taking.append(row)

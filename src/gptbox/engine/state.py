@@ -13,7 +13,7 @@ from gptbox.engine.sampling import MOST_ALTERNATIVES, MOST_BIASES, SamplingParam
 from gptbox.model_config import ModelConfig
 from gptbox.weights import Array
 
-MOST_TOKENS = 256
+MOST_TOKENS = 512
 """Tokens that go through together."""
 MOST_STEPS = 256
 """At a stretch."""
