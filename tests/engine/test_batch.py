@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 
 from gptbox.engine import native
-from gptbox.engine.batch import SHARED_TOKENS, Batch, Logprobs, Request, Sharing, generate
+from gptbox.engine.batch import SHARED_TOKENS, Batch, Logprobs, Request, generate
 from gptbox.engine.gpt import GPT
 from gptbox.engine.kv_cache import KVCache
 from gptbox.engine.sampling import SamplingParams
+from gptbox.engine.sharing import Sharing
 from gptbox.engine.state import MOST_TOKENS
 from gptbox.engine.team import Team
 from gptbox.model_config import ModelConfig
@@ -259,23 +260,3 @@ def test_no_more_memory_is_taken_than_sequences_run_at_once(model: GPT) -> None:
         assert not batch.full
         batch.add(request(model, [j], max_tokens=3))
     assert batch.full
-
-
-def test_threads_share_work_in_the_way_that_was_the_faster_one_lately() -> None:
-    sharing = Sharing(2)
-    assert not sharing.products(3)
-    sharing.measured(3, False, 100.0)
-    assert sharing.products(2)  # the other way is tried once
-    sharing.measured(2, True, 150.0)
-    ways = [sharing.products(3) for _ in range(200)]
-    assert ways.count(False) == 4  # and the slower one now and then
-    for _ in range(20):
-        sharing.measured(3, True, 50.0)
-    assert [sharing.products(3) for _ in range(49)].count(True) <= 1
-    assert not sharing.products(9)  # of other numbers of rows nothing is known yet
-
-
-def test_a_single_thread_has_nobody_to_share_with() -> None:
-    sharing = Sharing(1)
-    sharing.measured(1, False, 1.0)
-    assert not any(sharing.products(1) for _ in range(100))

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from gptbox.engine.kernels.rules import (
@@ -68,6 +68,7 @@ def test_temperature(logits: np.ndarray, temperature: float) -> None:
     )
 
 
+@example(np.array([-0.0, 0.0, -1.0], np.float32), 1)
 @given(logit_rows, st.integers(1, 60))
 def test_top_k(logits: np.ndarray, k: int) -> None:
     expected = theirs(transformers.TopKLogitsWarper(k), logits)

@@ -60,7 +60,7 @@ def apply_temperature(logits: Any, temperature: float) -> None:
 @kernel(counted=False, inline=True, exact=True)
 def _ordered(x: Any) -> Any:
     """A float32 as an int32 that compares as it does."""
-    bits = bits_of_float(x)
+    bits = bits_of_float(x + np.float32(0))  # -0 is 0
     return bits if bits >= 0 else bits ^ np.int32(0x7FFFFFFF)
 
 
