@@ -97,7 +97,7 @@ def _embed(net: Any, ids: Any, positions: Any, x: Any) -> None:
 
 
 @kernel(counted=False)
-def _remember(net: Any, layer: int, head: int, x: int, keys: int, values: int, context: int, at: int) -> None:
+def _remember(net: Any, x: int, keys: int, values: int, context: int, at: int) -> None:
     """Write the key and the value of one head and position, at address x of qkv, into a slot's part of the cache."""
     width = net.head_dim
     key, panel = floats(x, width), floats(keys + 4 * width * PANEL * (at // PANEL), width * PANEL)
@@ -133,7 +133,7 @@ def _attention(net: Any, layer: int, keys: Any, values: Any, slots: Any, positio
                 rotate(row + 4 * k * group * width, group, q_weight, eps, cos, sin)
                 rotate(key, _ONE, k_weight, eps, cos, sin)
             place = (layer * keys.shape[1] + slots[n]) * kv + k
-            _remember(net, layer, k, key, address(keys) + place * key_size, address(values) + place * value_size,
+            _remember(net, key, address(keys) + place * key_size, address(values) + place * value_size,
                       context, at)  # fmt: skip
         n = 0
         while n < slots.size:
