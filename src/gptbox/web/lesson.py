@@ -11,7 +11,7 @@ from gptbox.engine.sampling import SamplingParams
 from gptbox.errors import RequestError
 from gptbox.web.errors import answer_to, log_failure
 from gptbox.web.generation import Generation, Prompt
-from gptbox.web.reply import encode, note
+from gptbox.web.reply import begin, encode
 from gptbox.web.sampling_fields import MAX_TEXTS
 from gptbox.web.service import service_of
 from gptbox.web.streaming import LiveResponse
@@ -79,11 +79,5 @@ async def lesson(request: Request) -> Response:
         )
         for k in range(count)
     ]
-    client = request.client.host if request.client is not None else ""
-    generation = service.generate(model, texts, client=client)
-
-    def finish() -> None:
-        service.finish(generation)
-        note(request, generation)
-
+    generation, finish = begin(request, service, model, texts)
     return LiveResponse(write(generation, start, count), "text/plain", on_close=finish)

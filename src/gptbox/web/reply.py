@@ -3,7 +3,7 @@
 import secrets
 import time
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -187,16 +187,29 @@ def note(request: Request, generation: Generation) -> None:
     }
 
 
-async def respond(request: Request, service: Service, reply: Reply) -> Response:
-    """Write the texts and send the reply."""
+def begin(
+    request: Request,
+    service: Service,
+    model: LoadedModel,
+    prompts: list[Prompt],
+    stop: Sequence[str] = (),
+    eager: bool = True,
+) -> tuple[Generation, Callable[[], None]]:
+    """Texts for a request's client, and what to call however the reply ends."""
     client = request.client.host if request.client is not None else ""
-    eager = bool(reply.request.stream or reply.stop)
-    generation = service.generate(reply.model, reply.prompts, reply.stop, eager, client)
+    generation = service.generate(model, prompts, stop, eager, client)
 
     def finish() -> None:
         service.finish(generation)
         note(request, generation)
 
+    return generation, finish
+
+
+async def respond(request: Request, service: Service, reply: Reply) -> Response:
+    """Write the texts and send the reply."""
+    eager = bool(reply.request.stream or reply.stop)
+    generation, finish = begin(request, service, reply.model, reply.prompts, reply.stop, eager)
     if reply.request.stream:
         return LiveResponse(reply.stream(generation), on_close=finish)
     try:
