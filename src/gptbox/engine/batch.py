@@ -20,7 +20,7 @@ from gptbox.errors import EngineError
 
 log = logging.getLogger(__name__)
 
-STRETCH_S = 0.01
+STRETCH_S = 0.02
 """About how long steps are made without a look at what has changed; joining and leaving interrupt them."""
 SHARED_TOKENS = 16
 """A prompt's beginning that another sequence has in its cache is copied from there, if it is at least this long."""

@@ -4,8 +4,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gptbox.engine.panels import PANEL, padded
+from gptbox.memory import allocate
 from gptbox.model_config import ModelConfig
-from gptbox.weights import Array
 
 
 class KVCache:
@@ -17,9 +17,10 @@ class KVCache:
 
     def __init__(self, config: ModelConfig, slots: int) -> None:
         context, width = padded(config.context_length), config.head_dim
-        shape = (config.n_layer, slots, config.n_kv_head)
-        self.keys: Array = np.zeros((*shape, context // PANEL, width, PANEL), np.float32)
-        self.values: Array = np.zeros((*shape, padded(width) // PANEL, context, PANEL), np.float32)
+        shape = (slots, config.n_layer, config.n_kv_head)
+        self.keys, self.values = allocate(
+            (*shape, context // PANEL, width, PANEL), (*shape, padded(width) // PANEL, context, PANEL)
+        )
         self.lengths: NDArray[np.int64] = np.zeros(slots, np.int64)
 
     @staticmethod
@@ -31,6 +32,6 @@ class KVCache:
     def copy(self, source: int, target: int, length: int) -> None:
         """Let slot `target` hold the first `length` tokens of slot `source`."""
         panels = padded(length) // PANEL
-        self.keys[:, target, :, :panels] = self.keys[:, source, :, :panels]
-        self.values[:, target, :, :, :length] = self.values[:, source, :, :, :length]
+        self.keys[target, :, :, :panels] = self.keys[source, :, :, :panels]
+        self.values[target, :, :, :, :length] = self.values[source, :, :, :, :length]
         self.lengths[target] = length

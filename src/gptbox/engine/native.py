@@ -83,13 +83,13 @@ def _functions() -> dict[str, Function]:
     if path is not None:
         return _from_library(path)
     try:
-        from gptbox.engine.kernels.entry import ENTRIES
+        from gptbox.engine.kernels.entry import FUNCTIONS
     except ModuleNotFoundError as error:
         raise EngineError(
             f"There is no library for this processor ({platform.machine()}) in {folder}, and {error.name}, which could "
             "compile one, is not installed. Build the image on this machine, or install numba."
         ) from None
-    return {function.__name__: function for function in ENTRIES}
+    return FUNCTIONS
 
 
 def burst(*arguments: int) -> int:

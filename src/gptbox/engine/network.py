@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gptbox.engine.panels import PANEL, pack, padded, quantize
+from gptbox.memory import allocate
 from gptbox.model_config import ModelConfig
 from gptbox.weights import Array, Weights
 
@@ -48,8 +49,8 @@ class _Arena:
     """Arrays end to end, each at a multiple of 64 bytes."""
 
     def __init__(self, size: int) -> None:
-        whole = np.zeros(size + 64, np.uint8)  # takes memory as it is written to
-        self._whole = whole[-whole.ctypes.data % 64 :]
+        (whole,) = allocate((-(-size // 4),))
+        self._whole = whole.view(np.uint8)
         self._end = 0
 
     def add(self, array: NDArray[np.generic]) -> int:

@@ -22,24 +22,23 @@ def _compile() -> Any:
     """The functions, compiled for the processor that NUMBA_CPU_NAME names, or this one."""
     from numba import types
 
-    from gptbox.engine.kernels.entry import ENTRIES
+    from gptbox.engine.kernels.entry import FUNCTIONS
 
-    for function, count in ENTRIES.items():
-        function.compile((types.int64,) * count)
-    return ENTRIES
+    for name, function in FUNCTIONS.items():
+        function.compile((types.int64,) * ARGUMENTS[name])
+    return FUNCTIONS
 
 
 def _write_object(path: Path) -> None:
     """One object file, with nothing in it but the functions and what they call."""
     from llvmlite import binding
-    from numba import types
 
     binding.initialize_all_targets()
     binding.initialize_all_asmprinters()
     name = os.environ["NUMBA_CPU_NAME"]
     whole = None
-    for function, count in _compile().items():
-        signature = (types.int64,) * count
+    for function in _compile().values():
+        (signature,) = function.signatures
         compiled = function.overloads[signature]
         text = function.inspect_llvm(signature).replace(compiled.fndesc.llvm_func_name, function.__name__)
         module = binding.parse_assembly(text)

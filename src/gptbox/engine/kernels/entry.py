@@ -130,5 +130,5 @@ def gptbox_forward(table: int, count: int) -> int:
     return 0
 
 
-ENTRIES = {gptbox_burst: 10, gptbox_score: 4, gptbox_forward: 2}
-"""Each with how many integers it takes."""
+FUNCTIONS = {function.__name__: function for function in (gptbox_burst, gptbox_score, gptbox_forward)}
+"""Each takes as many integers as `gptbox.engine.native.ARGUMENTS` says."""

@@ -11,9 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from gptbox.engine.kernels.layers import gelu, gelu_new, layer_norm, rms_norm, rotate, softmax, swiglu
+from gptbox.engine.kernels.layers import gelu, gelu_new, layer_norm, rms_norm, rotate, swiglu
 from gptbox.engine.kernels.meeting import barrier
 from gptbox.engine.kernels.product import multiply
+from gptbox.engine.kernels.softmax import softmax
 from gptbox.engine.panels import PANEL
 from gptbox.kernel_cache import kernel
 from gptbox.kernel_memory import address, floats, small_integers
@@ -124,40 +125,39 @@ def _attention(net: Any, layer: int, keys: Any, values: Any, slots: Any, positio
     q_weight = _vector(net, max(net.norms[layer, _Q_NORM, 0], _NONE), width)
     k_weight = _vector(net, max(net.norms[layer, _K_NORM, 0], _NONE), width)
     scale, half, eps = 1 / np.sqrt(width), width // 2, net.vectors[0]
-    for k in range(rank, kv, size):
-        for n in range(slots.size):
-            row, at = _row(s.qkv, n), positions[n]
-            key = row + 4 * (heads + k) * width
-            if not net.gpt2:
-                cos, sin = floats(_row(net.cos, at), half), floats(_row(net.sin, at), half)
-                rotate(row + 4 * k * group * width, group, q_weight, eps, cos, sin)
-                rotate(key, _ONE, k_weight, eps, cos, sin)
-            place = (layer * keys.shape[1] + slots[n]) * kv + k
-            _remember(net, key, address(keys) + place * key_size, address(values) + place * value_size,
-                      context, at)  # fmt: skip
-        n = 0
-        while n < slots.size:
-            # A slot's tokens that follow each other are read for at once.
-            rows = 1
-            while n + rows < slots.size and slots[n + rows] == slots[n] and rows < s.scores.shape[1]:
-                rows += 1
-            place = (layer * keys.shape[1] + slots[n]) * kv + k
-            length = positions[n + rows - 1] + 1
+    n = 0
+    while n < slots.size:
+        # A slot's tokens that follow each other are read for at once.
+        rows = 1
+        while n + rows < slots.size and slots[n + rows] == slots[n] and rows < s.scores.shape[1]:
+            rows += 1
+        length = positions[n + rows - 1] + 1
+        for k in range(rank, kv, size):
+            place = (slots[n] * keys.shape[1] + layer) * kv + k
+            keys_at, values_at = address(keys) + place * key_size, address(values) + place * value_size
+            for r in range(n, n + rows):
+                row = _row(s.qkv, r)
+                key = row + 4 * (heads + k) * width
+                if not net.gpt2:
+                    cos, sin = floats(_row(net.cos, positions[r]), half), floats(_row(net.sin, positions[r]), half)
+                    rotate(row + 4 * k * group * width, group, q_weight, eps, cos, sin)
+                    rotate(key, _ONE, k_weight, eps, cos, sin)
+                _remember(net, key, keys_at, values_at, context, positions[r])
             for h in range(k * group, (k + 1) * group):
-                multiply(_row(s.qkv, n) + 4 * h * width, wide, rows, address(keys) + place * key_size, _NONE, width,
-                         _NONE, -(-length // PANEL), scores, room, _SET)  # fmt: skip
+                multiply(_row(s.qkv, n) + 4 * h * width, wide, rows, keys_at, _NONE, width, _NONE, -(-length // PANEL),
+                         scores, room, _SET)  # fmt: skip
                 for r in range(rows):
                     softmax(floats(scores + 4 * r * room, length), positions[n + r] + 1, scale)
                 for first in range(0, width, PANEL):
-                    multiply(scores, room, rows, address(values) + place * value_size + 4 * first * context, _NONE,
-                             length, _NONE, _ONE, read, _PANEL, _SET)  # fmt: skip
+                    multiply(scores, room, rows, values_at + 4 * first * context, _NONE, length, _NONE, _ONE, read,
+                             _PANEL, _SET)  # fmt: skip
                     some = min(PANEL, width - first)
                     for r in range(rows):
                         source = floats(read + 4 * r * PANEL, some)
                         target = floats(_row(s.mixed, n + r) + 4 * (h * width + first), some)
                         for i in range(some):
                             target[i] = source[i]
-            n += rows
+        n += rows
 
 
 @kernel(counted=False)

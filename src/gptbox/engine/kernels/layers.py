@@ -106,21 +106,3 @@ def rotate(heads: int, count: int, weight: Any, eps: float, cos: Any, sin: Any) 
             u, v = x0[i] * scale * w0[i], x1[i] * scale * w1[i]
             x0[i] = u * cos[i] - v * sin[i]
             x1[i] = v * cos[i] + u * sin[i]
-
-
-@kernel(counted=False, finite=True)
-def softmax(scores: Any, length: int, scale: float) -> None:
-    """Of the first `length` scores times `scale`, in place; what comes after them gets 0."""
-    s, factor = floats(address(scores), length), np.float32(scale)
-    largest = s[0]
-    for i in range(length):
-        largest = max(largest, s[i])
-    total = np.float32(0)
-    for i in range(length):
-        s[i] = exp((s[i] - largest) * factor)
-        total += s[i]
-    share = _ONE / total
-    for i in range(length):
-        s[i] *= share
-    for i in range(length, scores.size):
-        scores[i] = 0

@@ -27,7 +27,7 @@ _VECTORS = PANEL // _LANES
 _FEATURES = numba.config.CPU_FEATURES if numba.config.CPU_NAME else binding.get_host_cpu_features().flatten()
 _WIDE = "+avx512f" in _FEATURES
 # As many rows, and for few rows panels, at once as the registers hold sums of: 32 of AVX-512, else 16 or NEON's 32.
-_MOST_ROWS = 8 if _WIDE else 3
+_MOST_ROWS = 12 if _WIDE else 3
 _PANELS = {1: 4, 2: 4, 3: 2, 4: 2} if _WIDE else {1: 2}
 
 _I8, _I64, _FLOAT = ir.IntType(8), ir.IntType(64), ir.FloatType()
@@ -167,7 +167,8 @@ def multiply(
         some_panels = at_once if last - panel >= at_once else 1
         row = 0
         while row < rows:
-            some = min(rows - row, _MOST_ROWS)
+            # Blocks of about as many rows each: small ones take as long as larger ones.
+            some = -(-(rows - row) // -(-(rows - row) // _MOST_ROWS))
             source, target = x + 4 * row * ldx, y + 4 * (row * ldy + panel * PANEL)
             w = weights + panel * size
             if steps == 0:
