@@ -5,7 +5,8 @@ from collections.abc import Iterator
 LIMIT = 2**17
 """Tokens that training measures of a split at most; a longer one is measured at evenly spaced places."""
 
-_TOKENS_A_BATCH = 2048
+TOKENS_A_BATCH = 2048
+"""About how many are measured at once."""
 
 
 def windows(tokens: int, length: int, limit: int | None = None) -> Iterator[tuple[range, int]]:
@@ -24,7 +25,7 @@ def windows(tokens: int, length: int, limit: int | None = None) -> Iterator[tupl
     else:
         count = min(max(1, limit // length), inputs // length)
         distance, rest = inputs // count, 0
-    batch = max(1, _TOKENS_A_BATCH // length)
+    batch = max(1, TOKENS_A_BATCH // length)
     for first in range(0, count, batch):
         yield range(first * distance, min(first + batch, count) * distance, distance), length
     if rest:

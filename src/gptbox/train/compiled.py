@@ -4,11 +4,17 @@ A step of a small model is a few hundred operations of microseconds each; autogr
 long as the arithmetic, and Python's lock keeps threads from sharing it. Here a block is one call of compiled code.
 """
 
+import math
+from itertools import islice
+from typing import NamedTuple
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from gptbox.memory import allocate
+from gptbox.model_config import ModelConfig
 from gptbox.train import kernels
 from gptbox.train.fused import NO_DROPOUT, Dropout, sites
 from gptbox.train.gpt import GPT
@@ -26,6 +32,38 @@ def supports(model: GPT) -> bool:
     return kernels.HAS_SGEMM and on_cpu and model.config.architecture == "qwen3"
 
 
+class _Shapes(NamedTuple):
+    """Of the arrays that a workspace has, for n tokens in rows of `time`."""
+
+    ahead: list[tuple[int, ...]]
+    layer: list[tuple[int, ...]]
+    """Of each block that is kept."""
+    back: list[tuple[int, ...]]
+
+    @classmethod
+    def of(cls, c: ModelConfig, rows: int, time: int) -> "_Shapes":
+        n, heads, kv_heads, width = rows * time, c.n_head, c.n_kv_head, c.head_dim
+        projected, hidden = (heads + 2 * kv_heads) * width, c.intermediate_size
+        scores = (min(time, kernels.QUERIES_AT_ONCE), time)
+        return cls(
+            [(n, c.n_embd), (n, c.n_embd), scores,
+             (n, c.n_embd), (n,), (n, c.n_embd), (n, c.vocab_size), (n, c.vocab_size)],
+            [(n, c.n_embd), (n,), (n, c.n_embd), (n, projected), (n, heads, width), (n, kv_heads, width),
+             (n, heads + kv_heads), (n, heads, width), (n, heads), (n, c.n_embd), (n,), (n, c.n_embd),
+             (n, 2 * hidden), (n, hidden)],
+            [(n, c.n_embd), (n, c.n_embd), (c.parameters,),
+             scores, (n, c.n_embd), (n, c.n_embd), (n, hidden), (n, 2 * hidden), (n, heads, width), (n, heads, width),
+             (n, kv_heads, width), (n, projected)],
+        )  # fmt: skip
+
+
+def workspace_bytes(c: ModelConfig, rows: int, time: int, backward: bool = True) -> int:
+    """What a Workspace takes of memory."""
+    shapes = _Shapes.of(c, rows, time)
+    kept = [*shapes.ahead, *shapes.layer * (c.n_layer if backward else 1), *(shapes.back if backward else [])]
+    return 4 * sum(map(math.prod, kept))
+
+
 class Workspace:
     """Activations and gradients for batches of one shape, on one thread; written anew at each step."""
 
@@ -39,39 +77,17 @@ class Workspace:
         self.head_name = "embedding.weight" if c.tie_embeddings else "head.weight"
         self.tables = model.cos[:time].numpy(), model.sin[:time].numpy()
         self.eps = np.float32(c.norm_eps)
-        n, heads, kv_heads, width = rows * time, c.n_head, c.n_kv_head, c.head_dim
-        projected = (heads + 2 * kv_heads) * width
-
-        def empty(*shape: int) -> NDArray[np.float32]:
-            return np.empty(shape, np.float32)
-
-        self.x, self.branch = empty(n, c.n_embd), empty(n, c.n_embd)
-        self.blocks = [
-            (
-                empty(n, c.n_embd), empty(n), empty(n, c.n_embd), empty(n, projected), empty(n, heads, width),
-                empty(n, kv_heads, width), empty(n, heads + kv_heads), empty(n, heads, width), empty(n, heads),
-                empty(n, c.n_embd), empty(n), empty(n, c.n_embd), empty(n, 2 * c.intermediate_size),
-                empty(n, c.intermediate_size),
-            )
-            for _ in range(c.n_layer if backward else 1)
-        ]  # fmt: skip
-        block = min(time, kernels.QUERIES_AT_ONCE)
-        self.scores = empty(block, time)
-        self.head = (
-            empty(n, c.n_embd), empty(n), empty(n, c.n_embd), empty(n, c.vocab_size), empty(n, c.vocab_size),
-        )  # fmt: skip
+        shapes, layers = _Shapes.of(c, rows, time), c.n_layer if backward else 1
+        arrays = iter(allocate(*shapes.ahead, *shapes.layer * layers, *(shapes.back if backward else [])))
+        self.x, self.branch, self.scores, *head = islice(arrays, len(shapes.ahead))
+        self.head = tuple(head)
+        self.blocks = [tuple(islice(arrays, len(shapes.layer))) for _ in range(layers)]
         if not backward:
             return
-        self.back = (
-            empty(block, time), empty(n, c.n_embd), empty(n, c.n_embd), empty(n, c.intermediate_size),
-            empty(n, 2 * c.intermediate_size), empty(n, heads, width), empty(n, heads, width),
-            empty(n, kv_heads, width), empty(n, projected),
-        )  # fmt: skip
-        self.grad_a, self.grad_x = empty(n, c.n_embd), empty(n, c.n_embd)
-        sizes = [weight.size for weight in self.weights.values()]
-        self.gradient = empty(sum(sizes))
-        """Of all parameters in their order, end to end."""
-        parts = np.split(self.gradient, np.cumsum(sizes)[:-1])
+        self.grad_a, self.grad_x, self.gradient, *back = arrays
+        """The last: of all parameters in their order, end to end."""
+        self.back = tuple(back)
+        parts = np.split(self.gradient, np.cumsum([weight.size for weight in self.weights.values()])[:-1])
         self.gradients = {
             name: part.reshape(weight.shape) for (name, weight), part in zip(self.weights.items(), parts, strict=True)
         }

@@ -7,10 +7,12 @@ from pathlib import Path
 from gptbox.cpus import CGROUP
 from gptbox.errors import DoesNotFitError
 from gptbox.model_config import ModelConfig
+from gptbox.train.compiled import workspace_bytes
 from gptbox.train.config import TrainConfig
+from gptbox.windows import TOKENS_A_BATCH
 
 MB = 1_000_000
-_PROGRAM = 400 * MB
+_PROGRAM = 420 * MB
 """Resident before there is a model: Python, torch's libraries, the compiled kernels."""
 
 
@@ -27,17 +29,18 @@ class Needs:
 def needs(config: TrainConfig, model: ModelConfig, shards: int, snapshots_kept: int) -> Needs:
     """An estimate, from the shapes of what is kept; `shards` is how many parts of a batch are computed at once."""
     weights = 4 * model.parameters
-    tokens = max(config.batch_size * config.context_length, *(s.batch_size * s.context_length for s in config.ramp), 0)
-    pieces = -(-config.accumulate // shards)  # that each shard computes one after the other
-    tokens = -(-tokens // pieces)
-    heads = (2 * model.n_head + 2 * model.n_kv_head) * model.head_dim
-    a_token = model.n_layer * (4 * model.n_embd + 2 * heads + 3 * model.intermediate_size)
-    a_token += 6 * model.n_embd + 3 * heads + 3 * model.intermediate_size + 2 * model.vocab_size
-    # Evaluation: as many tokens at once in each shard, without what a step keeps for the way back.
-    a_token_measured = 4 * model.n_embd + 2 * heads + 3 * model.intermediate_size + 2 * model.vocab_size
-    activations = 4 * max(tokens * a_token, shards * 2048 * a_token_measured)
-    # Weights, gradients of each shard and their sum, two moments, and a copy of all that on its way to the disk.
-    memory = _PROGRAM + (5 + shards) * weights + 3 * weights + activations
+    stages = [(config.batch_size, config.context_length), *((s.batch_size, s.context_length) for s in config.ramp)]
+    training = 0
+    for rows, time in stages:
+        at_once = min(shards, rows)
+        pieces = min(rows, -(-config.accumulate // at_once) * at_once)
+        training = max(training, at_once * workspace_bytes(model, -(-rows // pieces), time))
+    length = config.context_length
+    measuring = shards * workspace_bytes(model, max(1, TOKENS_A_BATCH // length), length, backward=False)
+    if model.architecture != "qwen3":  # by autograd, which keeps what each operation has read
+        training *= 2
+    # Weights, a gradient of each shard, two moments, and a copy of weights and moments on its way to the disk.
+    memory = _PROGRAM + (6 + shards) * weights + training + measuring
     return Needs(memory, (snapshots_kept + 2) * weights + 2 * 3 * weights)
 
 

@@ -58,7 +58,8 @@ class Shards:
     ) -> tuple[float, Tensor]:
         """The mean loss over ids (B, T), in nats a token, and its gradient by all parameters, end to end.
 
-        The batch goes in at least `accumulate` pieces: fewer activations at once, at the same result.
+        The batch goes in at least `accumulate` pieces: fewer activations at once, at the same result. The gradient's
+        memory is that of the next call, too.
         """
         rows = len(inputs)
         shards = min(self.count, rows)
@@ -67,7 +68,8 @@ class Shards:
 
         def shard(number: int) -> tuple[float, Tensor]:
             losses, total = 0.0, None
-            for begin, end in list(pairwise(bounds))[number::shards]:
+            parts = list(pairwise(bounds))[number::shards]
+            for begin, end in parts:
                 some, wanted, dropped = inputs[begin:end], targets[begin:end], dropout.of_rows(begin, end)
                 if compiled.supports(model):
                     space = self._workspace(model, number, some.shape)
@@ -77,8 +79,10 @@ class Shards:
                     loss, gradient = self._by_autograd(model, some, wanted, dropped)
                 share = (end - begin) / rows
                 losses += loss * share
-                gradient = gradient * share
-                total = gradient if total is None else total.add_(gradient)
+                if total is not None:
+                    total.add_(gradient, alpha=share)
+                else:  # the next piece is computed where this one's gradient is
+                    total = gradient * share if len(parts) > 1 else gradient.mul_(share)
             assert total is not None
             return losses, total
 
