@@ -114,6 +114,14 @@ class RunFolder:
                 file.truncate(size)  # a full disk: no half of a row for the next one to be glued to
                 raise
 
+    def version(self, name: Literal["metrics", "samples"]) -> tuple[int, int, int] | None:
+        """What changes when rows do; None where there are none."""
+        try:
+            file = (self.path / f"{name}.jsonl").stat()
+        except OSError:
+            return None
+        return file.st_ino, file.st_mtime_ns, file.st_size
+
     def rows(self, name: Literal["metrics", "samples"]) -> list[dict[str, Any]]:
         """All rows that can be read; a last line that is still being written, or was cut by a crash, is left out."""
         try:

@@ -27,6 +27,17 @@ def test_metrics_and_samples_of_a_run(tiny_run: Path, client: TestClient) -> Non
     assert client.get("/api/history").json() == expected
 
 
+def test_rows_that_come_and_go_are_seen_at_once(tiny_run: Path, client: TestClient) -> None:
+    run = RunFolder(tiny_run, "tiny")
+    for count in range(1, 4):
+        run.append("metrics", rows(count)[-1])
+        assert client.get("/api/history").json()["metrics"] == rows(count)
+    run.truncate_rows(0)
+    assert client.get("/api/history").json()["metrics"] == rows(1)
+    (run.path / "metrics.jsonl").unlink()
+    assert client.get("/api/history").json()["metrics"] == []
+
+
 def test_the_newest_run_is_the_default(tiny_run: Path, client: TestClient, publish: Callable[..., Path]) -> None:
     publish(1, run="another")
     assert client.get("/api/history").json()["run"] == "another"
