@@ -63,6 +63,23 @@ def test_loss_and_gradients_are_autograd_s(shape: str, dropout: float) -> None:
         np.testing.assert_allclose(space.gradients[name] / scale, gradient.numpy() / scale, atol=2e-4, err_msg=name)
 
 
+@pytest.mark.parametrize("backward", [True, False])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_a_workspace_takes_what_was_said(shape: str, backward: bool) -> None:
+    model = make_model(**SHAPES[shape])
+    time = model.config.context_length
+    space = compiled.Workspace(model, 3, time, backward)
+    arrays = [space.x, space.branch, space.scores, *space.head, *(array for block in space.blocks for array in block)]
+    if backward:
+        arrays += [space.grad_a, space.grad_x, space.gradient, *space.back]
+    assert compiled.workspace_bytes(model.config, 3, time, backward) == sum(array.nbytes for array in arrays)
+    owner = arrays[0]
+    while isinstance(owner, np.ndarray):
+        owner = owner.base
+    taken = memoryview(owner.obj if isinstance(owner, memoryview) else owner).nbytes
+    assert 0 <= taken - sum(array.nbytes for array in arrays) < 2**21 + 64 * len(arrays)
+
+
 @pytest.mark.parametrize("shape", SHAPES)
 def test_the_fused_operations_are_autograd_s_too(shape: str) -> None:
     """What a model is trained with where blocks are not compiled whole, and evaluated with everywhere."""
