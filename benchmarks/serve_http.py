@@ -287,10 +287,12 @@ async def crowd(client: Client, clients: int) -> None:
 
 
 def resident_mib(pid: int | None) -> float | None:
+    """Of the process and its children: in a container an init stands before the server."""
     if pid is None:
         return None
     found = re.search(r"VmRSS:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text(encoding="utf-8"))
-    return int(found[1]) / 1024 if found else None
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="utf-8").split()
+    return (int(found[1]) / 1024 if found else 0.0) + sum(resident_mib(int(child)) or 0.0 for child in children)
 
 
 async def soak(client: Client, requests: int, at_once: int, minutes: float, pid: int | None) -> None:
