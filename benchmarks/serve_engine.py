@@ -1,11 +1,13 @@
 """How many tokens a second the engine generates, beside nanoGPT, transformers and llama.cpp; no HTTP.
 
     python benchmarks/serve_engine.py --nanogpt ../nanoGPT [--large] [--rounds 5] [--only gptbox transformers ...]
-        [--llama-python VENV/bin/python] [--json figures.json]
+        [--trained models/lesson/best models/five/best] [--llama-python VENV/bin/python] [--json figures.json]
 
-The models have random weights: nanoGPT's lesson (4 x 128, context 64), the default preset's shape (4 x 128, context
-256), or with --large GPT-2's (124M), in float32 and with 8-bit matrices. They are published as gptbox publishes them;
-transformers loads the same folder, llama.cpp the same weights as GGUF. nanoGPT has weights of its own, of that shape.
+The models are nanoGPT's lesson (4 x 128, context 64), the default preset's shape (4 x 128, context 256), or with
+--large GPT-2's (124M), in float32 and with 8-bit matrices. Their weights are random, or those of the snapshots that
+--trained names, by their shape: what random weights write cannot be guessed, so that a lone text takes gptbox longer.
+They are published as gptbox publishes them; transformers loads the same folder, llama.cpp the same weights as GGUF.
+nanoGPT has weights of its own, of that shape; how fast it is does not depend on them.
 
 Every measurement is a process of its own, which first warms up; a round makes each once, in turn. All sample with
 temperature 0.8 and top-k 200, from one token on, 500 tokens a text (--large: 100). Where the context is full, gptbox
@@ -29,6 +31,7 @@ import numpy as np
 
 from gptbox import model_folder, weights
 from gptbox.cpus import available_cpus
+from gptbox.errors import GptboxError
 from gptbox.model_config import ModelConfig
 from gptbox.model_folder import SnapshotInfo
 from gptbox.tokenizers.char import CharTokenizer
@@ -194,10 +197,10 @@ def single(cases: list[Case], threads: int, quantized: bool = False) -> Case | N
     return None
 
 
-def report(shape: str, cases: list[Case]) -> None:
+def report(shape: str, cases: list[Case], kind: str) -> None:
     c = SHAPES[shape]
     print(f"\n{shape}: {c.architecture}, {c.n_layer} x {c.n_embd}, context {c.context_length}", end="")
-    print(f", {c.parameters / 1e6:.2f}M parameters; {cases[0].job.tokens} tokens a text;")
+    print(f", {c.parameters / 1e6:.2f}M parameters; {cases[0].job.tokens} tokens a text; {kind};")
     print("tokens/s of all streams together: ", end="")
     print(f"the median of {len(cases[0].results)} rounds and their range; ratios within a round")
     print(f"{'':<14} {'streams':>7} {'threads':>7}   {'tokens/s':<28} ")
@@ -241,12 +244,27 @@ def report_greedy(cases: list[Case]) -> None:
         print(f"Greedily, {GREEDY} tokens: {case.name} writes {said}.")
 
 
+def shape_of(folder: Path, parser: argparse.ArgumentParser) -> str:
+    """Which of SHAPES a published model has."""
+    try:
+        config = model_folder.load(folder).config
+    except GptboxError as error:
+        parser.error(str(error))
+    found = next((name for name, shape in SHAPES.items() if shape == config), None)
+    if found is None:
+        parser.error(f"{folder} has none of the shapes measured here: {config}")
+    return found
+
+
 def parse_options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--only", nargs="+", choices=PEERS, default=list(PEERS), metavar="PEER", help=", ".join(PEERS))
     parser.add_argument("--shapes", nargs="+", choices=SHAPES, metavar="SHAPE", help="lesson, default, large")
     parser.add_argument("--large", action="store_true", help="GPT-2's shape in place of the small ones")
+    parser.add_argument(
+        "--trained", type=Path, nargs="+", default=[], metavar="SNAPSHOT", help="published folders, in place of random"
+    )
     parser.add_argument("--tokens", type=int, help="of each text (default: 500; of GPT-2's shape 100)")
     parser.add_argument("--nanogpt", type=Path, metavar="CHECKOUT", help="a checkout of karpathy/nanoGPT")
     parser.add_argument(
@@ -257,6 +275,7 @@ def parse_options() -> argparse.Namespace:
     options.shapes = options.shapes or (["large"] if options.large else ["lesson", "default"])
     if options.rounds < 1 or (options.tokens is not None and options.tokens < 1):
         parser.error("--rounds and --tokens must be at least 1")
+    options.trained = {shape_of(folder, parser): folder for folder in options.trained}
     if options.nanogpt and not (options.nanogpt / "model.py").is_file():
         parser.error(f"{options.nanogpt} is no checkout of nanoGPT: model.py is not in it")
     return options
@@ -278,8 +297,10 @@ def main() -> None:
 
     with tempfile.TemporaryDirectory() as temporary:
         for shape in options.shapes:
-            folder = Path(temporary) / shape
-            publish(folder, SHAPES[shape])
+            folder = options.trained.get(shape)
+            if folder is None:
+                folder = Path(temporary) / shape
+                publish(folder, SHAPES[shape])
             cases = measured[shape] = cases_of(shape, folder, options)
             for _ in range(options.rounds):
                 for case in list(cases):
@@ -290,7 +311,7 @@ def main() -> None:
                         cases.remove(case)
                 save()
             if cases:
-                report(shape, cases)
+                report(shape, cases, "trained" if shape in options.trained else "random weights")
                 sys.stdout.flush()
 
 

@@ -122,6 +122,44 @@ def test_threads_and_company_change_no_token(
     assert together(model, prompts, params, team) == expected
 
 
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("table", ["empty", "wrong", "learnt"])
+@pytest.mark.parametrize("temperature", [0.0, 0.8])
+def test_guesses_change_no_token(model: GPT, team: Team, temperature: float, table: str, threads: int) -> None:
+    """Texts that run together have none. Each is several times as long as the context."""
+    prompt = ids(5)
+    rules: list[dict[str, Any]] = [
+        {"max_tokens": 190, "seed": i, "temperature": temperature, "repetition_penalty": 1 + i, "logprobs": 2}
+        for i in range(3)
+    ]
+    expected = [request(model, prompt, **each) for each in rules]
+    run(Batch(model, 3), *expected)
+    if table == "wrong":
+        model.guesses[:] = 8 * 64 + 7
+    elif table == "learnt":
+        run(Batch(model, 1), request(model, prompt, **rules[0]))
+        assert model.guesses.any()
+    for each, other in zip(rules, expected, strict=True):
+        lone = request(model, prompt, **each)
+        run(Batch(model, 1, team if threads == 2 else None), lone)
+        assert sink(lone).ids == sink(other).ids
+        assert sink(lone).told == sink(other).told
+        assert sink(lone).alternatives == sink(other).alternatives
+
+
+def test_right_guesses_make_several_tokens_a_step(model: GPT) -> None:
+    prompt, most = ids(5), 0
+    for _ in range(3):
+        batch = Batch(model, 1)
+        batch.add(request(model, prompt, max_tokens=50, temperature=0))
+        most = 0
+        while batch.rows:
+            batch.step()
+            batch.remove_ended()
+            most = max(most, int(batch._scratch[0].meeting[3]))
+    assert most > 1
+
+
 def test_a_long_prompt_is_read_in_parts_while_others_go_on(make_weights: Callable[..., Weights]) -> None:
     config = ModelConfig(
         architecture="qwen3", vocab_size=65, context_length=1024, n_layer=1, n_head=1, n_embd=32, activation="silu"

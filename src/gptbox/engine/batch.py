@@ -115,7 +115,7 @@ class Batch:
         self._sharing = Sharing(self._team.size)
         self._interrupt = np.zeros(1, np.int64) if interrupt is None else interrupt
         self._cache = KVCache(model.config, slots)
-        self._sequences = Sequences.of(model.config, self._cache.lengths)
+        self._sequences = Sequences.of(model.config, self._cache.lengths, model.guesses)
         self._slots = slots
         self._used = 0
         """Slots that have ever been in use, and so cost memory: the first ones; more only when none of them is free."""

@@ -6,7 +6,7 @@ from numpy.typing import NDArray
 from gptbox.engine import native
 from gptbox.engine.kv_cache import KVCache
 from gptbox.engine.network import network
-from gptbox.engine.state import MOST_TOKENS, Scratch
+from gptbox.engine.state import GUESSES, MOST_TOKENS, Scratch
 from gptbox.model_config import ModelConfig
 from gptbox.weights import Array, Weights
 
@@ -18,6 +18,8 @@ class GPT:
         """`weights` as in `gptbox.weights`, float32; `quantize` keeps the matrices in 8 bits."""
         self.config = config
         self.network = network(config, weights, quantize)
+        self.guesses = np.zeros(GUESSES, np.int64)
+        """What its texts went on with: they make lone texts faster, and change none. Several threads may write them."""
 
     @property
     def size(self) -> int:

@@ -81,6 +81,7 @@ def _sequences(t: Any) -> Any:
         doubles(_number(t, i + 2), _two(t, i + 2)), words(_number(t, i + 3), _one(t, i + 3)),
         small_integers(_number(t, i + 4), _two(t, i + 4)), floats(_number(t, i + 5), _two(t, i + 5)),
         integers(_number(t, i + 6), _two(t, i + 6)), floats(_number(t, i + 7), _two(t, i + 7)),
+        integers(_number(t, i + 8), _one(t, i + 8)),
     )  # fmt: skip
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from gptbox.engine.kernels.drafts import guess, learn
 from gptbox.engine.kernels.forward import blocks, head
 from gptbox.engine.kernels.meeting import barrier
 from gptbox.engine.kernels.rules import (
@@ -60,6 +61,26 @@ def sample(logits: Any, sequences: Any, slot: int, weights: Any) -> int:
 
 
 @kernel(counted=False)
+def _draw(net: Any, s: Any, sequences: Any, drawn: Any, i: int, slot: int, at: int, step: int, r: int,
+          rank: int) -> int:  # fmt: skip
+    """The next token of row r, from row i of the logits: it becomes the text's at place `at`, and the one of `step`."""
+    logits, weights, before = s.logits[i, : net.vocab_size], s.weights[rank, 0], s.weights[rank, 1]
+    alternatives = int(sequences.rules[slot, _LOGPROBS])
+    if alternatives >= 0:
+        for j in range(net.vocab_size):
+            before[j] = logits[j]  # what the model itself says, before any rule
+    token = sample(logits, sequences, slot, weights)
+    if alternatives >= 0:
+        drawn.logprobs[step, r] = log_probabilities(
+            before, weights, token, drawn.top_tokens[step, r, :alternatives],
+            drawn.top_logprobs[step, r, :alternatives],
+        )  # fmt: skip
+    drawn.tokens[step, r] = token
+    sequences.tokens[slot, at] = token
+    return token
+
+
+@kernel(counted=False)
 def burst(
     net: Any, keys: Any, values: Any, s: Any, sequences: Any, drawn: Any, interrupt: Any, slots: Any, fresh: Any,
     drawing: Any, begin: int, end: int, steps: int, rank: int, size: int,
@@ -68,21 +89,23 @@ def burst(
 
     In the first step row r takes its fresh[r] next tokens, and draws one where drawing[r]; after it all rows decode, so
     that for more than one step all must draw. Ends early, after a whole step, once interrupt[0] is not 0. Run by `size`
-    threads at once.
+    threads at once. A row that is alone makes several steps in one where the tokens were guessed.
     """
     ids, places, positions, last = s.plan[rank, 0], s.plan[rank, 1], s.plan[rank, 2], s.plan[rank, 3]
-    weights, before = s.weights[rank, 0], s.weights[rank, 1]
-    for step in range(steps):
+    alone = end - begin == 1 and drawing[begin] != 0
+    step, guessed = 0, 0
+    while step < steps:
         n, wanted = 0, 0
         for r in range(begin, end):
             slot = slots[r]
             length = sequences.lengths[slot]
-            for t in range(fresh[r] if step == 0 else 1):
+            for t in range((fresh[r] if step == 0 else 1) + guessed):
                 ids[n], places[n], positions[n] = sequences.tokens[slot, length + t], slot, length + t
                 n += 1
             if drawing[r]:
-                last[wanted] = n - 1
-                wanted += 1
+                for t in range(n - 1 - guessed, n):
+                    last[wanted] = t
+                    wanted += 1
         blocks(net, keys, values, ids[:n], places[:n], positions[:n], s, rank, size)
         if rank == 0:
             for i in range(wanted):
@@ -91,33 +114,41 @@ def burst(
         barrier(s.meeting, size)
         if wanted:
             head(net, address(s.last), s.last.shape[1], wanted, s, rank, size)
-        i = 0
-        for r in range(begin, end):
-            if drawing[r]:
-                if i % size == rank:
-                    slot, logits = slots[r], s.logits[i, : net.vocab_size]
-                    alternatives = int(sequences.rules[slot, _LOGPROBS])
-                    if alternatives >= 0:
-                        for j in range(net.vocab_size):
-                            before[j] = logits[j]  # what the model itself says, before any rule
-                    token = sample(logits, sequences, slot, weights)
-                    if alternatives >= 0:
-                        drawn.logprobs[step, r] = log_probabilities(
-                            before, weights, token, drawn.top_tokens[step, r, :alternatives],
-                            drawn.top_logprobs[step, r, :alternatives],
-                        )  # fmt: skip
-                    drawn.tokens[step, r] = token
-                    sequences.tokens[slot, sequences.lengths[slot] + (fresh[r] if step == 0 else 1)] = token
-                i += 1
+        made = 1
+        if alone and rank == 0:
+            tokens = sequences.tokens[slots[begin]]
+            at = sequences.lengths[slots[begin]] + (fresh[begin] if step == 0 else 1)
+            made = 0
+            right = True
+            while right:
+                expected = tokens[at + made]
+                token = _draw(net, s, sequences, drawn, made, slots[begin], at + made, step + made, begin, rank)
+                learn(sequences.guesses, tokens, at + made)
+                right = made < guessed and token == expected
+                made += 1
+        elif not alone:
+            i = 0
+            for r in range(begin, end):
+                if drawing[r]:
+                    if i % size == rank:
+                        at = sequences.lengths[slots[r]] + (fresh[r] if step == 0 else 1)
+                        _draw(net, s, sequences, drawn, i, slots[r], at, step, r, rank)
+                    i += 1
         barrier(s.meeting, size)
         if rank == 0:
             for r in range(begin, end):
-                sequences.lengths[slots[r]] += fresh[r] if step == 0 else 1
-            s.meeting[2] = atomic_load(address(interrupt))
+                sequences.lengths[slots[r]] += (fresh[r] if step == 0 else 1) + made - 1
+            s.meeting[2], s.meeting[3], s.meeting[4] = atomic_load(address(interrupt)), made, 0
+            if alone and step + made < steps:
+                place = sequences.lengths[slots[begin]] + 1
+                # The token that is due is the step's own; what is guessed must not go beyond the last step.
+                most = steps - step - made - 1
+                s.meeting[4] = guess(sequences.guesses, sequences.tokens[slots[begin]], place, most)
         barrier(s.meeting, size)
+        step, guessed = step + s.meeting[3], s.meeting[4]
         if s.meeting[2]:
-            return step + 1
-    return steps
+            break
+    return step
 
 
 @kernel(counted=False)
