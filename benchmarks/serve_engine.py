@@ -23,7 +23,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -250,7 +250,8 @@ def shape_of(folder: Path, parser: argparse.ArgumentParser) -> str:
         config = model_folder.load(folder).config
     except GptboxError as error:
         parser.error(str(error))
-    found = next((name for name, shape in SHAPES.items() if shape == config), None)
+    # Published folders have biases, of zeros where nothing was learned.
+    found = next((name for name, shape in SHAPES.items() if replace(shape, bias=config.bias) == config), None)
     if found is None:
         parser.error(f"{folder} has none of the shapes measured here: {config}")
     return found

@@ -99,7 +99,7 @@ RECIPES = (
             learning_rate=0.02, gain_learning_rate=0.01, beta2=0.95, newton_schulz_steps=4, weight_decay=0.33,
             dropout=0.05, **_COMMON,
         ),
-        ((600, 1.40), (1200, 1.395)),
+        ((600, 1.40), (1200, 1.40)),
     ),
     Recipe(
         math.inf,

@@ -42,6 +42,11 @@ def test_of_two_ways_to_go_on_the_frequent_one_is_guessed() -> None:
     assert guessed(table_of(*2 * ["abcx"], *6 * ["abcy"]), "abc", 1) == "y"
 
 
+def test_four_tokens_know_better_than_three() -> None:
+    table = table_of(*3 * ["1abcx"], *9 * ["2abcy"])
+    assert [guessed(table, text, 1) for text in ("1abc", "2abc", "3abc")] == ["x", "y", "y"]
+
+
 @pytest.mark.parametrize("text", ["", "a", "ab"])
 def test_too_short_to_know(text: str) -> None:
     assert guessed(table_of("abcabcabc"), text) == ""
