@@ -4,15 +4,14 @@ import math
 import mmap
 
 import numpy as np
-
-from gptbox.weights import Array
+from numpy.typing import NDArray
 
 _LINE = 64
 _HUGE = 2 * 2**20
 """The larger pages that Linux gives on request; a processor finds its way among them with fewer lookups."""
 
 
-def allocate(*shapes: tuple[int, ...]) -> list[Array]:
+def allocate(*shapes: tuple[int, ...]) -> list[NDArray[np.float32]]:
     """Arrays of zeros, side by side, each at the beginning of a cache line.
 
     The system has the memory back as soon as the last of them is gone, where an allocator for all sizes would keep
