@@ -36,8 +36,8 @@ def test_a_completion_arrives_spread_in_time_and_uncompressed(serving: Any, enco
     assert events[-1] == "[DONE]"
     written = "".join(json.loads(event)["choices"][0]["text"] for event in events[:-1])
     assert len(written) == 1500
-    # All at the end would be one piece, or many at one moment.
-    assert len(times) >= 20
+    # All at the end would be one piece, or many at one moment. The engine tells what it has every 10 ms.
+    assert len(times) >= max(5, whole / 0.03)
     assert times[-1] > whole / 2
     pauses = [later - earlier for earlier, later in pairwise(times)]
     assert max(pauses) < whole / 2

@@ -20,8 +20,10 @@ from gptbox.errors import EngineError
 
 log = logging.getLogger(__name__)
 
-STRETCH_S = 0.02
+STRETCH_S = 0.01
 """About how long steps are made without a look at what has changed; joining and leaving interrupt them."""
+MANY_ROWS = 8
+"""From so many on stretches are twice as long: what is told to each costs time of its own."""
 SHARED_TOKENS = 16
 """A prompt's beginning that another sequence has in its cache is copied from there, if it is at least this long."""
 
@@ -234,7 +236,8 @@ class Batch:
         context, budget = self.model.config.context_length, self._budget
         taking: list[_Row] = []
         fresh, drawing = [], []
-        steps = max(1, int(STRETCH_S / self._step_s))
+        stretch = STRETCH_S * (2 if len(self.rows) >= MANY_ROWS else 1)
+        steps = max(1, int(stretch / self._step_s))
         for row in self.rows:
             if row.follows is not None:
                 if row.follows in self.rows and self._reading(row.follows):
