@@ -160,6 +160,15 @@ def test_right_guesses_make_several_tokens_a_step(model: GPT) -> None:
     assert most > 1
 
 
+def test_steps_longer_than_a_stretch_say_which_way_is_faster_too(
+    model: GPT, team: Team, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gptbox.engine.batch.STRETCH_S", 1e-9)
+    batch = Batch(model, 1, team)
+    run(batch, request(model, ids(5), max_tokens=10))
+    assert None not in batch._sharing._speeds[1]
+
+
 def test_a_long_prompt_is_read_in_parts_while_others_go_on(make_weights: Callable[..., Weights]) -> None:
     config = ModelConfig(
         architecture="qwen3", vocab_size=65, context_length=1024, n_layer=1, n_head=1, n_embd=32, activation="silu"

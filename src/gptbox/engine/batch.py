@@ -271,7 +271,8 @@ class Batch:
         done = self._burst(taking, np.array(fresh), np.array(drawing, np.int64), min(steps, MOST_STEPS), products)
         took = time.perf_counter() - begun
         self._step_s += 0.2 * (took / max(done) - self._step_s)
-        if max(fresh) == 1 and max(done) > 3:  # the rest of a prompt, or a start, says little
+        # The rest of a prompt, or a start, says little; but a single step of a large model is long enough.
+        if max(fresh) == 1 and (max(done) > 3 or took > STRETCH_S / 2):
             self._sharing.measured(len(taking), products, sum(done) / took)
         return sum(self._deliver(row, i, done[i]) for i, row in enumerate(taking) if drawing[i])
 
