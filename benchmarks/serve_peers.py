@@ -139,7 +139,7 @@ def nanogpt(job: Job) -> Result:
 
 
 def transformers(job: Job) -> Result:
-    """`generate` with its cache; a full window goes on from its newer half, as gptbox's does."""
+    """`generate` with its cache; a full window goes on from its newest quarter, as gptbox's does."""
     import torch
     from transformers import AutoModelForCausalLM
     from transformers.utils import logging
@@ -158,7 +158,7 @@ def transformers(job: Job) -> Result:
                 **rules,
             )  # fmt: skip
             ids = torch.cat([ids, made[:, window.shape[1] :]], dim=1)
-            window = ids[:, -(job.context // 2) :]
+            window = ids[:, -(job.context // 4) :]
         found: list[int] = ids[0, 1:].tolist()
         return found
 
@@ -248,7 +248,7 @@ def llamacpp(job: Job) -> Result:
         while len(ids) <= count:
             if held == job.context:
                 api.llama_memory_clear(memory, True)
-                held, fresh = 0, ids[-(job.context // 2) :]
+                held, fresh = 0, ids[-(job.context // 4) :]
             array = (api.llama_token * len(fresh))(*fresh)  # the batch only points at it
             if api.llama_decode(context, api.llama_batch_get_one(array, len(fresh))) != 0:
                 raise RuntimeError("llama_decode failed")

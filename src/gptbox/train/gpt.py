@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812  (the field's usual name)
 
+from gptbox.engine.gpt import slide
 from gptbox.model_config import ModelConfig
 from gptbox.train import fused
 from gptbox.train.fused import NO_DROPOUT, Dropout
@@ -229,7 +230,7 @@ class GPT(nn.Module):
     ) -> list[int]:
         """The ids that follow `ids`; temperature 0 takes the most probable.
 
-        Past the context length the newer half of the window is computed afresh, as `gptbox.engine.gpt.slide` says.
+        Past the context length the window slides as `gptbox.engine.gpt.slide` says.
         """
         context = self.config.context_length
         device = self.embedding.weight.device
@@ -242,7 +243,7 @@ class GPT(nn.Module):
         new = history[-context:]
         for _ in range(max_tokens):
             if cache and cache[0][0].shape[2] == context:
-                cache, new = KVCache(), history[-max(1, context // 2) :]
+                cache, new = KVCache(), slide(history, context)
             logits = self(torch.tensor([new], device=device), cache)[0, -1]
             if temperature == 0:
                 token = int(logits.argmax())
