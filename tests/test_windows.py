@@ -1,12 +1,13 @@
-"""How a text is cut for measuring: side by side, or evenly spaced once it is long."""
+"""How a text is cut for measuring: side by side, or evenly spaced once it is long; and a full context."""
 
 from itertools import pairwise
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gptbox.windows import LIMIT, windows
+from gptbox.windows import LIMIT, slide, windows
 
 
 def spans(tokens: int, length: int, limit: int | None = None) -> list[tuple[int, int]]:
@@ -62,3 +63,8 @@ def test_a_batch_has_about_as_many_tokens_whatever_the_window() -> None:
         sizes = [len(starts) * length for starts, _ in windows(100_000, length)]
         assert sizes[0] == 2048
         assert max(sizes) == 2048
+
+
+def test_slide_keeps_at_least_one_token() -> None:
+    assert slide(np.array([1, 2]), 1).tolist() == [2]
+    assert slide(np.arange(64), 64).tolist() == list(range(48, 64))

@@ -3,7 +3,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from gptbox.engine.gpt import GPT, slide
+from gptbox.engine.gpt import GPT
 from gptbox.engine.kv_cache import KVCache
 from gptbox.engine.state import MOST_TOKENS
 from gptbox.model_config import ModelConfig
@@ -77,8 +77,3 @@ def test_8_bits_change_the_logits_little_and_take_a_quarter(
     a, b = (model.forward(tokens, KVCache(config, 3)) for model in (exact, narrow))
     assert 0 < np.abs(a - b).mean() < 0.05 * np.abs(a).mean()
     assert narrow.network.panels.nbytes == pytest.approx(exact.network.panels.nbytes / 4, rel=0.01)
-
-
-def test_slide_keeps_at_least_one_token() -> None:
-    assert slide(np.array([1, 2]), 1).tolist() == [2]
-    assert slide(np.arange(64), 64).tolist() == list(range(48, 64))

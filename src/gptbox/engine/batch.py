@@ -10,13 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gptbox.engine import native
-from gptbox.engine.gpt import GPT, slide
+from gptbox.engine.gpt import GPT
 from gptbox.engine.kv_cache import KVCache
 from gptbox.engine.sampling import SamplingParams
 from gptbox.engine.sharing import Sharing
 from gptbox.engine.state import MOST_STEPS, MOST_TOKENS, Drawn, Scratch, Sequences
 from gptbox.engine.team import Team
 from gptbox.errors import EngineError
+from gptbox.windows import slide
 
 log = logging.getLogger(__name__)
 

@@ -1,7 +1,5 @@
 """A model that can be run, without torch. What it computes is in `gptbox.engine.kernels.forward`."""
 
-from typing import TypeVar
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -11,8 +9,6 @@ from gptbox.engine.network import network
 from gptbox.engine.state import GUESSES, MOST_TOKENS, Scratch
 from gptbox.model_config import ModelConfig
 from gptbox.weights import Array, Weights
-
-History = TypeVar("History", list[int], NDArray[np.integer])
 
 
 class GPT:
@@ -62,16 +58,3 @@ class GPT:
                 )
         cache.lengths[slots] += time
         return logits[:, -1] if last_only else logits
-
-
-def slide(history: History, context_length: int) -> History:
-    """What stays in view when the context is full: its newest quarter.
-
-    Past the context length a model can no longer just append: learned positions end there, and keys were computed
-    from tokens that have left the window. nanoGPT recomputes the whole window for every further token. Here the last
-    context_length // 4 tokens (at least one) are computed afresh from position 0, and generation appends again until
-    the window is full: each token sees between a quarter of a window and a whole one, at the price of a third of a
-    token's work more a token. Both architectures, the engine and torch do the same. `benchmarks/LOG.md` has what it
-    costs in loss: 0.003 nats for a context of 64, nothing for 256.
-    """
-    return history[-max(1, context_length // 4) :]

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812  (the field's usual name)
 
-from gptbox.engine.gpt import slide
 from gptbox.model_config import ModelConfig
 from gptbox.train import fused
 from gptbox.train.fused import NO_DROPOUT, Dropout
+from gptbox.windows import slide
 
 KVCache = list[tuple[Tensor, Tensor]]
 """Keys and values of each layer, (B, K, L, D)."""
@@ -230,7 +230,7 @@ class GPT(nn.Module):
     ) -> list[int]:
         """The ids that follow `ids`; temperature 0 takes the most probable.
 
-        Past the context length the window slides as `gptbox.engine.gpt.slide` says.
+        Past the context length the window slides as `gptbox.windows.slide` says.
         """
         context = self.config.context_length
         device = self.embedding.weight.device
