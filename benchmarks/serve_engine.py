@@ -5,13 +5,13 @@
 
 The models are nanoGPT's lesson (4 x 128, context 64), the default preset's shape (4 x 128, context 256), or with
 --large GPT-2's (124M), in float32 and with 8-bit matrices. Their weights are random, or those of the snapshots that
---trained names, by their shape: what random weights write cannot be guessed, so that a lone text takes gptbox longer.
+--trained names, by their shape: a draft in 8 bits is right more often about a trained model, and a lone text faster.
 They are published as gptbox publishes them; transformers loads the same folder, llama.cpp the same weights as GGUF.
 nanoGPT has weights of its own, of that shape; how fast it is does not depend on them.
 
 Every measurement is a process of its own, which first warms up; a round makes each once, in turn. All sample with
 temperature 0.8 and top-k 200, from one token on, 500 tokens a text (--large: 100). Where the context is full, gptbox
-goes on from its newer half. transformers and llama.cpp are driven to do the same; nanoGPT computes the whole window for
+goes on from its newest quarter. transformers and llama.cpp are driven to do the same; nanoGPT computes the whole window for
 every token, as it always does. That gptbox, transformers and llama.cpp run the same model is checked: 40 tokens,
 greedily. llama.cpp keeps its cache in float16, its default. Loading is not counted.
 """

@@ -10,9 +10,9 @@ from gptbox.engine.batch import SHARED_TOKENS, Batch, Logprobs, Request, generat
 from gptbox.engine.gpt import GPT
 from gptbox.engine.kv_cache import KVCache
 from gptbox.engine.sampling import SamplingParams
-from gptbox.engine.sharing import Sharing
 from gptbox.engine.state import MOST_TOKENS
 from gptbox.engine.team import Team
+from gptbox.engine.ways import Way, Ways
 from gptbox.model_config import ModelConfig
 from gptbox.weights import Weights
 
@@ -112,7 +112,7 @@ def test_threads_and_company_change_no_token(
     model: GPT, team: Team, monkeypatch: pytest.MonkeyPatch, products: bool
 ) -> None:
     """Threads with rows of their own, and threads that share each product."""
-    monkeypatch.setattr(Sharing, "products", lambda self, rows: products)
+    monkeypatch.setattr(Ways, "choose", lambda self, rows: Way(products, 0))
     prompts = [ids(1 + 5 * i, i) for i in range(7)]
     params = [
         SamplingParams(max_tokens=20 + 17 * i, seed=i, top_k=30, top_p=0.95, repetition_penalty=1.1, min_p=0.01)
@@ -122,42 +122,59 @@ def test_threads_and_company_change_no_token(
     assert together(model, prompts, params, team) == expected
 
 
-@pytest.mark.parametrize("threads", [1, 2])
-@pytest.mark.parametrize("table", ["empty", "wrong", "learnt"])
+WAYS = [Way(False, 5), Way(True, 5), Way(False, 1)]
+
+
+@pytest.mark.parametrize("draft", ["8 bits", "wrong"])
+@pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("temperature", [0.0, 0.8])
-def test_guesses_change_no_token(model: GPT, team: Team, temperature: float, table: str, threads: int) -> None:
-    """Texts that run together have none. Each is several times as long as the context."""
-    prompt = ids(5)
+def test_a_draft_changes_nothing(
+    config: ModelConfig, make_weights: Callable[..., Weights], team: Team, monkeypatch: pytest.MonkeyPatch,
+    temperature: float, way: Way, draft: str,
+) -> None:  # fmt: skip
+    """Tokens, their log-probabilities and the alternatives, of a text that is several times as long as the context."""
+    model, prompt = GPT(config, make_weights(config)), ids(5)
     rules: list[dict[str, Any]] = [
-        {"max_tokens": 190, "seed": i, "temperature": temperature, "repetition_penalty": 1 + i, "logprobs": 2}
+        {
+            "max_tokens": 190, "seed": i, "temperature": temperature, "logprobs": 2, "repetition_penalty": 1 + i,
+            "frequency_penalty": i / 2, "logit_bias": {7: i},
+        }
         for i in range(3)
-    ]
+    ]  # fmt: skip
     expected = [request(model, prompt, **each) for each in rules]
-    run(Batch(model, 3), *expected)
-    if table == "wrong":
-        model.guesses[:] = 8 * 64 + 7
-    elif table == "learnt":
-        run(Batch(model, 1), request(model, prompt, **rules[0]))
-        assert model.guesses.any()
+    run(Batch(model, 3), *expected)  # together they have none
+    if draft == "wrong":
+        model.draft = GPT(config, make_weights(config, seed=1)).draft
+    monkeypatch.setattr(Ways, "choose", lambda self, rows: way)
     for each, other in zip(rules, expected, strict=True):
         lone = request(model, prompt, **each)
-        run(Batch(model, 1, team if threads == 2 else None), lone)
+        run(Batch(model, 1, team if way.products else None), lone)
         assert sink(lone).ids == sink(other).ids
         assert sink(lone).told == sink(other).told
         assert sink(lone).alternatives == sink(other).alternatives
 
 
-def test_right_guesses_make_several_tokens_a_step(model: GPT) -> None:
-    prompt, most = ids(5), 0
-    for _ in range(3):
+def test_a_draft_is_nearly_always_right(model: GPT, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that a step makes several tokens, at any temperature."""
+    monkeypatch.setattr(Ways, "choose", lambda self, rows: Way(False, 5))
+    made = []
+    for temperature in (0, 0.8):
         batch = Batch(model, 1)
-        batch.add(request(model, prompt, max_tokens=50, temperature=0))
-        most = 0
+        batch.add(request(model, ids(5), max_tokens=200, temperature=temperature, seed=1))
         while batch.rows:
+            before = len(sink(batch.rows[0].request).ids)
+            row = batch.rows[0].request
+            monkeypatch.setattr("gptbox.engine.batch.STRETCH_S", 0)  # a single step at a time
             batch.step()
+            made.append(len(sink(row).ids) - before)
             batch.remove_ended()
-            most = max(most, int(batch._scratch[0].meeting[3]))
-    assert most > 1
+    assert np.mean(made) > 3
+
+
+def test_a_model_in_8_bits_needs_no_draft(config: ModelConfig, make_weights: Callable[..., Weights]) -> None:
+    narrow = GPT(config, make_weights(config), quantize=True)
+    assert narrow.draft is None
+    assert {way.ahead for way in Batch(narrow, 1)._ways.possible(1)} == {0}
 
 
 def test_steps_longer_than_a_stretch_say_which_way_is_faster_too(
@@ -165,8 +182,8 @@ def test_steps_longer_than_a_stretch_say_which_way_is_faster_too(
 ) -> None:
     monkeypatch.setattr("gptbox.engine.batch.STRETCH_S", 1e-9)
     batch = Batch(model, 1, team)
-    run(batch, request(model, ids(5), max_tokens=10))
-    assert None not in batch._sharing._speeds[1]
+    run(batch, request(model, ids(5), max_tokens=40))
+    assert set(batch._ways._speeds[1]) == set(batch._ways.possible(1))
 
 
 def test_a_long_prompt_is_read_in_parts_while_others_go_on(make_weights: Callable[..., Weights]) -> None:

@@ -13,9 +13,9 @@ from gptbox.engine import native
 from gptbox.engine.gpt import GPT
 from gptbox.engine.kv_cache import KVCache
 from gptbox.engine.sampling import SamplingParams
-from gptbox.engine.sharing import Sharing
-from gptbox.engine.state import MOST_STEPS, MOST_TOKENS, Drawn, Scratch, Sequences
+from gptbox.engine.state import MOST_AHEAD, MOST_STEPS, MOST_TOKENS, Drawn, Scratch, Sequences
 from gptbox.engine.team import Team
+from gptbox.engine.ways import Way, Ways
 from gptbox.errors import EngineError
 from gptbox.windows import slide
 
@@ -115,10 +115,10 @@ class Batch:
         self.model = model
         self.rows: list[_Row] = []
         self._team = team or Team(1)
-        self._sharing = Sharing(self._team.size)
+        self._ways = Ways(self._team.size, 0 if model.draft is None else MOST_AHEAD)
         self._interrupt = np.zeros(1, np.int64) if interrupt is None else interrupt
         self._cache = KVCache(model.config, slots)
-        self._sequences = Sequences.of(model.config, self._cache.lengths, model.guesses)
+        self._sequences = Sequences.of(model.config, self._cache.lengths)
         self._slots = slots
         self._used = 0
         """Slots that have ever been in use, and so cost memory: the first ones; more only when none of them is free."""
@@ -130,12 +130,14 @@ class Batch:
         self._scratch = [Scratch.of(model.config, slots, each) for each in (*[1] * threads, threads)]
         cache, shared = (self._cache.keys, self._cache.values), (self._interrupt,)
         self._tables = [
-            native.table(model.network, cache, scratch, self._sequences, self._drawn, shared)
+            native.table(
+                model.network, model.draft or model.network, cache, scratch, self._sequences, self._drawn, shared
+            )
             for scratch in self._scratch
         ]
         self._step_s = 0.001
         # Prompt tokens a step: some milliseconds' worth. A row takes a part at most, so that rows can be shared out.
-        budget = threads * int(np.clip(250_000_000 // (model.size // 4), 16, 192))
+        budget = threads * int(np.clip(250_000_000 // (model.network.panels.nbytes // 4), 16, 192))
         self._budget = min(budget, MOST_TOKENS - min(slots, 64))
         self._chunk = min(budget, 128)
 
@@ -237,8 +239,7 @@ class Batch:
         context, budget = self.model.config.context_length, self._budget
         taking: list[_Row] = []
         fresh, drawing = [], []
-        stretch = STRETCH_S * (2 if len(self.rows) >= MANY_ROWS else 1)
-        steps = max(1, int(stretch / self._step_s))
+        most = MOST_STEPS
         for row in self.rows:
             if row.follows is not None:
                 if row.follows in self.rows and self._reading(row.follows):
@@ -256,29 +257,31 @@ class Batch:
                 new = min(new, budget, self._chunk)
                 budget -= new
                 if new == 0:
-                    steps = 1  # it waits for no more than this step
+                    most = 1  # it waits for no more than this step
                     continue
             draws = length + new == row.known
             taking.append(row)
             fresh.append(new)
             drawing.append(draws)
             if not draws or row.left == row.request.params.max_tokens:
-                steps = 1  # the rest of the prompt comes next; the first token is told at once
-            steps = min(steps, row.left, context - length - new + 1)
+                most = 1  # the rest of the prompt comes next; the first token is told at once
+            most = min(most, row.left, context - length - new + 1)
         if not taking:
             return 0
-        products = self._sharing.products(len(taking))
+        way = self._ways.choose(len(taking))
+        stretch = STRETCH_S * (2 if len(taking) >= MANY_ROWS else 1)
+        steps = min(most, max(1 + way.ahead, int(stretch / self._step_s)))
         begun = time.perf_counter()
-        done = self._burst(taking, np.array(fresh), np.array(drawing, np.int64), min(steps, MOST_STEPS), products)
+        done = self._burst(taking, np.array(fresh), np.array(drawing, np.int64), steps, way)
         took = time.perf_counter() - begun
         self._step_s += 0.2 * (took / max(done) - self._step_s)
         # The rest of a prompt, or a start, says little; but a single step of a large model is long enough.
         if max(fresh) == 1 and (max(done) > 3 or took > STRETCH_S / 2):
-            self._sharing.measured(len(taking), products, sum(done) / took)
+            self._ways.measured(len(taking), way, sum(done) / took)
         return sum(self._deliver(row, i, done[i]) for i, row in enumerate(taking) if drawing[i])
 
     def _burst(
-        self, rows: list[_Row], fresh: NDArray[np.int64], drawing: NDArray[np.int64], steps: int, products: bool
+        self, rows: list[_Row], fresh: NDArray[np.int64], drawing: NDArray[np.int64], steps: int, way: Way
     ) -> list[int]:
         """Let the steps be made; how many were, of each row."""
         threads, count = self._team.size, len(rows)
@@ -286,22 +289,22 @@ class Batch:
         arrays = slots.ctypes.data, fresh.ctypes.data, drawing.ctypes.data, count
         done = [0] * count
         # Parts of about as many tokens each.
-        groups = 1 if products else min(threads, count)
+        groups = 1 if way.products else min(threads, count)
         ends = np.searchsorted(np.cumsum(fresh), np.arange(1, groups) * (fresh.sum() / groups) - 0.5) + 1
         bounds = [0, *np.minimum(ends, count).tolist(), count]
 
         def rows_of_its_own(rank: int) -> None:
             begin, end = bounds[rank], bounds[rank + 1]
             if begin < end:
-                made = native.burst(self._tables[rank].ctypes.data, *arrays, begin, end, steps, 0, 1)
+                made = native.burst(self._tables[rank].ctypes.data, *arrays, begin, end, steps, way.ahead, 0, 1)
                 done[begin:end] = [made] * (end - begin)
 
         def part_of_each_product(rank: int) -> None:
-            made = native.burst(self._tables[threads].ctypes.data, *arrays, 0, count, steps, rank, threads)
+            made = native.burst(self._tables[threads].ctypes.data, *arrays, 0, count, steps, way.ahead, rank, threads)
             if rank == 0:
                 done[:] = [made] * count
 
-        if products:
+        if way.products:
             self._team.run(part_of_each_product)
         else:
             self._team.run(rows_of_its_own, groups)

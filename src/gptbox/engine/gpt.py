@@ -6,7 +6,7 @@ from numpy.typing import NDArray
 from gptbox.engine import native
 from gptbox.engine.kv_cache import KVCache
 from gptbox.engine.network import network
-from gptbox.engine.state import GUESSES, MOST_TOKENS, Scratch
+from gptbox.engine.state import MOST_TOKENS, Scratch
 from gptbox.model_config import ModelConfig
 from gptbox.weights import Array, Weights
 
@@ -18,13 +18,14 @@ class GPT:
         """`weights` as in `gptbox.weights`, float32; `quantize` keeps the matrices in 8 bits."""
         self.config = config
         self.network = network(config, weights, quantize)
-        self.guesses = np.zeros(GUESSES, np.int64)
-        """What its texts went on with: they make lone texts faster, and change none. Several threads may write them."""
+        self.draft = None if quantize else network(config, weights, True)
+        """The same model in 8 bits, which writes a lone text ahead: it makes that faster, and changes nothing in it."""
 
     @property
     def size(self) -> int:
         """Bytes of the weights."""
-        return sum(array.nbytes for array in self.network if isinstance(array, np.ndarray))
+        arrays = [array for part in (self.network, self.draft or ()) for array in part if isinstance(array, np.ndarray)]
+        return sum(array.nbytes for array in {id(array): array for array in arrays}.values())
 
     def forward(
         self, ids: NDArray[np.integer], cache: KVCache, slots: slice = slice(None), last_only: bool = False
@@ -42,7 +43,7 @@ class GPT:
         used = np.arange(len(cache.lengths))[slots]
         logits = np.empty((batch, time, vocabulary), np.float32)
         scratch = Scratch.of(self.config, MOST_TOKENS)
-        table = native.table(self.network, (cache.keys, cache.values), scratch)
+        table = native.table(self.network, self.draft or self.network, (cache.keys, cache.values), scratch)
         # As many rows at once as fit, and of one that alone does not, as many tokens.
         rows, length = max(1, MOST_TOKENS // time), min(time, MOST_TOKENS)
         for row in range(0, batch, rows):

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from gptbox.errors import EngineError
 
-ARGUMENTS = {"gptbox_burst": 10, "gptbox_score": 4, "gptbox_forward": 2}
+ARGUMENTS = {"gptbox_burst": 11, "gptbox_score": 4, "gptbox_forward": 2}
 """How many integers each function takes."""
 GENERATIONS = {
     "x86-64-v4": {"avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"},

@@ -17,10 +17,8 @@ MOST_TOKENS = 512
 """Tokens that go through together."""
 MOST_STEPS = 256
 """At a stretch."""
-MOST_GUESSES = 3
-"""Tokens of a lone text that are guessed at a time: `gptbox.engine.kernels.drafts`."""
-GUESSES = 2**15
-"""Entries of the table that they come from."""
+MOST_AHEAD = 5
+"""Tokens of a lone text that a draft writes before the model reads them: `gptbox.engine.kernels.steps.burst`."""
 
 
 class Scratch(NamedTuple):
@@ -46,7 +44,7 @@ class Scratch(NamedTuple):
     plan: NDArray[np.int64]
     """(threads, 4, tokens): each token's id, slot and position, and where the rows' last tokens are."""
     meeting: NDArray[np.int64]
-    """(5,): where threads wait for each other; whether to end, the tokens of this step, the guesses for the next."""
+    """(4,): where threads wait for each other; whether to end, and the tokens of this step."""
 
     @classmethod
     def of(cls, config: ModelConfig, rows: int, threads: int = 1) -> "Scratch":
@@ -64,9 +62,9 @@ class Scratch(NamedTuple):
             qkv=room(n, padded((c.n_head + 2 * c.n_kv_head) * c.head_dim)), up=room(n, padded(mlp)),
             hidden=room(n, padded(c.intermediate_size)), scores=room(threads, queries, context),
             read=room(threads, queries, PANEL), last=room(n, width),
-            logits=room(max(rows, 1 + MOST_GUESSES), padded(c.vocab_size)),
+            logits=room(max(rows, 1 + MOST_AHEAD), padded(c.vocab_size)),
             weights=room(threads, 2, c.vocab_size), plan=np.zeros((threads, 4, n), np.int64),
-            meeting=np.zeros(5, np.int64),
+            meeting=np.zeros(4, np.int64),
         )  # fmt: skip
 
 
@@ -88,21 +86,15 @@ class Sequences(NamedTuple):
     bias_tokens: NDArray[np.int64]
     bias_values: Array
     """Both (slots, MOST_BIASES)."""
-    guesses: NDArray[np.int64]
-    """(GUESSES,): of how texts go on, whichever slot they are in: `gptbox.engine.kernels.drafts`."""
 
     @classmethod
-    def of(
-        cls, config: ModelConfig, lengths: NDArray[np.int64], guesses: NDArray[np.int64] | None = None
-    ) -> "Sequences":
-        """`guesses` may be those of other sequences of the model."""
+    def of(cls, config: ModelConfig, lengths: NDArray[np.int64]) -> "Sequences":
         slots, vocabulary = len(lengths), config.vocab_size
         return cls(
             np.zeros((slots, config.context_length + 1), np.int64), lengths, np.zeros((slots, 9)),
             np.zeros(slots, np.uint64), np.zeros((slots, vocabulary), np.int8),
             np.zeros((slots, vocabulary), np.float32), np.zeros((slots, MOST_BIASES), np.int64),
             np.zeros((slots, MOST_BIASES), np.float32),
-            np.zeros(GUESSES, np.int64) if guesses is None else guesses,
         )  # fmt: skip
 
     def begin(self, slot: int, prompt: NDArray[np.integer], params: SamplingParams) -> None:

@@ -21,7 +21,7 @@ from gptbox.engine.kernels.rules import (
     log_probabilities,
     uniform,
 )
-from gptbox.engine.kernels.steps import sample
+from gptbox.engine.kernels.steps import note, sample
 from gptbox.engine.sampling import SamplingParams
 from gptbox.engine.state import Sequences
 from gptbox.model_config import ModelConfig
@@ -164,7 +164,11 @@ CONFIG = ModelConfig(
 def next_token(logits: np.ndarray, params: SamplingParams, prompt: tuple[int, ...] = (0,), times: int = 1) -> list[int]:
     sequences = Sequences.of(CONFIG, np.zeros(2, np.int64))
     sequences.begin(1, np.array(prompt), params)
-    return [sample(logits.copy(), sequences, 1, room(logits)) for _ in range(times)]
+    tokens = []
+    for _ in range(times):
+        tokens.append(sample(logits.copy(), sequences, 1, room(logits)))
+        note(sequences, 1, tokens[-1])
+    return tokens
 
 
 FULL = np.linspace(0, 1, 50, dtype=np.float32)

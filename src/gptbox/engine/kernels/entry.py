@@ -1,7 +1,8 @@
 """Where Python enters: functions of integers alone, so that a compiled library is called as any C library is.
 
-A table holds what a call works on: the fields of Network, the cache's keys and values, and the fields of Scratch,
-Sequences and Drawn, and the interrupt, in this order, each in six int64: a number; or an array's address and its shape.
+A table holds what a call works on: the fields of Network, those of its draft's, the cache's keys and values, the fields
+of Scratch, Sequences and Drawn, and the interrupt, in this order, each in six int64: a number; or an array's address
+and its shape.
 `gptbox.engine.native` writes it.
 """
 
@@ -14,7 +15,8 @@ from gptbox.kernel_cache import kernel
 from gptbox.kernel_memory import doubles, floats, integers, small_integers, words
 
 _ENTRY = 6
-_CACHE = len(Network._fields)
+_DRAFT = len(Network._fields)
+_CACHE = 2 * _DRAFT
 _SCRATCH = _CACHE + 2
 _SEQUENCES = _SCRATCH + len(Scratch._fields)
 _DRAWN = _SEQUENCES + len(Sequences._fields)
@@ -49,13 +51,14 @@ def _six(t: Any, i: int) -> Any:
 
 
 @kernel(counted=False)
-def _network(t: Any) -> Any:
+def _network(t: Any, i: int) -> Any:
     return Network(
-        _number(t, 0), _number(t, 1), _number(t, 2), _number(t, 3), _number(t, 4), _number(t, 5), _number(t, 6),
-        _number(t, 7), small_integers(_number(t, 8), _one(t, 8)), floats(_number(t, 9), _one(t, 9)),
-        integers(_number(t, 10), _three(t, 10)), integers(_number(t, 11), _three(t, 11)),
-        floats(_number(t, 12), _two(t, 12)), floats(_number(t, 13), _two(t, 13)),
-        floats(_number(t, 14), _two(t, 14)), floats(_number(t, 15), _two(t, 15)),
+        _number(t, i), _number(t, i + 1), _number(t, i + 2), _number(t, i + 3), _number(t, i + 4), _number(t, i + 5),
+        _number(t, i + 6), _number(t, i + 7), small_integers(_number(t, i + 8), _one(t, i + 8)),
+        floats(_number(t, i + 9), _one(t, i + 9)), integers(_number(t, i + 10), _three(t, i + 10)),
+        integers(_number(t, i + 11), _three(t, i + 11)), floats(_number(t, i + 12), _two(t, i + 12)),
+        floats(_number(t, i + 13), _two(t, i + 13)), floats(_number(t, i + 14), _two(t, i + 14)),
+        floats(_number(t, i + 15), _two(t, i + 15)),
     )  # fmt: skip
 
 
@@ -81,7 +84,6 @@ def _sequences(t: Any) -> Any:
         doubles(_number(t, i + 2), _two(t, i + 2)), words(_number(t, i + 3), _one(t, i + 3)),
         small_integers(_number(t, i + 4), _two(t, i + 4)), floats(_number(t, i + 5), _two(t, i + 5)),
         integers(_number(t, i + 6), _two(t, i + 6)), floats(_number(t, i + 7), _two(t, i + 7)),
-        integers(_number(t, i + 8), _one(t, i + 8)),
     )  # fmt: skip
 
 
@@ -101,14 +103,15 @@ def _cache(t: Any, i: int) -> Any:
 
 @kernel(counted=False)
 def gptbox_burst(
-    table: int, slots: int, fresh: int, drawing: int, rows: int, begin: int, end: int, steps_: int, rank: int, size: int
-) -> int:
+    table: int, slots: int, fresh: int, drawing: int, rows: int, begin: int, end: int, steps_: int, ahead: int,
+    rank: int, size: int,
+) -> int:  # fmt: skip
     """`steps.burst`; slots, fresh and drawing are the addresses of int64 (rows,)."""
     t = integers(table, _SIZE)
     return steps.burst(
-        _network(t), _cache(t, _CACHE), _cache(t, _CACHE + 1), _scratch(t), _sequences(t), _drawn(t),
-        integers(_number(t, _INTERRUPT), 1), integers(slots, rows), integers(fresh, rows), integers(drawing, rows),
-        begin, end, steps_, rank, size,
+        _network(t, 0), _network(t, _DRAFT), _cache(t, _CACHE), _cache(t, _CACHE + 1), _scratch(t), _sequences(t),
+        _drawn(t), integers(_number(t, _INTERRUPT), 1), integers(slots, rows), integers(fresh, rows),
+        integers(drawing, rows), begin, end, steps_, ahead, rank, size,
     )  # fmt: skip
 
 
@@ -117,7 +120,7 @@ def gptbox_score(table: int, slot: int, count: int, alternatives: int) -> int:
     """`steps.score`; 0."""
     t = integers(table, _SIZE)
     steps.score(
-        _network(t), _cache(t, _CACHE), _cache(t, _CACHE + 1), _scratch(t), _sequences(t), _drawn(t), slot, count,
+        _network(t, 0), _cache(t, _CACHE), _cache(t, _CACHE + 1), _scratch(t), _sequences(t), _drawn(t), slot, count,
         alternatives,
     )  # fmt: skip
     return 0
@@ -127,7 +130,7 @@ def gptbox_score(table: int, slot: int, count: int, alternatives: int) -> int:
 def gptbox_forward(table: int, count: int) -> int:
     """`steps.forward`; 0."""
     t = integers(table, _SIZE)
-    steps.forward(_network(t), _cache(t, _CACHE), _cache(t, _CACHE + 1), _scratch(t), count)
+    steps.forward(_network(t, 0), _cache(t, _CACHE), _cache(t, _CACHE + 1), _scratch(t), count)
     return 0
 
 

@@ -27,8 +27,10 @@ _VECTORS = PANEL // _LANES
 _FEATURES = numba.config.CPU_FEATURES if numba.config.CPU_NAME else binding.get_host_cpu_features().flatten()
 _WIDE = "+avx512f" in _FEATURES
 # As many rows, and for few rows panels, at once as the registers hold sums of: 32 of AVX-512, else 16 or NEON's 32.
-_MOST_ROWS = 12 if _WIDE else 3
-_PANELS = {1: 4, 2: 4, 3: 2, 4: 2} if _WIDE else {1: 2}
+# Of bytes fewer rows and always two panels, since what takes time is to make them floats.
+_MOST_ROWS = {False: 12, True: 6} if _WIDE else {False: 3, True: 3}
+_MOST_FLOATS, _MOST_BYTES = np.intp(_MOST_ROWS[False]), np.intp(_MOST_ROWS[True])
+_PANELS = {1: 4, 2: 4, 3: 2, 4: 2, 5: 2, 6: 2} if _WIDE else {1: 2}
 
 _I8, _I64, _FLOAT = ir.IntType(8), ir.IntType(64), ir.FloatType()
 _VECTOR = ir.VectorType(_FLOAT, _LANES)
@@ -122,7 +124,7 @@ def _block(narrow: bool) -> Any:
             switch = builder.switch(key, never)
             builder.position_at_end(never)
             builder.unreachable()
-            shapes = [(r, 1) for r in range(1, _MOST_ROWS + 1)] + list(_PANELS.items())
+            shapes = [(r, 1) for r in range(1, _MOST_ROWS[narrow] + 1)] + list(_PANELS.items())
             for r, p in shapes:
                 case = builder.append_basic_block(f"rows_{r}_panels_{p}")
                 switch.add_case(ir.Constant(_I64, r + (16 if p > 1 else 0)), case)
@@ -138,7 +140,7 @@ def _block(narrow: bool) -> Any:
 
 
 _block_of_floats, _block_of_bytes = _block(False), _block(True)
-_PANELS_AT_ONCE = np.array([_PANELS.get(rows, 1) for rows in range(_MOST_ROWS + 1)])
+_PANELS_AT_ONCE = np.array([_PANELS.get(rows, 1) for rows in range(_MOST_FLOATS + 1)])
 
 
 @kernel(counted=False)
@@ -160,15 +162,15 @@ def multiply(
     Arrays by their addresses, x's and y's rows ldx and ldy numbers apart. `steps` is the address of the quantization
     steps, or 0 where the weights are float32.
     """
-    size = inputs * PANEL * (4 if steps == 0 else 1)
-    at_once = _PANELS_AT_ONCE[min(rows, _MOST_ROWS)]
+    size, most = (inputs * PANEL * 4, _MOST_FLOATS) if steps == 0 else (inputs * PANEL, _MOST_BYTES)
+    at_once = _PANELS_AT_ONCE[min(rows, most)]
     panel = first
     while panel < last:
         some_panels = at_once if last - panel >= at_once else 1
         row = 0
         while row < rows:
             # Blocks of about as many rows each: small ones take as long as larger ones.
-            some = -(-(rows - row) // -(-(rows - row) // _MOST_ROWS))
+            some = -(-(rows - row) // -(-(rows - row) // most))
             source, target = x + 4 * row * ldx, y + 4 * (row * ldy + panel * PANEL)
             w = weights + panel * size
             if steps == 0:

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from gptbox.engine.kernels.drafts import guess, learn
 from gptbox.engine.kernels.forward import blocks, head
 from gptbox.engine.kernels.meeting import barrier
 from gptbox.engine.kernels.rules import (
@@ -34,7 +33,10 @@ _TEMPERATURE, _TOP_K, _TOP_P, _MIN_P, _REPETITION, _PRESENCE, _FREQUENCY, _BIASE
 
 @kernel(counted=False)
 def sample(logits: Any, sequences: Any, slot: int, weights: Any) -> int:
-    """The next token of a slot's sequence, by its rules; one random number is taken, or none at temperature 0."""
+    """The next token of a slot's sequence, by its rules; one random number is taken, or none at temperature 0.
+
+    What the rules know of the sequence is left as it is: see `note`.
+    """
     rules = sequences.rules[slot]
     if rules[_REPETITION] != 1:
         apply_repetition_penalty(logits, sequences.seen[slot], rules[_REPETITION])
@@ -52,12 +54,17 @@ def sample(logits: Any, sequences: Any, slot: int, weights: Any) -> int:
         apply_top_p(logits, rules[_TOP_P], weights)
         apply_min_p(logits, rules[_MIN_P])
         number = uniform(sequences.random, slot)
-    token = draw(logits, weights, number)
+    return draw(logits, weights, number)
+
+
+@kernel(counted=False)
+def note(sequences: Any, slot: int, token: int) -> None:
+    """Let a slot's rules know of a token that its sequence goes on with."""
+    rules = sequences.rules[slot]
     if rules[_REPETITION] != 1:
         sequences.seen[slot, token] = 1
     if rules[_PRESENCE] != 0 or rules[_FREQUENCY] != 0:
         sequences.counts[slot, token] += 1
-    return token
 
 
 @kernel(counted=False)
@@ -70,6 +77,7 @@ def _draw(net: Any, s: Any, sequences: Any, drawn: Any, i: int, slot: int, at: i
         for j in range(net.vocab_size):
             before[j] = logits[j]  # what the model itself says, before any rule
     token = sample(logits, sequences, slot, weights)
+    note(sequences, slot, token)
     if alternatives >= 0:
         drawn.logprobs[step, r] = log_probabilities(
             before, weights, token, drawn.top_tokens[step, r, :alternatives],
@@ -81,29 +89,61 @@ def _draw(net: Any, s: Any, sequences: Any, drawn: Any, i: int, slot: int, at: i
 
 
 @kernel(counted=False)
+def _write_ahead(draft: Any, keys: Any, values: Any, s: Any, sequences: Any, slot: int, count: int, rank: int,
+                 size: int) -> None:  # fmt: skip
+    """Let `draft` write what it expects after the one token of a slot that has not gone through the model yet.
+
+    It reads the model's own keys and values, and leaves its own for these tokens, until the model's replace them. Each
+    token is drawn with the random number that will draw the model's own.
+    """
+    ids, places, positions = s.plan[rank, 0, :1], s.plan[rank, 1, :1], s.plan[rank, 2, :1]
+    length, random = sequences.lengths[slot], sequences.random[slot]
+    for t in range(count):
+        ids[0], places[0], positions[0] = sequences.tokens[slot, length + t], slot, length + t
+        blocks(draft, keys, values, ids, places, positions, s, rank, size)
+        head(draft, address(s.x), s.x.shape[1], _ALONE, s, rank, size)
+        if rank == 0:
+            token = sample(s.logits[0, : draft.vocab_size], sequences, slot, s.weights[0, 0])
+            sequences.tokens[slot, length + t + 1] = token
+            if t == count - 1:
+                sequences.random[slot] = random
+        barrier(s.meeting, size)
+
+
+@kernel(counted=False)
 def burst(
-    net: Any, keys: Any, values: Any, s: Any, sequences: Any, drawn: Any, interrupt: Any, slots: Any, fresh: Any,
-    drawing: Any, begin: int, end: int, steps: int, rank: int, size: int,
+    net: Any, draft: Any, keys: Any, values: Any, s: Any, sequences: Any, drawn: Any, interrupt: Any, slots: Any,
+    fresh: Any, drawing: Any, begin: int, end: int, steps: int, ahead: int, rank: int, size: int,
 ) -> int:  # fmt: skip
     """Up to `steps` steps of the rows from begin to end, of which `slots` has the slots; how many were made.
 
     In the first step row r takes its fresh[r] next tokens, and draws one where drawing[r]; after it all rows decode, so
     that for more than one step all must draw. Ends early, after a whole step, once interrupt[0] is not 0. Run by `size`
-    threads at once. A row that is alone makes several steps in one where the tokens were guessed.
+    threads at once.
+
+    A row that is alone makes several steps in one, with up to `ahead` tokens that `draft` has written: speculative
+    decoding (Leviathan et al., arXiv 2211.17192) by the model's own weights in fewer bits (Zhang et al., Draft &
+    Verify, arXiv 2309.08168). One token has to read all weights, and so have four: what a lone text waits for is
+    memory. Each token is drawn from the model's own logits, by its rules and its random number, as if nothing had been
+    written ahead; as long as it is what the draft has, the next one's logits are there already. The text is the same,
+    to the bit.
     """
     ids, places, positions, last = s.plan[rank, 0], s.plan[rank, 1], s.plan[rank, 2], s.plan[rank, 3]
     alone = end - begin == 1 and drawing[begin] != 0
-    step, guessed = 0, 0
+    step = 0
     while step < steps:
-        n, wanted = 0, 0
+        n, wanted, written = 0, 0, 0
+        if alone and (step > 0 or fresh[begin] == 1):
+            written = min(ahead, steps - step - 1)
+            _write_ahead(draft, keys, values, s, sequences, slots[begin], written, rank, size)
         for r in range(begin, end):
             slot = slots[r]
             length = sequences.lengths[slot]
-            for t in range((fresh[r] if step == 0 else 1) + guessed):
+            for t in range((fresh[r] if step == 0 else 1) + written):
                 ids[n], places[n], positions[n] = sequences.tokens[slot, length + t], slot, length + t
                 n += 1
             if drawing[r]:
-                for t in range(n - 1 - guessed, n):
+                for t in range(n - 1 - written, n):
                     last[wanted] = t
                     wanted += 1
         blocks(net, keys, values, ids[:n], places[:n], positions[:n], s, rank, size)
@@ -123,8 +163,7 @@ def burst(
             while right:
                 expected = tokens[at + made]
                 token = _draw(net, s, sequences, drawn, made, slots[begin], at + made, step + made, begin, rank)
-                learn(sequences.guesses, tokens, at + made)
-                right = made < guessed and token == expected
+                right = made < written and token == expected
                 made += 1
         elif not alone:
             i = 0
@@ -138,14 +177,9 @@ def burst(
         if rank == 0:
             for r in range(begin, end):
                 sequences.lengths[slots[r]] += (fresh[r] if step == 0 else 1) + made - 1
-            s.meeting[2], s.meeting[3], s.meeting[4] = atomic_load(address(interrupt)), made, 0
-            if alone and step + made < steps:
-                place = sequences.lengths[slots[begin]] + 1
-                # The token that is due is the step's own; what is guessed must not go beyond the last step.
-                most = steps - step - made - 1
-                s.meeting[4] = guess(sequences.guesses, sequences.tokens[slots[begin]], place, most)
+            s.meeting[2], s.meeting[3] = atomic_load(address(interrupt)), made
         barrier(s.meeting, size)
-        step, guessed = step + s.meeting[3], s.meeting[4]
+        step += s.meeting[3]
         if s.meeting[2]:
             break
     return step
