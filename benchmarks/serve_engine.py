@@ -11,8 +11,8 @@ nanoGPT has weights of its own, of that shape; how fast it is does not depend on
 
 Every measurement is a process of its own, which first warms up; a round makes each once, in turn. All sample with
 temperature 0.8 and top-k 200, from one token on, 500 tokens a text (--large: 100). Where the context is full, gptbox
-goes on from its newest quarter. transformers and llama.cpp are driven to do the same; nanoGPT computes the whole window for
-every token, as it always does. That gptbox, transformers and llama.cpp run the same model is checked: 40 tokens,
+goes on from its newest quarter. transformers and llama.cpp are driven to do the same; nanoGPT computes the whole window
+for every token, as it always does. That gptbox, transformers and llama.cpp run the same model is checked: 40 tokens,
 greedily. llama.cpp keeps its cache in float16, its default. Loading is not counted.
 """
 

@@ -13,9 +13,9 @@ from gptbox.engine import native
 from gptbox.engine.gpt import GPT
 from gptbox.engine.kv_cache import KVCache
 from gptbox.engine.sampling import SamplingParams
-from gptbox.engine.state import MOST_AHEAD, MOST_STEPS, MOST_TOKENS, Drawn, Scratch, Sequences
+from gptbox.engine.state import MOST_STEPS, MOST_TOKENS, Drawn, Scratch, Sequences
 from gptbox.engine.team import Team
-from gptbox.engine.ways import Way, Ways
+from gptbox.engine.ways import Way
 from gptbox.errors import EngineError
 from gptbox.windows import slide
 
@@ -25,6 +25,8 @@ STRETCH_S = 0.01
 """About how long steps are made without a look at what has changed; joining and leaving interrupt them."""
 MANY_ROWS = 8
 """From so many on stretches are twice as long: what is told to each costs time of its own."""
+_READ_SHARE = 0.25
+"""About what a token of a context that is read again takes of one that is written."""
 SHARED_TOKENS = 16
 """A prompt's beginning that another sequence has in its cache is copied from there, if it is at least this long."""
 
@@ -115,7 +117,7 @@ class Batch:
         self.model = model
         self.rows: list[_Row] = []
         self._team = team or Team(1)
-        self._ways = Ways(self._team.size, 0 if model.draft is None else MOST_AHEAD)
+        self._ways = model.ways(self._team.size)
         self._interrupt = np.zeros(1, np.int64) if interrupt is None else interrupt
         self._cache = KVCache(model.config, slots)
         self._sequences = Sequences.of(model.config, self._cache.lengths)
@@ -275,9 +277,10 @@ class Batch:
         done = self._burst(taking, np.array(fresh), np.array(drawing, np.int64), steps, way)
         took = time.perf_counter() - begun
         self._step_s += 0.2 * (took / max(done) - self._step_s)
-        # The rest of a prompt, or a start, says little; but a single step of a large model is long enough.
-        if max(fresh) == 1 and (max(done) > 3 or took > STRETCH_S / 2):
-            self._ways.measured(len(taking), way, sum(done) / took)
+        # Of mostly a prompt, or of few steps, it says little; but a single step of a large model is long enough.
+        written, read = sum(done), sum(fresh) - len(fresh)
+        if read < written and (max(done) > 3 or took > STRETCH_S / 2):
+            self._ways.measured(len(taking), way, (written + _READ_SHARE * read) / took)
         return sum(self._deliver(row, i, done[i]) for i, row in enumerate(taking) if drawing[i])
 
     def _burst(
