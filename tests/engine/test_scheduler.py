@@ -1,5 +1,6 @@
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -247,6 +248,25 @@ def test_stopping_ends_what_runs_and_what_waits(model: GPT) -> None:
 def test_an_empty_prompt_is_refused(model: GPT) -> None:
     with pytest.raises(EngineError, match="at least one"):
         request(model, prompt=())
+
+
+def test_after_a_while_without_requests_the_memory_of_sequences_goes_back(
+    scheduler: Scheduler, model: GPT, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gptbox.engine.scheduler.IDLE_S", 0.05)
+    first = request(model, max_tokens=200)
+    scheduler.submit([first])
+    deadline = time.monotonic() + 30
+    while not scheduler._batches:
+        assert time.monotonic() < deadline
+    keys = weakref.ref(next(iter(scheduler._batches.values()))._cache.keys)
+    text = sink(first).wait()
+    while keys() is not None:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    second = request(model, max_tokens=200)
+    scheduler.submit([second])
+    assert sink(second).wait() == text
 
 
 def test_speed_is_told_while_it_works_and_falls_to_0(scheduler: Scheduler, model: GPT) -> None:

@@ -25,6 +25,9 @@ log = logging.getLogger(__name__)
 CACHE_BYTES = 96 * 2**20
 """What keys and values may take, of all models together; large sequences get fewer places at once."""
 
+IDLE_S = 10.0
+"""After so long without a request the memory of keys and values goes back to the system, and what they held with it."""
+
 
 class Scheduler:
     """Owns the engine's thread, its batches and the queue before them."""
@@ -109,13 +112,13 @@ class Scheduler:
         while True:
             with self._wake:
                 while self._running and not self._queue and not self.active:
-                    self._wake.wait()
+                    if not self._wake.wait(IDLE_S if self._batches else None):
+                        self._batches.clear()
                 if not self._running:
                     break
                 self._interrupt[0] = 0
                 self._admit(team)
-            for batch in list(self._batches.values()):
-                self._step(batch)
+            self._step()
         for batch in self._batches.values():
             self._fail(batch, EngineError("The server is stopping."))
         for request in self._queue:
@@ -154,7 +157,11 @@ class Scheduler:
             self._batches[id(model)] = Batch(model, slots, team, self._interrupt)
         return self._batches[id(model)]
 
-    def _step(self, batch: Batch) -> None:
+    def _step(self) -> None:
+        for batch in list(self._batches.values()):
+            self._step_of(batch)
+
+    def _step_of(self, batch: Batch) -> None:
         batch.remove_ended()
         if not batch.rows:
             return

@@ -20,13 +20,20 @@ class Team:
             thread.start()
 
     def _serve(self, rank: int) -> None:
-        while (work := self._work[rank - 1].get()) is not None:
-            try:
-                work(rank)
-            except BaseException as error:  # the caller's to handle
-                self._done.put(error)
-            else:
-                self._done.put(None)
+        while self._work_once(rank):
+            pass  # what the work referred to is not held while the next is waited for
+
+    def _work_once(self, rank: int) -> bool:
+        work = self._work[rank - 1].get()
+        if work is None:
+            return False
+        try:
+            work(rank)
+        except BaseException as error:  # the caller's to handle
+            self._done.put(error)
+        else:
+            self._done.put(None)
+        return True
 
     def run(self, work: Callable[[int], None], size: int | None = None) -> None:
         """Call work(rank) for each rank below `size`, at once; an exception of any is raised when all are done."""
