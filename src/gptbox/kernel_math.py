@@ -1,5 +1,6 @@
 """Elementary functions for compiled loops: without a branch or a call, so that the loops vectorise."""
 
+import math
 from typing import Any
 
 import numpy as np
@@ -9,11 +10,12 @@ from numba.extending import intrinsic
 
 from gptbox.kernel_cache import kernel
 
-_LOG2_E = np.float32(1.4426950408889634)
+LOG2_E = math.log2(math.e)
+POWERS_OF_TWO = [math.log(2) ** n / math.factorial(n) for n in range(7)]
+"""Taylor's series of 2^x. On [-1/2, 1/2] what is left out is below float32's own rounding."""
+_LOG2_E = np.float32(LOG2_E)
 _HALF, _ONE, _LIMIT = np.float32(0.5), np.float32(1), np.float32(126)
-# Taylor's series of 2^x: ln(2)^n / n!. On [-1/2, 1/2] what is left out is below float32's own rounding.
-_C1, _C2, _C3 = np.float32(0.6931471805599453), np.float32(0.24022650695910072), np.float32(0.05550410866482158)
-_C4, _C5, _C6 = np.float32(0.009618129107628477), np.float32(0.0013333558146428443), np.float32(0.00015403530393381608)
+_C1, _C2, _C3, _C4, _C5, _C6 = map(np.float32, POWERS_OF_TWO[1:])
 
 
 @intrinsic

@@ -4,8 +4,7 @@ A library's sgemm packs the matrix anew at each call, which a few rows do not re
 another number of rows. Here weights are packed once, and each output is summed over the inputs in their order whatever
 stands beside it: a sequence's logits are the same bits in every batch.
 
-The innermost loop is written in LLVM's own terms, since vectorisers keep no block of sums in registers. Its vectors of
-16 numbers become what the processor has: AVX-512, AVX2 or NEON.
+The innermost loop is written in LLVM's own terms, since vectorisers keep no block of sums in registers.
 
 Shapes: N rows, I inputs, O outputs. A panel is the weights of 32 outputs, (I, 32), one input after the other.
 """
@@ -16,24 +15,22 @@ import numba
 import numpy as np
 from llvmlite import binding, ir
 from numba import types
-from numba.core import cgutils
 from numba.extending import intrinsic
 
+from gptbox.engine.kernels.vectors import FLOATS, LANES, call, spread
 from gptbox.engine.panels import PANEL
 from gptbox.kernel_cache import kernel
 
-_LANES = 16
-_VECTORS = PANEL // _LANES
+_VECTORS = PANEL // LANES
 _FEATURES = numba.config.CPU_FEATURES if numba.config.CPU_NAME else binding.get_host_cpu_features().flatten()
 _WIDE = "+avx512f" in _FEATURES
 # As many rows, and for few rows panels, at once as the registers hold sums of: 32 of AVX-512, else 16 or NEON's 32.
 # Of bytes fewer rows and always two panels, since what takes time is to make them floats.
 _MOST_ROWS = {False: 12, True: 6} if _WIDE else {False: 3, True: 3}
-_MOST_FLOATS, _MOST_BYTES = np.intp(_MOST_ROWS[False]), np.intp(_MOST_ROWS[True])
+_MOST_FLOATS, _MOST_BYTES = _MOST_ROWS[False], _MOST_ROWS[True]
 _PANELS = {1: 4, 2: 4, 3: 2, 4: 2, 5: 2, 6: 2} if _WIDE else {1: 2}
 
 _I8, _I64, _FLOAT = ir.IntType(8), ir.IntType(64), ir.FloatType()
-_VECTOR = ir.VectorType(_FLOAT, _LANES)
 
 
 class _Emitter:
@@ -44,22 +41,14 @@ class _Emitter:
         self.x, self.ldx, self.w, self.steps, self.inputs, self.y, self.ldy, _, _, add = arguments
         self.add = builder.icmp_unsigned("!=", add, ir.Constant(_I64, 0))
         self.size = 1 if narrow else 4
-        self.stored = ir.VectorType(_I8, _LANES) if narrow else _VECTOR
-        self.muladd = cgutils.get_or_insert_function(
-            builder.module, ir.FunctionType(_VECTOR, [_VECTOR] * 3), "llvm.fmuladd.v16f32"
-        )
+        self.stored = ir.VectorType(_I8, LANES) if narrow else FLOATS
 
     def load(self, address: Any, kind: Any) -> Any:
         return self.b.load(self.b.inttoptr(address, kind.as_pointer()), align=1 if kind is self.stored else 4)
 
     def weights(self, at: Any) -> Any:
         vector = self.load(at, self.stored)
-        return self.b.sitofp(vector, _VECTOR) if self.narrow else vector
-
-    def spread(self, number: Any) -> Any:
-        one = self.b.insert_element(ir.Constant(_VECTOR, ir.Undefined), number, ir.Constant(ir.IntType(32), 0))
-        zeros = ir.Constant(ir.VectorType(ir.IntType(32), _LANES), [0] * _LANES)
-        return self.b.shuffle_vector(one, ir.Constant(_VECTOR, ir.Undefined), zeros)
+        return self.b.sitofp(vector, FLOATS) if self.narrow else vector
 
     def times(self, number: Any, factor: int) -> Any:
         return self.b.mul(number, ir.Constant(_I64, factor))
@@ -76,21 +65,21 @@ class _Emitter:
         b.position_at_end(loop)
         i = b.phi(_I64)
         i.add_incoming(zero, before)
-        sums = [b.phi(_VECTOR) for _ in range(rows * panels * _VECTORS)]
+        sums = [b.phi(FLOATS) for _ in range(rows * panels * _VECTORS)]
         here = [
             self.weights(
-                b.add(b.add(start, self.times(i, PANEL * self.size)), ir.Constant(_I64, v * _LANES * self.size))
+                b.add(b.add(start, self.times(i, PANEL * self.size)), ir.Constant(_I64, v * LANES * self.size))
             )
             for start in starts
             for v in range(_VECTORS)
         ]
         added = []
         for r in range(rows):
-            x = self.spread(self.load(b.add(sources[r], self.times(i, 4)), _FLOAT))
+            x = spread(b, self.load(b.add(sources[r], self.times(i, 4)), _FLOAT))
             for v, weight in enumerate(here):
-                added.append(b.call(self.muladd, [x, weight, sums[r * len(here) + v]]))
+                added.append(call(b, "fmuladd", x, weight, sums[r * len(here) + v]))
         for total, value in zip(sums, added, strict=True):
-            total.add_incoming(ir.Constant(_VECTOR, [0.0] * _LANES), before)
+            total.add_incoming(ir.Constant(FLOATS, [0.0] * LANES), before)
             total.add_incoming(value, loop)
         following = b.add(i, one)
         i.add_incoming(following, loop)
@@ -98,13 +87,13 @@ class _Emitter:
         b.position_at_end(after)
         for r in range(rows):
             for v in range(len(here)):
-                column = v * _LANES
+                column = v * LANES
                 value = added[r * len(here) + v]
                 if self.narrow:
-                    step = self.load(b.add(self.steps, ir.Constant(_I64, 4 * column)), _VECTOR)
+                    step = self.load(b.add(self.steps, ir.Constant(_I64, 4 * column)), FLOATS)
                     value = b.fmul(value, step)
                 row = b.add(self.y, self.times(b.mul(self.ldy, ir.Constant(_I64, r)), 4))
-                place = b.inttoptr(b.add(row, ir.Constant(_I64, 4 * column)), _VECTOR.as_pointer())
+                place = b.inttoptr(b.add(row, ir.Constant(_I64, 4 * column)), FLOATS.as_pointer())
                 former = b.load(place, align=4)
                 value = b.select(self.add, b.fadd(former, value), value)
                 b.store(value, place, align=4)

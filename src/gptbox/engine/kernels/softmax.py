@@ -1,7 +1,6 @@
 """Softmax of a row of scores, written in LLVM's own terms: a row is short, and what a vectoriser leaves over is longer.
 
-Vectors of 16 numbers become what the processor has, as in `gptbox.engine.kernels.product`; a row's sum goes in the same
-order everywhere.
+A row's sum goes in the same order everywhere.
 """
 
 from typing import Any
@@ -11,56 +10,40 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
+from gptbox.engine.kernels.vectors import FLOATS, LANES, WHOLE, call, spread
 from gptbox.kernel_cache import kernel
+from gptbox.kernel_math import LOG2_E, POWERS_OF_TWO
 from gptbox.kernel_memory import address
 
-_LANES = 16
 _I32, _I64, _FLOAT = ir.IntType(32), ir.IntType(64), ir.FloatType()
-_VECTOR, _WHOLE = ir.VectorType(_FLOAT, _LANES), ir.VectorType(_I32, _LANES)
 _LEAST = -3.4028234663852886e38
 _VANISHING = -100.0
 """2 to this power is nothing beside 1, and its product with another number is not denormal, which would be slow."""
-# 2^x on [-1/2, 1/2], as in gptbox.kernel_math: ln(2)^n / n!, the highest n first.
-_SERIES = (
-    0.00015403530393381608, 0.0013333558146428443, 0.009618129107628477, 0.05550410866482158, 0.24022650695910072,
-    0.6931471805599453, 1.0,
-)  # fmt: skip
-_LOG2_E = 1.4426950408889634
 
 
 def _all(number: float) -> Any:
-    return ir.Constant(_VECTOR, [number] * _LANES)
-
-
-def _spread(b: ir.IRBuilder, number: Any) -> Any:
-    one = b.insert_element(ir.Constant(ir.VectorType(number.type, _LANES), ir.Undefined), number, ir.Constant(_I32, 0))
-    return b.shuffle_vector(one, one, ir.Constant(_WHOLE, [0] * _LANES))
-
-
-def _intrinsic(b: ir.IRBuilder, name: str, *arguments: Any) -> Any:
-    kind = ir.FunctionType(_VECTOR, [_VECTOR] * len(arguments))
-    return b.call(cgutils.get_or_insert_function(b.module, kind, f"llvm.{name}.v{_LANES}f32"), arguments)
+    return ir.Constant(FLOATS, [number] * LANES)
 
 
 def _folded(b: ir.IRBuilder, vector: Any, combine: Any) -> Any:
     """One number of all lanes: halves upon halves."""
-    half = _LANES // 2
+    half = LANES // 2
     while half:
-        lanes = [(i + half) % _LANES for i in range(_LANES)]
-        vector = combine(vector, b.shuffle_vector(vector, vector, ir.Constant(_WHOLE, lanes)))
+        lanes = [(i + half) % LANES for i in range(LANES)]
+        vector = combine(vector, b.shuffle_vector(vector, vector, ir.Constant(WHOLE, lanes)))
         half //= 2
     return b.extract_element(vector, ir.Constant(_I32, 0))
 
 
 def _power_of_two(b: ir.IRBuilder, y: Any) -> Any:
     """2^y, for y from _VANISHING to 0."""
-    whole = _intrinsic(b, "floor", b.fadd(y, _all(0.5)))
+    whole = call(b, "floor", b.fadd(y, _all(0.5)))
     rest = b.fsub(y, whole)
-    series = _all(_SERIES[0])
-    for coefficient in _SERIES[1:]:
-        series = _intrinsic(b, "fmuladd", series, rest, _all(coefficient))
-    biased = b.add(b.fptosi(whole, _WHOLE), ir.Constant(_WHOLE, [127] * _LANES))
-    return b.fmul(series, b.bitcast(b.shl(biased, ir.Constant(_WHOLE, [23] * _LANES)), _VECTOR))
+    series = _all(POWERS_OF_TWO[-1])
+    for coefficient in reversed(POWERS_OF_TWO[:-1]):
+        series = call(b, "fmuladd", series, rest, _all(coefficient))
+    biased = b.add(b.fptosi(whole, WHOLE), ir.Constant(WHOLE, [127] * LANES))
+    return b.fmul(series, b.bitcast(b.shl(biased, ir.Constant(WHOLE, [23] * LANES)), FLOATS))
 
 
 @intrinsic
@@ -70,16 +53,16 @@ def _softmax(typing_context, scores, length, scale):  # type: ignore[no-untyped-
     def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
         b = builder
         scores, length, scale = arguments
-        blocks = b.udiv(b.add(length, ir.Constant(_I64, _LANES - 1)), ir.Constant(_I64, _LANES))
-        lanes = ir.Constant(_WHOLE, list(range(_LANES)))
-        bound = _spread(b, b.trunc(length, _I32))
+        blocks = b.udiv(b.add(length, ir.Constant(_I64, LANES - 1)), ir.Constant(_I64, LANES))
+        lanes = ir.Constant(WHOLE, list(range(LANES)))
+        bound = spread(b, b.trunc(length, _I32))
 
         def place(index: Any) -> Any:
-            return b.inttoptr(b.add(scores, b.mul(index, ir.Constant(_I64, 4 * _LANES))), _VECTOR.as_pointer())
+            return b.inttoptr(b.add(scores, b.mul(index, ir.Constant(_I64, 4 * LANES))), FLOATS.as_pointer())
 
         def used(index: Any) -> Any:
-            first = b.trunc(b.mul(index, ir.Constant(_I64, _LANES)), _I32)
-            return b.icmp_signed("<", b.add(_spread(b, first), lanes), bound)
+            first = b.trunc(b.mul(index, ir.Constant(_I64, LANES)), _I32)
+            return b.icmp_signed("<", b.add(spread(b, first), lanes), bound)
 
         largest = cgutils.alloca_once_value(b, _all(_LEAST))
         with cgutils.for_range(b, blocks) as loop:
@@ -87,7 +70,7 @@ def _softmax(typing_context, scores, length, scale):  # type: ignore[no-untyped-
             former = b.load(largest)
             b.store(b.select(b.fcmp_ordered(">", x, former), x, former), largest)
         most = _folded(b, b.load(largest), lambda x, y: b.select(b.fcmp_ordered(">", x, y), x, y))
-        base, factor = _spread(b, most), _spread(b, b.fmul(scale, ir.Constant(_FLOAT, _LOG2_E)))
+        base, factor = spread(b, most), spread(b, b.fmul(scale, ir.Constant(_FLOAT, LOG2_E)))
         total = cgutils.alloca_once_value(b, _all(0.0))
         with cgutils.for_range(b, blocks) as loop:
             y = b.fmul(b.fsub(b.load(place(loop.index), align=4), base), factor)
@@ -95,7 +78,7 @@ def _softmax(typing_context, scores, length, scale):  # type: ignore[no-untyped-
             weight = b.select(counts, _power_of_two(b, b.select(counts, y, _all(0.0))), _all(0.0))
             b.store(weight, place(loop.index), align=4)
             b.store(b.fadd(b.load(total), weight), total)
-        share = _spread(b, b.fdiv(ir.Constant(_FLOAT, 1.0), _folded(b, b.load(total), b.fadd)))
+        share = spread(b, b.fdiv(ir.Constant(_FLOAT, 1.0), _folded(b, b.load(total), b.fadd)))
         with cgutils.for_range(b, blocks) as loop:
             b.store(b.fmul(b.load(place(loop.index), align=4), share), place(loop.index), align=4)
         return context.get_dummy_value()
