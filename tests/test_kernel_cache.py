@@ -54,6 +54,17 @@ def test_code_is_compiled_once_and_kept_beside_its_source(package: Path) -> None
     assert "(int64,)" in run(package)
 
 
+def test_a_change_of_what_a_function_calls_in_another_package_is_noticed(package: Path) -> None:
+    inside = package / "inside"
+    inside.mkdir()
+    (inside / "__init__.py").touch()
+    (inside / "outer.py").write_text(SOURCE)
+    (package / "outer.py").write_text("from package.inside.outer import outer")
+    assert run(package) == "11 {}"
+    (package / "inner.py").write_text(INNER.format(factor=3))
+    assert run(package) == "16 {}"
+
+
 def test_a_change_of_what_a_function_calls_in_another_file_is_noticed(package: Path) -> None:
     run(package)
     [before] = kept(package)

@@ -1,13 +1,14 @@
 """Compiled code, kept between processes.
 
 Numba's own cache notices a change of the file that a function is in, and not of those that hold what it calls; here
-all source files of the function's package count. The code is kept beside them, or in the user's cache folder where
-that is read-only; an image holds it in GPTBOX_KERNELS, compiled while it was built.
+all source files of the function's package count, and those that they import from. The code is kept beside them, or in
+the user's cache folder where that is read-only; an image holds it in GPTBOX_KERNELS, compiled while it was built.
 """
 
 import atexit
 import hashlib
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -21,10 +22,19 @@ _FAST = {"reassoc", "contract", "arcp", "nsz", "afn"}
 
 
 def _sources(package: Path) -> str:
-    """A hash of what compiled code may come from: the package, what is for all packages, and Numba."""
+    """A hash of what compiled code may come from: the package, what its kernels' files import from, and Numba."""
+    top = package
+    while (top.parent / "__init__.py").is_file():
+        top = top.parent
+    files = set(package.glob("*.py"))
+    for text in [path.read_text(encoding="utf-8") for path in files]:
+        if "kernel_cache" in text:
+            for module in re.findall(r"^from ([\w.]+) import", text, re.MULTILINE):
+                files.add(top.parent.joinpath(*module.split(".")).with_suffix(".py"))
     digest = hashlib.sha256(numba.__version__.encode())
-    for path in [*sorted(package.glob("*.py")), *sorted(package.parent.glob("kernel_*.py"))]:
-        digest.update(path.read_bytes())
+    for path in sorted(files):
+        if path.is_file() and path.is_relative_to(top):
+            digest.update(path.read_bytes())
     return digest.hexdigest()[:16]
 
 

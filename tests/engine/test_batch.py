@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from gptbox.engine import native
-from gptbox.engine.batch import SHARED_TOKENS, Batch, Logprobs, Request, generate
+from gptbox.engine.batch import SHARED_TOKENS, Batch, generate
 from gptbox.engine.gpt import GPT
 from gptbox.engine.kv_cache import KVCache
+from gptbox.engine.request import Logprobs, Request
 from gptbox.engine.sampling import SamplingParams
 from gptbox.engine.state import MOST_TOKENS
 from gptbox.engine.team import Team

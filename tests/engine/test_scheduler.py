@@ -6,11 +6,12 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import pytest
 
-from gptbox.engine.batch import Logprobs, generate
+from gptbox.engine.batch import generate
 from gptbox.engine.gpt import GPT
 from gptbox.engine.kv_cache import KVCache
+from gptbox.engine.request import Logprobs, Request
 from gptbox.engine.sampling import SamplingParams
-from gptbox.engine.scheduler import Request, Scheduler
+from gptbox.engine.scheduler import Scheduler
 from gptbox.errors import EngineError, QueueFullError
 from gptbox.model_config import ModelConfig
 from gptbox.weights import Weights

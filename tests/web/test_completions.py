@@ -11,10 +11,10 @@ import pytest
 from starlette.testclient import TestClient
 
 from gptbox import model_folder
-from gptbox.engine.batch import Logprobs
 from gptbox.engine.gpt import GPT
+from gptbox.engine.request import Logprobs, Request
 from gptbox.engine.sampling import SamplingParams
-from gptbox.engine.scheduler import Request, Scheduler
+from gptbox.engine.scheduler import Scheduler
 from gptbox.model_config import ModelConfig
 from gptbox.tokenizers.char import CharTokenizer
 

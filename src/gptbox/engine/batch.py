@@ -3,8 +3,7 @@
 import logging
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
-from typing import Protocol
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,11 +11,11 @@ from numpy.typing import NDArray
 from gptbox.engine import native
 from gptbox.engine.gpt import GPT
 from gptbox.engine.kv_cache import KVCache
+from gptbox.engine.request import Logprobs, Request
 from gptbox.engine.sampling import SamplingParams
 from gptbox.engine.state import MOST_STEPS, MOST_TOKENS, Drawn, Scratch, Sequences
 from gptbox.engine.team import Team
 from gptbox.engine.ways import Way
-from gptbox.errors import EngineError
 from gptbox.windows import slide
 
 log = logging.getLogger(__name__)
@@ -29,61 +28,6 @@ _READ_SHARE = 0.25
 """About what a token of a context that is read again takes of one that is written."""
 SHARED_TOKENS = 16
 """A prompt's beginning that another sequence has in its cache is copied from there, if it is at least this long."""
-
-
-@dataclass(frozen=True)
-class Logprobs:
-    """Of some tokens, in order: what the model gave them, before any rule of sampling."""
-
-    chosen: list[float]
-    alternatives: list[list[tuple[int, float]]]
-    """Of each token the most probable ids, the best first, and their log-probabilities."""
-
-
-class Sink(Protocol):
-    """Where a request's tokens go. Called on the engine's thread: must return at once and never raise."""
-
-    def prompt(self, logprobs: Logprobs) -> None:
-        """Those of the prompt's tokens but the first that the model sees: once, before any token, if asked for."""
-
-    def tokens(self, ids: list[int], logprobs: Logprobs | None) -> None:
-        """The next tokens, at least one."""
-
-    def end(self, error: Exception | None) -> None:
-        """Exactly once, after the last token: None when all tokens came or the request was cancelled."""
-
-
-@dataclass(eq=False, kw_only=True)
-class Request:
-    """One sequence to generate."""
-
-    model: GPT
-    prompt: NDArray[np.integer]
-    """At least one id, shape (tokens,). Of a longer one than the context only the end is seen."""
-    params: SamplingParams
-    sink: Sink
-    client: str = ""
-    """Who asks: places are shared out evenly among clients."""
-    prompt_logprobs: bool = False
-    """Whether to tell the prompt's own log-probabilities, with as many alternatives as params.logprobs."""
-    cancelled: bool = field(default=False, init=False)
-    _interrupt: NDArray[np.int64] | None = field(default=None, init=False, repr=False)
-
-    def __post_init__(self) -> None:
-        if len(self.prompt) == 0:
-            raise EngineError("The prompt has no tokens; give at least one.")
-        size = self.model.config.vocab_size
-        if self.prompt.min() < 0 or self.prompt.max() >= size:
-            raise EngineError(f"The prompt has an id that the model lacks; its are 0 to {size - 1}.")
-        for token in self.params.logit_bias:
-            if not 0 <= token < size:
-                raise EngineError(f"logit_bias has the id {token}, which the model lacks; its are 0 to {size - 1}.")
-
-    def cancel(self) -> None:
-        """Stop within one step; `end(None)` is still called. Safe from any thread, and more than once."""
-        self.cancelled = True
-        if self._interrupt is not None:
-            self._interrupt[0] = 1
 
 
 @dataclass(eq=False)
@@ -186,7 +130,7 @@ class Batch:
             self._cache.lengths[row.slot] = 0
         self._sequences.begin(row.slot, request.prompt, request.params)
         self._sequences.tokens[row.slot, : len(window)] = window
-        request._interrupt = self._interrupt
+        request.interrupt = self._interrupt
         self.rows.append(row)
 
     def remove_ended(self) -> None:

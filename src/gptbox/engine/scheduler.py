@@ -12,13 +12,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from gptbox.engine.batch import Batch, Request, Sink
+from gptbox.engine.batch import Batch
 from gptbox.engine.gpt import GPT
 from gptbox.engine.kv_cache import KVCache
+from gptbox.engine.request import Request
 from gptbox.engine.team import Team
 from gptbox.errors import EngineError, QueueFullError
-
-__all__ = ["Request", "Scheduler", "Sink"]
 
 log = logging.getLogger(__name__)
 

@@ -5,7 +5,7 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import Response
 
-from gptbox.engine.batch import Logprobs
+from gptbox.engine.request import Logprobs
 from gptbox.web.body import read_json_object
 from gptbox.web.completion_request import DEFAULT_MAX_TOKENS, CompletionRequest
 from gptbox.web.generation import Finish, Generation, Piece, Prompt, Token

@@ -11,9 +11,9 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from gptbox.engine.batch import Logprobs
+from gptbox.engine.request import Logprobs, Request
 from gptbox.engine.sampling import SamplingParams
-from gptbox.engine.scheduler import Request, Scheduler
+from gptbox.engine.scheduler import Scheduler
 from gptbox.tokenizers import Tokenizer
 from gptbox.web.model_cache import LoadedModel
 from gptbox.web.stop_strings import StopStrings
