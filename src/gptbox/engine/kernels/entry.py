@@ -10,6 +10,7 @@ from typing import Any
 
 from gptbox.engine.kernels import steps
 from gptbox.engine.network import Network
+from gptbox.engine.panels import PANEL
 from gptbox.engine.state import Drawn, Scratch, Sequences
 from gptbox.kernel_cache import kernel
 from gptbox.kernel_memory import doubles, floats, integers, small_integers, words
@@ -31,34 +32,34 @@ def _number(t: Any, i: int) -> Any:
 
 @kernel(counted=False, inline=True)
 def _one(t: Any, i: int) -> Any:
-    return t[_ENTRY * i + 1]
+    """The address and the shape of an array of one dimension; of more below."""
+    return t[_ENTRY * i], t[_ENTRY * i + 1]
 
 
 @kernel(counted=False, inline=True)
 def _two(t: Any, i: int) -> Any:
-    return t[_ENTRY * i + 1], t[_ENTRY * i + 2]
+    return t[_ENTRY * i], (t[_ENTRY * i + 1], t[_ENTRY * i + 2])
 
 
 @kernel(counted=False, inline=True)
 def _three(t: Any, i: int) -> Any:
-    return t[_ENTRY * i + 1], t[_ENTRY * i + 2], t[_ENTRY * i + 3]
+    return t[_ENTRY * i], (t[_ENTRY * i + 1], t[_ENTRY * i + 2], t[_ENTRY * i + 3])
 
 
 @kernel(counted=False, inline=True)
-def _six(t: Any, i: int) -> Any:
-    # The cache has one dimension more than an entry; its last is always a panel.
-    return t[_ENTRY * i + 1], t[_ENTRY * i + 2], t[_ENTRY * i + 3], t[_ENTRY * i + 4], t[_ENTRY * i + 5], 32
+def _cache(t: Any, i: int) -> Any:
+    # It has one dimension more than an entry; the last is always a panel.
+    at = _ENTRY * i
+    return floats(t[at], (t[at + 1], t[at + 2], t[at + 3], t[at + 4], t[at + 5], PANEL))
 
 
 @kernel(counted=False)
 def _network(t: Any, i: int) -> Any:
     return Network(
         _number(t, i), _number(t, i + 1), _number(t, i + 2), _number(t, i + 3), _number(t, i + 4), _number(t, i + 5),
-        _number(t, i + 6), _number(t, i + 7), small_integers(_number(t, i + 8), _one(t, i + 8)),
-        floats(_number(t, i + 9), _one(t, i + 9)), integers(_number(t, i + 10), _three(t, i + 10)),
-        integers(_number(t, i + 11), _three(t, i + 11)), floats(_number(t, i + 12), _two(t, i + 12)),
-        floats(_number(t, i + 13), _two(t, i + 13)), floats(_number(t, i + 14), _two(t, i + 14)),
-        floats(_number(t, i + 15), _two(t, i + 15)),
+        _number(t, i + 6), _number(t, i + 7), small_integers(*_one(t, i + 8)), floats(*_one(t, i + 9)),
+        integers(*_three(t, i + 10)), integers(*_three(t, i + 11)), floats(*_two(t, i + 12)), floats(*_two(t, i + 13)),
+        floats(*_two(t, i + 14)), floats(*_two(t, i + 15)),
     )  # fmt: skip
 
 
@@ -66,13 +67,10 @@ def _network(t: Any, i: int) -> Any:
 def _scratch(t: Any) -> Any:
     i = _SCRATCH
     return Scratch(
-        floats(_number(t, i), _two(t, i)), floats(_number(t, i + 1), _three(t, i + 1)),
-        floats(_number(t, i + 2), _two(t, i + 2)), floats(_number(t, i + 3), _two(t, i + 3)),
-        floats(_number(t, i + 4), _two(t, i + 4)), floats(_number(t, i + 5), _two(t, i + 5)),
-        floats(_number(t, i + 6), _three(t, i + 6)), floats(_number(t, i + 7), _three(t, i + 7)),
-        floats(_number(t, i + 8), _two(t, i + 8)), floats(_number(t, i + 9), _two(t, i + 9)),
-        floats(_number(t, i + 10), _three(t, i + 10)), integers(_number(t, i + 11), _three(t, i + 11)),
-        integers(_number(t, i + 12), _one(t, i + 12)),
+        floats(*_two(t, i)), floats(*_three(t, i + 1)), floats(*_two(t, i + 2)), floats(*_two(t, i + 3)),
+        floats(*_two(t, i + 4)), floats(*_two(t, i + 5)), floats(*_three(t, i + 6)), floats(*_three(t, i + 7)),
+        floats(*_two(t, i + 8)), floats(*_two(t, i + 9)), floats(*_three(t, i + 10)), integers(*_three(t, i + 11)),
+        integers(*_one(t, i + 12)),
     )  # fmt: skip
 
 
@@ -80,10 +78,8 @@ def _scratch(t: Any) -> Any:
 def _sequences(t: Any) -> Any:
     i = _SEQUENCES
     return Sequences(
-        integers(_number(t, i), _two(t, i)), integers(_number(t, i + 1), _one(t, i + 1)),
-        doubles(_number(t, i + 2), _two(t, i + 2)), words(_number(t, i + 3), _one(t, i + 3)),
-        small_integers(_number(t, i + 4), _two(t, i + 4)), floats(_number(t, i + 5), _two(t, i + 5)),
-        integers(_number(t, i + 6), _two(t, i + 6)), floats(_number(t, i + 7), _two(t, i + 7)),
+        integers(*_two(t, i)), integers(*_one(t, i + 1)), doubles(*_two(t, i + 2)), words(*_one(t, i + 3)),
+        small_integers(*_two(t, i + 4)), floats(*_two(t, i + 5)), integers(*_two(t, i + 6)), floats(*_two(t, i + 7)),
     )  # fmt: skip
 
 
@@ -91,14 +87,8 @@ def _sequences(t: Any) -> Any:
 def _drawn(t: Any) -> Any:
     i = _DRAWN
     return Drawn(
-        integers(_number(t, i), _two(t, i)), floats(_number(t, i + 1), _two(t, i + 1)),
-        integers(_number(t, i + 2), _three(t, i + 2)), floats(_number(t, i + 3), _three(t, i + 3)),
+        integers(*_two(t, i)), floats(*_two(t, i + 1)), integers(*_three(t, i + 2)), floats(*_three(t, i + 3)),
     )  # fmt: skip
-
-
-@kernel(counted=False, inline=True)
-def _cache(t: Any, i: int) -> Any:
-    return floats(_number(t, i), _six(t, i))
 
 
 @kernel(counted=False)
