@@ -26,6 +26,10 @@ MANY_ROWS = 8
 """From so many on stretches are twice as long: what is told to each costs time of its own."""
 _READ_SHARE = 0.25
 """About what a token of a context that is read again takes of one that is written."""
+_FEW_STEPS = 4
+"""So many say how fast a way is."""
+_TRIAL_SHARE = 0.2
+"""Of a stretch, for a way that may be many times as slow: threads that meet at each product wait for one put aside."""
 SHARED_TOKENS = 16
 """A prompt's beginning that another sequence has in its cache is copied from there, if it is at least this long."""
 
@@ -214,16 +218,16 @@ class Batch:
             most = min(most, row.left, context - length - new + 1)
         if not taking:
             return 0
-        way = self._ways.choose(len(taking))
-        stretch = STRETCH_S * (2 if len(taking) >= MANY_ROWS else 1)
-        steps = min(most, max(1 + way.ahead, int(stretch / self._step_s)))
+        way, trial = self._ways.choose(len(taking))
+        stretch = STRETCH_S * (_TRIAL_SHARE if trial else 2 if len(taking) >= MANY_ROWS else 1)
+        steps = min(most, max(_FEW_STEPS if trial else 1, 1 + way.ahead, int(stretch / self._step_s)))
         begun = time.perf_counter()
         done = self._burst(taking, np.array(fresh), np.array(drawing, np.int64), steps, way)
         took = time.perf_counter() - begun
         self._step_s += 0.2 * (took / max(done) - self._step_s)
-        # Of mostly a prompt, or of few steps, it says little; but a single step of a large model is long enough.
+        # Of mostly a prompt, or of few steps, it says little; but a single step of many rows or a large model will do.
         written, read = sum(done), sum(fresh) - len(fresh)
-        if read < written and (max(done) > 3 or took > STRETCH_S / 2):
+        if read < written and (max(done) >= _FEW_STEPS or len(taking) >= MANY_ROWS or took > STRETCH_S / 2):
             self._ways.measured(len(taking), way, (written + _READ_SHARE * read) / took)
         return sum(self._deliver(row, i, done[i]) for i, row in enumerate(taking) if drawing[i])
 
