@@ -28,7 +28,7 @@ _READ_SHARE = 0.25
 """About what a token of a context that is read again takes of one that is written."""
 _FEW_STEPS = 4
 """So many say how fast a way is."""
-_TRIAL_SHARE = 0.2
+_TRIAL_SHARE = 0.3
 """Of a stretch, for a way that may be many times as slow: threads that meet at each product wait for one put aside."""
 SHARED_TOKENS = 16
 """A prompt's beginning that another sequence has in its cache is copied from there, if it is at least this long."""
@@ -85,7 +85,7 @@ class Batch:
             )
             for scratch in self._scratch
         ]
-        self._step_s = 0.001
+        self._step_s = 1e-5 + model.network.panels.nbytes / 2e10  # as its weights come from memory, until it is known
         # Prompt tokens a step: some milliseconds' worth. A row takes a part at most, so that rows can be shared out.
         budget = threads * int(np.clip(250_000_000 // (model.network.panels.nbytes // 4), 16, 192))
         self._budget = min(budget, MOST_TOKENS - min(slots, 64))
@@ -228,7 +228,7 @@ class Batch:
         # Of mostly a prompt, or of few steps, it says little; but a single step of many rows or a large model will do.
         written, read = sum(done), sum(fresh) - len(fresh)
         if read < written and (max(done) >= _FEW_STEPS or len(taking) >= MANY_ROWS or took > STRETCH_S / 2):
-            self._ways.measured(len(taking), way, (written + _READ_SHARE * read) / took)
+            self._ways.measured(len(taking), way, written + _READ_SHARE * read, took)
         return sum(self._deliver(row, i, done[i]) for i, row in enumerate(taking) if drawing[i])
 
     def _burst(

@@ -5,9 +5,15 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 _TRIED_EVERY = 50
-"""Bursts between two trials of a way that was slower."""
-_FIRST_TRIALS = 3
-"""Before anything is known of a way. The best of them counts: threads have to wake, and caches to be filled."""
+"""Bursts between two trials of ways that were slower; at first a fifth of it, since little is known of them."""
+_AT_FIRST = 200
+"""Bursts."""
+_FIRST_TRIALS = 4
+"""Before anything is known of a way. The first is not counted: threads have to wake, and caches to be filled."""
+_FADING = 0.7
+"""What is left of the weight of former bursts, after each."""
+_LONGEST_S = 0.05
+"""A burst that takes longer says no more against its way: it is to be trusted again in a while."""
 
 
 class Way(NamedTuple):
@@ -21,18 +27,22 @@ class Way(NamedTuple):
 
 @dataclass
 class _Speed:
-    tokens_per_s: float = 0.0
-    measured: int = 0
+    """Tokens and seconds of the last bursts together, so that one that took long weighs as much as it took."""
 
-    def add(self, tokens_per_s: float) -> None:
-        former = self.tokens_per_s
-        self.measured += 1
-        if self.measured <= _FIRST_TRIALS:
-            self.tokens_per_s = max(former, tokens_per_s)
-        elif former / 2 < tokens_per_s < former * 2:
-            self.tokens_per_s = 0.7 * former + 0.3 * tokens_per_s
-        else:
-            self.tokens_per_s = tokens_per_s  # somebody else has begun to use the cores, or has gone
+    tokens: float = 0.0
+    seconds: float = 0.0
+    bursts: int = 0
+
+    def add(self, tokens: float, seconds: float) -> None:
+        self.bursts += 1
+        if self.bursts > 1:
+            shown = min(seconds, _LONGEST_S)
+            self.tokens = _FADING * self.tokens + tokens * shown / seconds
+            self.seconds = _FADING * self.seconds + shown
+
+    @property
+    def tokens_per_s(self) -> float:
+        return self.tokens / self.seconds
 
 
 class Ways:
@@ -67,14 +77,14 @@ class Ways:
     def choose(self, rows: int) -> tuple[Way, bool]:
         """The way of the next burst of so many rows, and whether it is on trial: it should not be trusted with much."""
         ways, magnitude = self.possible(rows), rows.bit_length()
-        for way in ways:
-            if self._speeds[magnitude, way].measured < _FIRST_TRIALS:
-                return way, True
+        least = min(ways, key=lambda way: self._speeds[magnitude, way].bursts)
+        if self._speeds[magnitude, least].bursts < _FIRST_TRIALS:
+            return least, True
         ways.sort(key=lambda way: self._speeds[magnitude, way].tokens_per_s)
         self._bursts += 1
-        tried, now = divmod(self._bursts, _TRIED_EVERY)
+        tried, now = divmod(self._bursts, _TRIED_EVERY if self._bursts > _AT_FIRST else _TRIED_EVERY // 5)
         return (ways[-1], False) if now or len(ways) == 1 else (ways[tried % (len(ways) - 1)], True)
 
-    def measured(self, rows: int, way: Way, tokens_per_s: float) -> None:
+    def measured(self, rows: int, way: Way, tokens: float, seconds: float) -> None:
         """What a burst made."""
-        self._speeds[rows.bit_length(), way].add(tokens_per_s)
+        self._speeds[rows.bit_length(), way].add(tokens, seconds)
