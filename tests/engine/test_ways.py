@@ -76,5 +76,4 @@ def test_a_draft_writes_for_rows_that_are_alone(threads: int, ahead: int, rows: 
 
 def test_where_there_is_one_way_it_is_taken() -> None:
     ways = Ways(1, 0)
-    measured(ways, 1, ROWS, 1)
     assert {ways.choose(1) for _ in range(100)} == {(ROWS, False)}

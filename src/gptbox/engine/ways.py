@@ -77,13 +77,15 @@ class Ways:
     def choose(self, rows: int) -> tuple[Way, bool]:
         """The way of the next burst of so many rows, and whether it is on trial: it should not be trusted with much."""
         ways, magnitude = self.possible(rows), rows.bit_length()
+        if len(ways) == 1:
+            return ways[0], False
         least = min(ways, key=lambda way: self._speeds[magnitude, way].bursts)
         if self._speeds[magnitude, least].bursts < _FIRST_TRIALS:
             return least, True
         ways.sort(key=lambda way: self._speeds[magnitude, way].tokens_per_s)
         self._bursts += 1
         tried, now = divmod(self._bursts, _TRIED_EVERY if self._bursts > _AT_FIRST else _TRIED_EVERY // 5)
-        return (ways[-1], False) if now or len(ways) == 1 else (ways[tried % (len(ways) - 1)], True)
+        return (ways[-1], False) if now else (ways[tried % (len(ways) - 1)], True)
 
     def measured(self, rows: int, way: Way, tokens: float, seconds: float) -> None:
         """What a burst made."""
