@@ -184,8 +184,11 @@ class Batch:
         if held[best] >= SHARED_TOKENS:
             self._cache.copy(best, row.slot, int(held[best]))
 
-    def step(self) -> int:
-        """At least one token for every row that has read its prompt, none of which may have ended; how many in all."""
+    def step(self) -> tuple[int, int]:
+        """At least one token for every row that has read its prompt; none may have ended.
+
+        How many tokens in all, and how many steps the rows have made.
+        """
         context, budget = self.model.config.context_length, self._budget
         taking: list[_Row] = []
         fresh, drawing = [], []
@@ -217,7 +220,7 @@ class Batch:
                 most = 1  # the rest of the prompt comes next; the first token is told at once
             most = min(most, row.left, context - length - new + 1)
         if not taking:
-            return 0
+            return 0, 0
         way, trial = self._ways.choose(len(taking))
         stretch = STRETCH_S * (_TRIAL_SHARE if trial else 2 if len(taking) >= MANY_ROWS else 1)
         steps = min(most, max(_FEW_STEPS if trial else 1, 1 + way.ahead, int(stretch / self._step_s)))
@@ -229,7 +232,7 @@ class Batch:
         written, read = sum(done), sum(fresh) - len(fresh)
         if read < written and (max(done) >= _FEW_STEPS or len(taking) >= MANY_ROWS or took > STRETCH_S / 2):
             self._ways.measured(len(taking), way, written + _READ_SHARE * read, took)
-        return sum(self._deliver(row, i, done[i]) for i, row in enumerate(taking) if drawing[i])
+        return sum(self._deliver(row, i, done[i]) for i, row in enumerate(taking) if drawing[i]), max(done)
 
     def _burst(
         self, rows: list[_Row], fresh: NDArray[np.int64], drawing: NDArray[np.int64], steps: int, way: Way

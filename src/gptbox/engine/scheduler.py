@@ -165,12 +165,12 @@ class Scheduler:
         if not batch.rows:
             return
         try:
-            count = batch.step()
+            count, steps = batch.step()
         except Exception as error:
             log.exception("the engine failed in a step")
             self._fail(batch, error)
             return
-        self.steps += 1
+        self.steps += steps
         self.tokens += count
         now = time.monotonic()
         self._recent.append((now, count))
