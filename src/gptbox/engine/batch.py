@@ -239,6 +239,7 @@ class Batch:
     ) -> list[int]:
         """Let the steps be made; how many were, of each row."""
         threads, count = self._team.size, len(rows)
+        burst = native.burst  # the same for all threads, which wait for each other
         slots = np.array([row.slot for row in rows])
         arrays = slots.ctypes.data, fresh.ctypes.data, drawing.ctypes.data, count
         done = [0] * count
@@ -250,11 +251,11 @@ class Batch:
         def rows_of_its_own(rank: int) -> None:
             begin, end = bounds[rank], bounds[rank + 1]
             if begin < end:
-                made = native.burst(self._tables[rank].ctypes.data, *arrays, begin, end, steps, way.ahead, 0, 1)
+                made = burst(self._tables[rank].ctypes.data, *arrays, begin, end, steps, way.ahead, 0, 1)
                 done[begin:end] = [made] * (end - begin)
 
         def part_of_each_product(rank: int) -> None:
-            made = native.burst(self._tables[threads].ctypes.data, *arrays, 0, count, steps, way.ahead, rank, threads)
+            made = burst(self._tables[threads].ctypes.data, *arrays, 0, count, steps, way.ahead, rank, threads)
             if rank == 0:
                 done[:] = [made] * count
 
