@@ -17,7 +17,9 @@ def curl(*arguments: str) -> str:
 
 
 def completion(server: Any, **body: Any) -> list[str]:
-    return [f"{server.url}/v1/completions", "--json", json.dumps({"model": "tiny", **body})]
+    # Not --json, which curl has had since 7.82 only; Ubuntu 22.04 has an older one.
+    sent = ["--header", "Content-Type: application/json", "--data", json.dumps({"model": "tiny", **body})]
+    return [f"{server.url}/v1/completions", *sent]
 
 
 def metric(server: Any, name: str) -> float:

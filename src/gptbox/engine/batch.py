@@ -1,6 +1,5 @@
 """Sequences that are generated together; each step they all get their next token, and prompts are read in parts."""
 
-import logging
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -17,8 +16,6 @@ from gptbox.engine.state import MOST_STEPS, MOST_TOKENS, Drawn, Scratch, Sequenc
 from gptbox.engine.team import Team
 from gptbox.engine.ways import Way
 from gptbox.windows import slide
-
-log = logging.getLogger(__name__)
 
 STRETCH_S = 0.01
 """About how long steps are made without a look at what has changed; joining and leaving interrupt them."""

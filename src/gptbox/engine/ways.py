@@ -5,9 +5,8 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 _TRIED_EVERY = 50
-"""Bursts between two trials of ways that were slower; at first a fifth of it, since little is known of them."""
-_AT_FIRST = 200
-"""Bursts."""
+"""Bursts between two trials of ways that were slower; of the first bursts a fifth, since little is known of them."""
+_FIRST_BURSTS = 200
 _FIRST_TRIALS = 4
 """Before anything is known of a way. The first is not counted: threads have to wake, and caches to be filled."""
 _FADING = 0.7
@@ -84,7 +83,7 @@ class Ways:
             return least, True
         ways.sort(key=lambda way: self._speeds[magnitude, way].tokens_per_s)
         self._bursts += 1
-        tried, now = divmod(self._bursts, _TRIED_EVERY if self._bursts > _AT_FIRST else _TRIED_EVERY // 5)
+        tried, now = divmod(self._bursts, _TRIED_EVERY if self._bursts > _FIRST_BURSTS else _TRIED_EVERY // 5)
         return (ways[-1], False) if now else (ways[tried % (len(ways) - 1)], True)
 
     def measured(self, rows: int, way: Way, tokens: float, seconds: float) -> None:
