@@ -98,7 +98,15 @@ def test_eval_measures_the_published_loss(trained: Path) -> None:
     [
         (("train", "nowhere"), {}, "nowhere"),
         (("train", "bottles", "--run", "../up"), {}, "'../up' cannot name a run"),
-        (("train", "bottles", "--minutes", "0"), {}, "TRAIN_MINUTES"),
+        (("train", "bottles", "--minutes", "0"), {}, "--minutes 0.0 is not a number of minutes above 0"),
+        (("train", "bottles", "--minutes", "-1"), {}, "--minutes -1.0 is not a number of minutes above 0"),
+        (("train", "bottles", "--preset", "huge"), {}, "--preset 'huge' is not one of default, lesson"),
+        (("train", "bottles"), {"TRAIN_CLOCK": "sun"}, "TRAIN_CLOCK='sun' is not wall or cpu"),
+        (("train", "bottles"), {"RUN": "../up"}, "'../up' cannot name a run"),
+        (("train", "bottles", "--run", "new", "--n-embd", "100", "--n-head", "3"), {}, "which 3 heads do not divide"),
+        (("up", "nowhere"), {}, "There is no dataset 'nowhere'"),
+        (("up", "bottles"), {"PRESET": "foo"}, "PRESET 'foo' is not one of default, lesson"),
+        (("up", "bottles", "--minutes", "-1"), {}, "--minutes -1.0 is not a number of minutes above 0"),
         (("train", "bottles"), {"TRAIN_MINUTES": "soon"}, "TRAIN_MINUTES='soon' is not a number of minutes"),
         (("train", "bottles"), {"THREADS": "0"}, "THREADS='0'"),
         (("train", "bottles"), {"PRESET": "huge"}, "PRESET 'huge' is not one of default, lesson"),
@@ -113,11 +121,13 @@ def test_eval_measures_the_published_loss(trained: Path) -> None:
 def test_a_mistake_is_one_line_that_names_it(
     trained: Path, arguments: tuple[str, ...], settings: dict[str, str], said: str
 ) -> None:
+    before = sorted((trained / "models").iterdir())
     done = gptbox(trained, *arguments, **settings)
     assert done.returncode == 2
     assert done.stderr.startswith("gptbox: ")
     assert said in done.stderr
     assert done.stderr.count("\n") == 1
+    assert sorted((trained / "models").iterdir()) == before, "nothing is left behind"
 
 
 def test_version_and_help() -> None:

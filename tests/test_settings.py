@@ -21,7 +21,7 @@ def test_an_empty_environment_gives_the_defaults() -> None:
     assert settings.preset == "default"
     assert settings.threads == available_cpus()
     assert settings.api_key is None
-    assert (settings.max_queue, settings.max_tokens, settings.snapshots_kept) == (64, 2048, 20)
+    assert (settings.max_queue, settings.max_tokens, settings.snapshots_kept) == (64, 2048, 30)
 
 
 def test_every_variable_is_read() -> None:
@@ -30,6 +30,8 @@ def test_every_variable_is_read() -> None:
         "GPTBOX_DATA": "/data",
         "DATASET": "letters",
         "TRAIN_MINUTES": "0.5",
+        "TRAIN_CLOCK": "cpu",
+        "RUN": "mine",
         "PRESET": "lesson",
         "THREADS": "3",
         "API_KEY": "secret",
@@ -44,6 +46,8 @@ def test_every_variable_is_read() -> None:
         data=Path("/data"),
         dataset="letters",
         train_minutes=0.5,
+        train_clock="cpu",
+        run="mine",
         preset="lesson",
         threads=3,
         api_key="secret",
@@ -89,6 +93,7 @@ def test_other_variables_do_not_matter() -> None:
         ("MAX_TOKENS", "0"),
         ("MAX_TOKENS", "9" * 5000),
         ("SNAPSHOTS_KEPT", "0"),
+        ("TRAIN_CLOCK", "sun"),
     ],
 )
 def test_a_wrong_value_is_named_with_its_variable(variable: str, value: str) -> None:

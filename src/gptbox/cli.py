@@ -37,7 +37,7 @@ Dataset = Annotated[
     str | None,
     typer.Argument(help="shakespeare_char, plays, or the name of a folder of .txt files in data/. Default: $DATASET."),
 ]
-RunName = Annotated[str | None, typer.Option("--run", help="The run's name. Default: the dataset's.")]
+RunName = Annotated[str | None, typer.Option("--run", help="The run's name. Default: $RUN, or the dataset's.")]
 Minutes = Annotated[
     float | None, typer.Option(help="How long, from the start of the command; 0.5 is 30 s. Default: $TRAIN_MINUTES.")
 ]
@@ -48,14 +48,19 @@ Quantize = Annotated[
 Port = Annotated[int, typer.Option(min=0, max=65535)]
 
 
+_OPTIONS = {"TRAIN_MINUTES": "--minutes", "PRESET": "--preset", "QUANTIZE": "--quantize"}
+"""The settings that are options, too."""
+
+
 def _settings(**changes: Any) -> Settings:
-    return Settings.from_environment(os.environ | {name: str(v) for name, v in changes.items() if v is not None})
+    given = {name: (_OPTIONS[name], str(value)) for name, value in changes.items() if value is not None}
+    return Settings.from_environment(options=given)
 
 
 def _run_folder(settings: Settings, dataset: str | None, run: str | None) -> Any:
     from gptbox.run_folder import RunFolder
 
-    return RunFolder(settings.models, run or dataset or settings.dataset)
+    return RunFolder(settings.models, run or settings.run or dataset or settings.dataset)
 
 
 def _need_torch() -> None:
@@ -107,11 +112,51 @@ def train(
 
     Model, batches and schedule are chosen for the machine, the text and the time, unless a preset or an option says.
     """
-    # Before torch is there, a stop still means an orderly end with exit code 0.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    settings = _settings(TRAIN_MINUTES=minutes, PRESET=preset)
-    folder = _run_folder(settings, dataset, run)
-    _need_torch()
+    # Before torch is there, a stop already means an orderly end.
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+    changes = {
+        "seed": seed,
+        "n_layer": n_layer,
+        "n_head": n_head,
+        "n_embd": n_embd,
+        "context_length": context_length,
+        "batch_size": batch_size,
+        "accumulate": accumulate,
+        "dropout": dropout,
+        "weight_decay": weight_decay,
+        "learning_rate": learning_rate,
+    }
+    try:
+        _train(dataset, run, minutes, steps, target_loss, preset, changes)
+    except GptboxError as error:
+        from gptbox.train.failure import exit_code
+
+        _complain(error)
+        sys.exit(exit_code(error))
+
+
+def _train(
+    dataset: str | None,
+    run: str | None,
+    minutes: float | None,
+    steps: int | None,
+    target_loss: float | None,
+    preset: str | None,
+    changes: dict[str, Any],
+) -> None:
+    from gptbox.train import failure
+    from gptbox.train.config import preset as find_preset
+
+    try:
+        settings = _settings(TRAIN_MINUTES=minutes, PRESET=preset)
+        find_preset(settings.preset, "PRESET" if preset is None else "--preset")
+        folder = _run_folder(settings, dataset, run)
+        _need_torch()
+    except GptboxError as error:
+        models = Path(os.environ.get("GPTBOX_MODELS") or Settings.models)
+        name = run or os.environ.get("RUN") or dataset or os.environ.get("DATASET") or Settings.dataset
+        failure.tell_before_the_run(models, name, error)
+        raise
     # How long OpenMP's threads spin before they sleep, where they wait for one another: torch's own default makes two
     # threads beside other busy ones take twenty times as long a step. Read by the library when torch loads it.
     os.environ.setdefault("GOMP_SPINCOUNT", "5000")
@@ -122,21 +167,11 @@ def train(
     otherwise = steps is not None or target_loss is not None
     request = session.Request(
         preset=settings.preset,
+        clock="cpu" if settings.train_clock == "cpu" else "wall",
         minutes=minutes if otherwise else settings.train_minutes,
         steps=steps,
         target_loss=target_loss,
-        changes={
-            "seed": seed,
-            "n_layer": n_layer,
-            "n_head": n_head,
-            "n_embd": n_embd,
-            "context_length": context_length,
-            "batch_size": batch_size,
-            "accumulate": accumulate,
-            "dropout": dropout,
-            "weight_decay": weight_decay,
-            "learning_rate": learning_rate,
-        },
+        changes=changes,
     )
     with make_reporter() as reporter:
         session.train(
@@ -288,14 +323,21 @@ def up(
     port: Port = 8000,
 ) -> None:
     """Prepare, train and serve together. Ctrl-C ends both; the next `up` goes on from there."""
+    from gptbox.datasets import find_dataset
+    from gptbox.train.config import preset as find_preset
+    from gptbox.train.failure import UNDER_UP
     from gptbox.web.server import serve as serve_web
 
+    # What cannot be right is said before anything starts.
     settings = _settings(TRAIN_MINUTES=minutes, PRESET=preset)
-    _run_folder(settings, dataset, run)  # a name that cannot be is said before anything starts
+    find_preset(settings.preset, "PRESET" if preset is None else "--preset")
+    if not _run_folder(settings, dataset, run).dataset.exists():
+        find_dataset(dataset or settings.dataset, settings.data)
     _need_torch()
     options = {"--run": run, "--minutes": minutes, "--preset": preset}
     given = [text for name, value in options.items() if value is not None for text in (name, str(value))]
-    trainer = subprocess.Popen([sys.executable, "-m", "gptbox", "train", dataset or settings.dataset, *given])
+    command = [sys.executable, "-m", "gptbox", "train", dataset or settings.dataset, *given]
+    trainer = subprocess.Popen(command, env=os.environ | UNDER_UP)
     print(f"gptbox {__version__}: the page is at http://{host}:{port}/ from now on. Ctrl-C ends it.", flush=True)
     try:
         serve_web(settings, host, port)
@@ -317,12 +359,16 @@ def _options(
     pass
 
 
+def _complain(error: GptboxError) -> None:
+    print(f"gptbox: {error}", file=sys.stderr)
+
+
 def main() -> None:
     """Run the command line; what a person can put right is told in one line, without a traceback."""
     try:
         app()
     except GptboxError as error:
-        print(f"gptbox: {error}", file=sys.stderr)
+        _complain(error)
         sys.exit(2)
     except KeyboardInterrupt:
         sys.exit(130)

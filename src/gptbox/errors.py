@@ -8,6 +8,7 @@
     │   └── ModelNotFoundError  no run or snapshot of that name
     │       └── NoModelYetError a run is there, but nothing has been published yet
     ├── RunError                a run cannot be started or continued
+    │   ├── RunBusyError        another trainer is at work on the run
     │   ├── DivergedError       the loss stopped being a number
     │   ├── DoesNotFitError     the run would need more memory or disk than there is
     │   └── DiskFullError       a run has ended and could not be saved
@@ -52,6 +53,10 @@ class NoModelYetError(ModelNotFoundError):
 
 class RunError(GptboxError):
     """A training run cannot be started or continued."""
+
+
+class RunBusyError(RunError):
+    """Another trainer is at work on the run."""
 
 
 class DivergedError(RunError):

@@ -17,7 +17,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
 from gptbox import weights as layouts
-from gptbox.atomic import atomic_folder
+from gptbox.atomic import atomic_file, atomic_folder, write_json
 from gptbox.errors import ModelFolderError
 from gptbox.model_config import ModelConfig
 from gptbox.tokenizers import Tokenizer, tokenizer_from_json
@@ -37,7 +37,7 @@ class SnapshotInfo:
     """Tokens trained on so far."""
     train_loss: float | None
     val_loss: float | None
-    """Nats a token over the whole validation split, in windows of the context length."""
+    """Nats a token over the whole validation split, in windows of the context length; None where it was estimated."""
     val_bpb: float | None
     """The same in bits a byte of text, to compare tokenizers."""
     training_s: float
@@ -46,6 +46,8 @@ class SnapshotInfo:
     gptbox_version: str
     created_at: str
     """ISO 8601, UTC."""
+    val_loss_estimate: float | None = None
+    """Nats a token over a small fixed part of the validation split; None in folders of older versions."""
     format_version: int = FORMAT_VERSION
 
     @classmethod
@@ -106,6 +108,13 @@ def write(
             text = json.dumps(content, ensure_ascii=False, allow_nan=False, indent=2)
             (folder / name).write_text(text + "\n", encoding="utf-8")
         (folder / "README.md").write_text(card, encoding="utf-8")
+
+
+def replace_info(path: Path, info: SnapshotInfo, card: str) -> None:
+    """Replace what a published folder says of its model: each of the two files atomically, the weights untouched."""
+    write_json(path / "gptbox.json", asdict(info))
+    with atomic_file(path / "README.md") as temporary:
+        temporary.write_text(card, encoding="utf-8")
 
 
 def _read_json(path: Path) -> dict[str, Any]:

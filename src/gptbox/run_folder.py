@@ -43,7 +43,11 @@ class Status:
     eta_s: float | None = None
     train_loss: float | None = None
     val_loss: float | None = None
+    """Exact, over the whole validation split, of the latest snapshot; None where it was only estimated."""
+    val_loss_estimate: float | None = None
+    """Of the latest snapshot, over a small fixed part of the validation split."""
     best_val_loss: float | None = None
+    """Of the best snapshot: estimated while the run goes on, exact once it has finished."""
     tokens_per_s: float | None = None
     parameters: int | None = None
     architecture: str | None = None

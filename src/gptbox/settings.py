@@ -31,6 +31,12 @@ def _quantization(text: str) -> str:
     return text
 
 
+def _clock(text: str) -> str:
+    if text not in ("wall", "cpu"):
+        raise ValueError
+    return text
+
+
 def _positive_float(text: str) -> float:
     value = float(text)
     if not 0 < value < float("inf"):
@@ -44,7 +50,9 @@ _VARIABLES: dict[str, tuple[str, Callable[[str], Any], str]] = {
     "GPTBOX_DATA": ("data", Path, "a folder"),
     "DATASET": ("dataset", str, "a dataset's name"),
     "TRAIN_MINUTES": ("train_minutes", _positive_float, "a number of minutes above 0, such as 5 or 0.5"),
+    "TRAIN_CLOCK": ("train_clock", _clock, "wall or cpu"),
     "PRESET": ("preset", str, "default or lesson"),
+    "RUN": ("run", str, "a run's name"),
     "THREADS": ("threads", _positive_int, "a whole number of threads, 1 or more"),
     "API_KEY": ("api_key", str, "any text"),
     "MAX_QUEUE": ("max_queue", _natural_int, "a whole number, 0 or more"),
@@ -64,8 +72,12 @@ class Settings:
     """What to train on when no dataset is named."""
     train_minutes: float | None = None
     """How long to train, in minutes; None leaves it to the preset (5 minutes for `default`)."""
+    train_clock: str = "wall"
+    """What the minutes count: `wall`, the time that passes, or `cpu`, the processor time that training gets."""
     preset: str = "default"
     """Which training recipe: `default` or `lesson`."""
+    run: str | None = None
+    """The name of the run; None takes the dataset's."""
     threads: int = 0
     """Threads to compute with; 0 means as many as this process has CPUs."""
     api_key: str | None = None
@@ -76,29 +88,33 @@ class Settings:
     """The most tokens that one request may ask for."""
     quantize: str = "none"
     """How weights are kept while serving: `none` (32 bits) or `int8` (a quarter of the memory, a little less exact)."""
-    snapshots_kept: int = 20
-    """Snapshots kept of each run; the best and the latest are always among them."""
+    snapshots_kept: int = 30
+    """Snapshots kept of each run, and 1 GiB at most; the best and the latest are always among them."""
 
     def __post_init__(self) -> None:
         if self.threads == 0:
             object.__setattr__(self, "threads", available_cpus())
 
     @classmethod
-    def from_environment(cls, environment: Mapping[str, str] | None = None) -> Self:
+    def from_environment(
+        cls, environment: Mapping[str, str] | None = None, options: Mapping[str, tuple[str, str]] | None = None
+    ) -> Self:
         """Read the settings; an unset or empty variable means its default.
 
-        Raises SettingError naming the variable, its value and what it should look like.
+        `options` maps variables to options of the command line, (name, value), which win over them. Raises SettingError
+        naming the variable or the option, its value and what it should look like.
         """
         environment = os.environ if environment is None else environment
         values: dict[str, Any] = {}
         for variable, (field, parse, expected) in _VARIABLES.items():
-            text = environment.get(variable, "").strip()
-            if not text:
+            option, text = (options or {}).get(variable, ("", environment.get(variable, "").strip()))
+            if not text and not option:
                 continue
             try:
                 values[field] = parse(text)
             except ValueError:
-                raise SettingError(f"{variable}={text!r} is not {expected}.") from None
+                source = f"{option} {text}" if option else f"{variable}={text!r}"
+                raise SettingError(f"{source} is not {expected}.") from None
         return cls(**values)
 
 

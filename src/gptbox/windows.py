@@ -11,6 +11,9 @@ History = TypeVar("History", list[int], NDArray[np.integer])
 LIMIT = 2**17
 """Tokens that training measures of a split at most; a longer one is measured at evenly spaced places."""
 
+ESTIMATE_TOKENS = 20_000
+"""Tokens of the validation split that an estimate of its loss measures: evenly spaced, always the same ones."""
+
 TOKENS_A_BATCH = 2048
 """About how many are measured at once."""
 

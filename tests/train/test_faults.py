@@ -15,7 +15,7 @@ from gptbox import model_folder
 from gptbox.datasets.prepared import prepare
 from gptbox.errors import DiskFullError, RunError
 from gptbox.run_folder import RunFolder, Status
-from gptbox.train import session
+from gptbox.train import selection, session
 from gptbox.train.progress import LogReporter
 from gptbox.train.trainer import Trainer
 
@@ -86,6 +86,27 @@ def test_training_outlives_a_full_disk(small_disk: Path, data: Path, capsys: pyt
     assert trainer.run.resolve("best").name == "step-000060"
 
 
+def test_what_a_full_disk_refused_was_never_judged(small_disk: Path, data: Path) -> None:
+    """Not the loss either, nor that it was above the best: a run could otherwise be taken to overfit."""
+    trainer = make_trainer(small_disk, data)
+    at_step(trainer, 30, lambda: fill(small_disk))
+    judged = []
+    original = trainer._evaluate
+
+    def evaluating(last: bool = False) -> None:
+        before = {name: getattr(trainer.progress, name) for name in selection.JUDGED}
+        original(last)
+        if trainer.disk.is_full:
+            judged.append((before, {name: getattr(trainer.progress, name) for name in selection.JUDGED}))
+            (small_disk / "filler").unlink()
+
+    trainer._evaluate = evaluating  # type: ignore[method-assign]
+    trainer.train()
+    ((before, after),) = judged
+    assert before["latest_snapshot"] == "step-000020"
+    assert after == before
+
+
 def test_a_disk_that_stays_full_is_told_at_the_end(small_disk: Path, data: Path) -> None:
     trainer = make_trainer(small_disk, data)
     at_step(trainer, 30, lambda: fill(small_disk))
@@ -98,13 +119,13 @@ def test_a_disk_that_stays_full_is_told_at_the_end(small_disk: Path, data: Path)
     assert all_complete(again.run) == ["step-000020", "step-000040", "step-000060"]
 
 
-def test_as_a_command_it_exits_2_and_goes_on_later(small_disk: Path, data: Path) -> None:
+def test_as_a_command_it_exits_1_and_goes_on_later(small_disk: Path, data: Path) -> None:
     environment = os.environ | {"GPTBOX_MODELS": str(small_disk), "GPTBOX_DATA": str(data), "THREADS": "1"}
     command = [sys.executable, "-m", "gptbox", "train", "bottles", "--steps", "120", "--n-embd", "64"]
     filler = small_disk / "filler"
-    filler.write_bytes(bytes(5_500_000))  # it begins well, and 20 snapshots will not fit
+    filler.write_bytes(bytes(5_500_000))  # it begins well, and 30 snapshots will not fit
     refused = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    assert refused.returncode == 2
+    assert refused.returncode == 1
     assert "are free. Free some space, keep fewer snapshots (SNAPSHOTS_KEPT)" in refused.stderr
     assert "Traceback" not in refused.stderr
     filler.unlink()

@@ -13,7 +13,7 @@ from gptbox.train.recipe import RECIPES
 
 def of(**changes: object) -> Needs:
     config = replace(RECIPES[4].config, **changes)  # type: ignore[arg-type]
-    return needs(config, config.model(65), shards=2, snapshots_kept=20)
+    return needs(config, config.model(65), shards=2, snapshots_kept=30)
 
 
 def test_more_of_anything_needs_more() -> None:
@@ -24,6 +24,7 @@ def test_more_of_anything_needs_more() -> None:
     assert of(n_embd=256).disk > base.disk
     assert 300 * MB < base.memory < 700 * MB
     assert 50 * MB < base.disk < 150 * MB
+    assert of(n_embd=2048, n_head=16).disk < 2**30 + 10 * 4 * RECIPES[4].config.model(65).parameters * 250
 
 
 def test_what_does_not_fit_in_memory_is_refused(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import torch
 from gptbox.errors import SettingError
 from gptbox.model_config import ModelConfig
 from gptbox.train import dataloader, recipe
-from gptbox.train.config import LESSON, Stage, TrainConfig, with_changes
+from gptbox.train.config import LESSON, Stage, TrainConfig, preset, with_changes
 from gptbox.train.dataloader import DataLoader
 from gptbox.train.fused import Dropout, rotary_heads, sites
 from gptbox.train.gpt import GPT
@@ -71,14 +71,14 @@ def test_a_wrong_value_is_refused_by_name(options: dict[str, object], said: str)
 
 def test_an_unknown_preset_is_refused() -> None:
     with pytest.raises(SettingError, match="'huge' is not one of default, lesson"):
-        recipe.preset("huge")
+        preset("huge")
 
 
 def test_what_is_asked_for_replaces_the_preset_s_end() -> None:
     steps = with_changes(DEFAULT, steps=10)
     assert (DEFAULT.minutes, steps.minutes, steps.steps) == (5.0, None, 10)
     timed = with_changes(LESSON, minutes=1)
-    assert (timed.minutes, timed.steps) == (1, None)
+    assert (timed.minutes, timed.steps, timed.eval_every) == (1, None, None)
     both = with_changes(DEFAULT, minutes=1, steps=10)
     assert (both.minutes, both.steps) == (1, 10)
 
@@ -112,13 +112,23 @@ def choose(seconds: float, tokens: int = 1_000_000) -> TrainConfig:
 
 
 def test_more_time_is_a_larger_model_and_a_lower_loss() -> None:
-    budgets = [3.0, 8.0, 30.0, 75.0, 290.0, 1740.0, 7200.0]
+    budgets = [6.5, 8.0, 30.0, 75.0, 290.0, 1740.0, 3500.0]
     sizes = [choose(seconds).model(65).parameters for seconds in budgets]
     assert sizes == sorted(sizes)
     assert sizes[0] < 150_000
     assert sizes[-1] > 2_000_000
     losses = [recipe.choose(seconds, 1_000_000, 100_000).expected_loss or 9.0 for seconds in budgets]
     assert losses == sorted(losses, reverse=True)
+
+
+def test_a_loss_is_expected_only_of_plans_that_were_measured() -> None:
+    def expected(seconds: float, tokens: int = 1_000_000) -> float | None:
+        return recipe.choose(seconds, tokens, tokens // 10).expected_loss
+
+    assert expected(299) == pytest.approx(1.405)
+    assert expected(3.0) is expected(7200.0) is None, "shorter and longer than anything measured"
+    assert expected(290, 200_000) is None, "with dropout, for a small text"
+    assert expected(290, 1_000) is None, "with a context that fits it"
 
 
 def test_a_small_text_is_read_so_often_that_dropout_helps() -> None:

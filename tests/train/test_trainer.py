@@ -21,9 +21,11 @@ from gptbox.engine.evaluate import evaluate
 from gptbox.engine.gpt import GPT
 from gptbox.errors import DatasetError, DivergedError, RunError
 from gptbox.run_folder import RunFolder, Status
-from gptbox.train import session
+from gptbox.train import evaluation_schedule, session
+from gptbox.train.budget import Instant
 from gptbox.train.config import TrainConfig
 from gptbox.train.progress import LogReporter
+from gptbox.train.publish import kept_within
 from gptbox.train.trainer import Trainer
 
 CONFIG = TrainConfig(
@@ -80,8 +82,10 @@ def test_a_run_learns_publishes_and_finishes(make_trainer: Callable[..., Trainer
 
     samples = run.rows("samples")
     assert [row["step"] for row in samples] == [100, 200]
-    assert set(samples[0]) == {"step", "val_loss", "prompt", "seed", "text"}
-    assert set(run.rows("metrics")[0]) == {"step", "elapsed_s", "train_loss", "val_loss", "lr", "tokens_per_s"}
+    assert set(samples[0]) == {"step", "val_loss", "val_loss_estimate", "prompt", "seed", "text"}
+    assert set(run.rows("metrics")[0]) == {
+        "step", "elapsed_s", "train_loss", "val_loss", "val_loss_estimate", "lr", "tokens_per_s"
+    }  # fmt: skip
 
 
 def test_the_published_loss_is_the_engine_s_own_measure(make_trainer: Callable[..., Trainer]) -> None:
@@ -241,7 +245,8 @@ def test_target_loss_ends_the_run(make_trainer: Callable[..., Trainer]) -> None:
 
 def test_minutes_are_kept_with_evaluation_and_publishing(make_trainer: Callable[..., Trainer]) -> None:
     began = time.monotonic()
-    trainer = make_trainer(replace(CONFIG, steps=None, eval_every=None, minutes=12 / 60), started=began)
+    config = replace(CONFIG, steps=None, eval_every=None, minutes=12 / 60)
+    trainer = make_trainer(config, started=Instant(began, time.process_time()))
     status = trainer.train()
     assert status.phase == "finished"
     assert time.monotonic() - began == pytest.approx(12, abs=1.5)
@@ -253,7 +258,7 @@ def test_minutes_are_kept_with_evaluation_and_publishing(make_trainer: Callable[
 
 
 def test_the_status_tells_how_long_it_will_take(make_trainer: Callable[..., Trainer]) -> None:
-    trainer = make_trainer(replace(CONFIG, steps=None, eval_every=None, minutes=6 / 60), started=time.monotonic())
+    trainer = make_trainer(replace(CONFIG, steps=None, eval_every=None, minutes=6 / 60))
     seen: list[Status] = []
     trainer.reporter.step = seen.append  # type: ignore[method-assign, assignment]
     trainer.train()
@@ -278,6 +283,165 @@ def test_thinning_keeps_the_best_and_the_latest(make_trainer: Callable[..., Trai
     assert trainer.run.resolve("best").exists()
     assert steps[-1] == 60
     assert not [path for path in (trainer.run.path / "snapshots").iterdir() if path.name.startswith(".")]
+
+
+# Estimates and exact losses
+
+
+LONG = "".join(f"{n} green bottles hanging on the wall, and if {n % 7} should fall\n" for n in range(4000))
+"""Its validation split is longer than what an estimate measures."""
+
+
+@pytest.fixture
+def long_trainer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Trainer]:
+    monkeypatch.setattr(evaluation_schedule, "_FULL_RUN_S", 20.0)  # as many evaluations as in a minute and more
+    (tmp_path / "data" / "long").mkdir(parents=True)
+    (tmp_path / "data" / "long" / "text.txt").write_text(LONG)
+
+    def make(config: TrainConfig = CONFIG, **options: Any) -> Trainer:
+        run = RunFolder(tmp_path / "models", "long")
+        return Trainer(run, prepare("long", run, tmp_path / "data"), config, reporter=LogReporter(), **options)
+
+    return make
+
+
+TIMED = replace(CONFIG, steps=None, eval_every=None, minutes=10 / 60)
+
+
+def test_a_run_by_the_clock_is_followed_by_estimates_and_its_best_is_measured_exactly(
+    long_trainer: Callable[..., Trainer],
+) -> None:
+    trainer = long_trainer(TIMED)
+    status = trainer.train()
+    run, val = trainer.run, np.asarray(trainer.dataset.val)
+    assert len(val) > 20_000
+    samples = run.rows("samples")
+    assert len(samples) >= 3
+    assert all(row["val_loss"] is None for row in samples[:-1])
+    rows = [row for row in run.rows("metrics") if row["val_loss_estimate"] is not None]
+    assert [row["val_loss_estimate"] for row in rows] == [row["val_loss_estimate"] for row in samples]
+
+    best = model_folder.load(run.resolve("best"))
+    assert best.info is not None
+    exact = evaluate(GPT(best.config, best.weights), val)
+    assert best.info.val_loss == pytest.approx(exact, abs=1e-5)
+    assert status.best_val_loss == best.info.val_loss
+    assert f"{best.info.val_loss:.4f} nats a token" in (best.path / "README.md").read_text()
+    first = model_folder.load(run.snapshots()[0])
+    assert first.info is not None
+    assert (first.info.val_loss, first.info.val_bpb) == (None, None)
+    estimated = evaluate(GPT(first.config, first.weights), val, limit=20_000)
+    assert first.info.val_loss_estimate == pytest.approx(estimated, abs=1e-5)
+    assert "estimated on a part of the validation split" in (first.path / "README.md").read_text()
+
+
+def test_the_best_is_chosen_by_the_exact_loss_not_by_the_estimate(
+    long_trainer: Callable[..., Trainer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Estimates that flatter each later snapshot by less than their error: the exact losses tell another story."""
+    trainer = long_trainer(replace(CONFIG, steps=90, eval_every=30))
+    estimates = {30: 1.000, 60: 1.010, 90: 1.005}
+    exact = {30: 1.20, 60: 1.10, 90: 1.30}
+    monkeypatch.setattr(trainer.evaluator, "estimate", lambda _: estimates[trainer.progress.step])
+    monkeypatch.setattr(trainer.evaluator, "exact", lambda _: exact[trainer.progress.step])
+    seen = []
+    trainer.reporter.evaluated = seen.append  # type: ignore[method-assign, assignment]
+    status = trainer.train()
+    assert [each.best_snapshot for each in seen] == ["step-000030"] * 3
+    assert (status.best_snapshot, status.best_val_loss) == ("step-000060", 1.10)
+    assert trainer.run.resolve("best").name == "step-000060"
+
+
+def test_a_snapshot_that_was_only_estimated_can_become_the_best(
+    long_trainer: Callable[..., Trainer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer = long_trainer(replace(TIMED, minutes=8 / 60))
+    monkeypatch.setattr(trainer.evaluator, "estimate", lambda _: 1.0 + 0.001 * len(trainer.run.snapshots()))
+    measured = []
+
+    def exact(model: Any) -> float:
+        measured.append({name: tensor.clone() for name, tensor in model.state_dict().items()})
+        return 2.0 - 0.1 * len(measured)
+
+    monkeypatch.setattr(trainer.evaluator, "exact", exact)
+    status = trainer.train()
+    assert len(measured) == 4, "the last snapshot, and three candidates"
+    assert status.val_loss == pytest.approx(1.9)
+    assert status.best_val_loss == pytest.approx(1.6)
+    best = model_folder.load(trainer.run.resolve("best"))
+    assert best.info is not None
+    assert best.info.val_loss == pytest.approx(1.6)
+    for name, weight in best.weights.items():
+        np.testing.assert_array_equal(weight, measured[-1][name].numpy())
+
+
+def test_a_stop_amid_the_choice_of_the_best_is_made_up_for(long_trainer: Callable[..., Trainer]) -> None:
+    first = long_trainer(TIMED)
+    original = first.evaluator.exact
+
+    def stopped(model: Any) -> float:
+        first.stop()
+        return original(model)
+
+    first.evaluator.exact = stopped  # type: ignore[method-assign]
+    assert first.train().phase == "stopped"
+    status = long_trainer(TIMED).train()
+    assert status.phase == "finished"
+    best = model_folder.load(first.run.resolve("best"))
+    assert best.info is not None
+    assert best.info.val_loss == status.best_val_loss is not None
+
+
+def test_a_damaged_candidate_is_passed_over(
+    long_trainer: Callable[..., Trainer], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trainer = long_trainer(replace(TIMED, minutes=8 / 60))
+    monkeypatch.setattr(trainer.evaluator, "estimate", lambda _: 1.0 + 0.001 * len(trainer.run.snapshots()))
+    original = trainer._choose_best
+
+    def damaged() -> None:
+        (trainer.run.snapshots()[0] / "model.safetensors").write_bytes(b"gone")
+        original()
+
+    monkeypatch.setattr(trainer, "_choose_best", damaged)
+    status = trainer.train()
+    assert status.phase == "finished"
+    assert status.best_snapshot != trainer.run.snapshots()[0].name
+    assert "is not a readable model folder" in capsys.readouterr().out
+
+
+def test_the_minutes_of_a_run_that_is_over_before_its_first_step_are_refused(
+    make_trainer: Callable[..., Trainer],
+) -> None:
+    late = Instant(time.monotonic() - 6, time.process_time())
+    trainer = make_trainer(replace(TIMED, minutes=0.1), started=late)
+    with pytest.raises(RunError, match=r"The 0.1 minutes were over before the first step: the start took 6 s"):
+        trainer.train()
+    assert trainer.run.snapshots() == []
+
+
+def test_an_interrupted_run_of_the_version_before_goes_on(make_trainer: Callable[..., Trainer]) -> None:
+    """Its checkpoint has exact losses, and other fields for what is planned."""
+    first = make_trainer()
+    stop_at(first, 45)
+    first.train()
+    state = torch.load(first.checkpoint.path, weights_only=True)
+    new = state["progress"]
+    old = {name: new[name] for name in (
+        "step", "tokens", "elapsed_s", "learning_rate", "loss_sum", "loss_count", "train_loss", "val_loss",
+        "best_val_loss", "best_snapshot", "latest_snapshot", "best_s", "worse", "begun_s", "done",
+    )}  # fmt: skip
+    torch.save(state | {"progress": old | {"looking_s": 1.0, "next_evaluation_s": None}}, first.checkpoint.path)
+    again = make_trainer()
+    status = again.train()
+    assert (status.phase, status.step) == ("finished", 60)
+    assert status.best_val_loss is not None
+    assert status.best_val_loss <= old["best_val_loss"]
+
+
+@pytest.mark.parametrize(("kept", "size", "expected"), [(30, 3e6, 30), (30, 1e8, 10), (30, 3e9, 2), (1, 3e9, 1)])
+def test_snapshots_take_a_gibibyte_at_most(kept: int, size: float, expected: int) -> None:
+    assert kept_within(kept, int(size)) == expected
 
 
 # As a process
@@ -308,14 +472,14 @@ def step_of(run: RunFolder) -> int:
     return 0 if status is None else status.step
 
 
-def test_sigterm_saves_and_exits_0_within_10_s(tmp_path: Path, data: Path) -> None:
+def test_sigterm_saves_and_exits_143_within_10_s(tmp_path: Path, data: Path) -> None:
     run = RunFolder(tmp_path / "models", "bottles")
     process = start(tmp_path, "--steps", "100000")
     wait_for(lambda: step_of(run) > 20, process)
     process.send_signal(signal.SIGTERM)
     began = time.monotonic()
     output, _ = process.communicate(timeout=15)
-    assert process.returncode == 0, output
+    assert process.returncode == 143, output
     assert time.monotonic() - began < 10
     status = run.status()
     assert status is not None
@@ -323,13 +487,13 @@ def test_sigterm_saves_and_exits_0_within_10_s(tmp_path: Path, data: Path) -> No
     assert torch.load(run.checkpoint / "state.pt", weights_only=True)["progress"]["step"] == status.step
 
 
-def test_sigterm_before_training_has_begun_exits_0(tmp_path: Path, data: Path) -> None:
+def test_sigterm_before_training_has_begun_exits_143(tmp_path: Path, data: Path) -> None:
     process = start(tmp_path, "--steps", "100000")
     run = RunFolder(tmp_path / "models", "bottles")
     wait_for(lambda: run.status() is not None, process)
     process.send_signal(signal.SIGTERM)
     output, _ = process.communicate(timeout=15)
-    assert process.returncode == 0, output
+    assert process.returncode == 143, output
     status = run.status()
     assert status is not None
     assert status.phase == "stopped"
@@ -359,7 +523,7 @@ def test_two_trainers_on_one_run_are_refused(tmp_path: Path, data: Path) -> None
     with session.lock(run):
         arguments, environment = command(tmp_path, "--steps", "10")
         done = subprocess.run(arguments, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 2
+    assert done.returncode == 1
     assert done.stderr == (
         "gptbox: Another trainer is at work on the run 'bottles'; wait for it, or give --run.\n"
     )  # and no traceback

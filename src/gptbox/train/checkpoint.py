@@ -4,7 +4,7 @@ It is torch's own format because the optimizer's state is; read with weights_onl
 """
 
 import io
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,11 @@ class Progress:
     tokens: int = 0
     """That were trained on."""
     elapsed_s: float = 0.0
-    """Seconds of training, interruptions not counted."""
+    """Wall seconds of training, interruptions not counted."""
+    cpu_s: float = 0.0
+    """CPU seconds of training on all threads."""
+    spent_s: float | None = None
+    """Seconds of the minutes spent, by the clock that counts them; None in checkpoints of older versions."""
     learning_rate: float = 0.0
     """Of the last step."""
     loss_sum: float = 0.0
@@ -32,19 +36,28 @@ class Progress:
     """Of the batches since the last row of metrics."""
     train_loss: float | None = None
     val_loss: float | None = None
+    """Exact, of the latest snapshot; None where it was only estimated."""
+    val_loss_estimate: float | None = None
+    """Of the latest snapshot."""
     best_val_loss: float | None = None
+    """Exact, of the best snapshot; None where it was only estimated."""
+    best_estimate: float | None = None
+    """The lowest val_loss_estimate so far."""
     best_snapshot: str | None = None
     latest_snapshot: str | None = None
     best_s: float = 0.0
-    """When the best was measured, in elapsed seconds."""
+    """When the best was published, in elapsed seconds."""
     worse: int = 0
     """How many evaluations have been above the best since."""
+    candidates: dict[str, float] = field(default_factory=dict)
+    """The snapshots with the lowest estimates; the best of the run is chosen among them exactly, at its end."""
     begun_s: float | None = None
-    """When the first step began."""
-    looking_s: float = 0.0
-    """What evaluations and publishing have taken."""
-    next_evaluation_s: float | None = None
-    """When to evaluate next, in elapsed seconds, where evaluations are spaced in time."""
+    """When the first step began, in spent seconds."""
+    evaluations: int = 0
+    evaluation_cpu_s: float = 0.0
+    """CPU seconds that evaluations and publishing have taken."""
+    next_evaluation: float | None = None
+    """The share of the work after which to evaluate next, 0 to 1; see EvaluationSchedule."""
     done: dict[str, float] | None = None
     """The limits that ended the run (steps, minutes, target_loss); None while it is not finished."""
 
@@ -98,7 +111,10 @@ class Checkpoint:
         model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
         known = {field.name for field in fields(Progress)}
-        return Progress(**{name: value for name, value in state["progress"].items() if name in known})
+        progress = Progress(**{name: value for name, value in state["progress"].items() if name in known})
+        if progress.best_estimate is None:  # an older version, whose losses were all exact
+            progress.best_estimate, progress.val_loss_estimate = progress.best_val_loss, progress.val_loss
+        return progress
 
 
 def differences(found: dict[str, Any], wanted: dict[str, Any]) -> str:

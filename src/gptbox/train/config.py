@@ -47,8 +47,10 @@ class TrainConfig:
     """How many steps; None leaves it to `minutes`."""
     minutes: float | None = None
     """How long, from the start of the command, publishing included; ends the run before `steps` where both are set."""
+    clock: Literal["wall", "cpu"] = "wall"
+    """What `minutes` count: the time that passes, or the CPU time of this process divided by its threads."""
     target_loss: float | None = None
-    """End as soon as the validation loss is at or below this."""
+    """End as soon as the estimated validation loss is at or below this."""
     horizon_minutes: float | None = None
     """For how long the schedule is made where only a loss ends the run; after it the rate stays where it is."""
     eval_every: int | None = None
@@ -133,7 +135,7 @@ class TrainConfig:
         return fixed | {"ramp": tuple(tuple(stage) for stage in self.ramp)}
 
 
-_CHANGEABLE = {"steps", "minutes", "target_loss", "horizon_minutes", "eval_every", "accumulate"}
+_CHANGEABLE = {"steps", "minutes", "clock", "target_loss", "horizon_minutes", "eval_every", "accumulate"}
 
 # nanoGPT's config/train_shakespeare_char.py with the lesson's ten flags.
 LESSON = TrainConfig(
@@ -154,6 +156,20 @@ LESSON = TrainConfig(
 )
 
 
+PRESETS: dict[str, TrainConfig | None] = {"default": None, "lesson": LESSON}
+"""None is chosen for the machine, the time and the text: `gptbox.train.recipe`."""
+
+
+def preset(name: str, source: str = "PRESET") -> TrainConfig | None:
+    """The configuration of a preset; None for one that is chosen later.
+
+    Raises SettingError for an unknown name; `source` is the setting or option that gave it.
+    """
+    if name not in PRESETS:
+        raise SettingError(f"{source} {name!r} is not one of {', '.join(PRESETS)}.")
+    return PRESETS[name]
+
+
 def with_changes(
     config: TrainConfig,
     *,
@@ -171,6 +187,8 @@ def with_changes(
     changes = {name: value for name, value in others.items() if value is not None}
     if minutes is not None or steps is not None or target_loss is not None:
         changes |= {"minutes": minutes, "steps": steps, "target_loss": target_loss}
+    if minutes is not None:
+        changes.setdefault("eval_every", None)  # a slow machine must not wait long for its first snapshot
     if {"batch_size", "context_length"} & changes.keys():
         changes.setdefault("ramp", ())
     width = changes.get("n_embd", config.n_embd)

@@ -19,9 +19,13 @@ class Interrupted(Exception):  # noqa: N818  (not an error)
 
 
 def evaluate(
-    model: GPT, ids: NDArray[np.uint16], shards: Shards | None = None, stop: Callable[[], bool] = lambda: False
+    model: GPT,
+    ids: NDArray[np.uint16],
+    shards: Shards | None = None,
+    stop: Callable[[], bool] = lambda: False,
+    limit: int = LIMIT,
 ) -> float:
-    """Mean cross-entropy in nats a token over `ids` (tokens,), cut as `gptbox.windows` says, up to its LIMIT.
+    """Mean cross-entropy in nats a token over `ids` (tokens,), or over about `limit` of them: see `gptbox.windows`.
 
     Raises Interrupted soon after `stop()` becomes true.
     """
@@ -44,6 +48,6 @@ def evaluate(
             mean = cross_entropy(model(inputs), targets).item()
         return mean * targets.numel(), targets.numel()
 
-    batches = list(windows(len(ids), model.config.context_length, LIMIT))
+    batches = list(windows(len(ids), model.config.context_length, limit))
     totals = shards.map(total, batches) if shards is not None else [total(batch) for batch in batches]
     return sum(loss for loss, _ in totals) / sum(tokens for _, tokens in totals)

@@ -10,9 +10,9 @@ from gptbox.train.checkpoint import Progress
 def has_begun(progress: Progress) -> bool:
     """Whether training and validation loss go different ways, by more than chance."""
     p = progress
-    if not p.worse or p.val_loss is None or p.best_val_loss is None or p.train_loss is None:
+    if not p.worse or p.val_loss_estimate is None or p.best_estimate is None or p.train_loss is None:
         return False
-    return p.val_loss > p.best_val_loss + 0.02 and p.train_loss < p.best_val_loss - 0.05
+    return p.val_loss_estimate > p.best_estimate + 0.02 and p.train_loss < p.best_estimate - 0.05
 
 
 def is_for_good(progress: Progress, elapsed_s: float) -> bool:
@@ -25,9 +25,9 @@ def remark(progress: Progress) -> str:
     p = progress
     assert p.best_snapshot is not None
     return (
-        f"validation loss {p.val_loss:.4f} at step {p.step:,}, above the best, {p.best_val_loss:.4f} at step "
-        f"{int(p.best_snapshot[5:]):,}, while the training loss still falls: the model has begun to learn the text by "
-        "heart (overfitting). The best snapshot is kept."
+        f"validation loss about {p.val_loss_estimate:.3f} at step {p.step:,}, above the best, {p.best_estimate:.3f} at "
+        f"step {int(p.best_snapshot[5:]):,}, while the training loss still falls: the model has begun to learn the "
+        "text by heart (overfitting). The best snapshot is kept."
     )
 
 

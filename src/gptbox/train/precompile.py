@@ -3,12 +3,14 @@
 It takes about ten seconds, once a machine and version; `gptbox.kernel_cache` says where the code is kept.
 """
 
+import hashlib
 from pathlib import Path
 
 import numpy as np
 import torch
+from numba.core.registry import cpu_target
 
-from gptbox.train import kernels
+from gptbox.kernel_cache import folder_of
 from gptbox.train.dataloader import DataLoader
 from gptbox.train.evaluate import evaluate
 from gptbox.train.fused import Dropout, sites
@@ -18,9 +20,16 @@ from gptbox.train.recipe import RECIPES
 from gptbox.train.shards import Shards, assign_gradient
 
 
+def _stamp() -> Path:
+    """The file that says that everything is compiled for this processor, in the folder of these sources."""
+    processor = "-".join(cpu_target.target_context.codegen().magic_tuple())
+    name = hashlib.sha256(processor.encode()).hexdigest()[:16]
+    return folder_of(Path(__file__).parent) / f"compiled-{name}"
+
+
 def is_done() -> bool:
-    """Whether the compiled code is there, or something of an older version or another machine is."""
-    return any(Path(kernels.block._cache.cache_path).glob("kernels.block-*.nbi"))
+    """Whether the compiled code of this version for this processor is there."""
+    return _stamp().exists()
 
 
 def compile_all() -> None:
@@ -35,6 +44,7 @@ def compile_all() -> None:
     evaluate(model, ids)
     with torch.inference_mode():
         model.generate([0], 2)
+    _stamp().touch()
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from gptbox.errors import DoesNotFitError
 from gptbox.model_config import ModelConfig
 from gptbox.train.compiled import workspace_bytes
 from gptbox.train.config import TrainConfig
+from gptbox.train.publish import kept_within
 from gptbox.windows import TOKENS_A_BATCH
 
 MB = 1_000_000
@@ -41,7 +42,7 @@ def needs(config: TrainConfig, model: ModelConfig, shards: int, snapshots_kept: 
         training *= 2
     # Weights, a gradient of each shard, two moments, and a copy of weights and moments on its way to the disk.
     memory = _PROGRAM + (6 + shards) * weights + training + measuring
-    return Needs(memory, (snapshots_kept + 2) * weights + 2 * 3 * weights)
+    return Needs(memory, (kept_within(snapshots_kept, weights) + 2) * weights + 2 * 3 * weights)
 
 
 def free_memory(cgroup: Path = CGROUP) -> int | None:

@@ -32,13 +32,20 @@ def describe(status: Status) -> str:
     parts = [f"step {status.step:,}{steps}"]
     if status.train_loss is not None:
         parts.append(f"train {status.train_loss:.3f}")
-    if status.val_loss is not None:
-        parts.append(f"val {status.val_loss:.4f}")
+    if (val_loss := _val_loss(status)) is not None:
+        parts.append(f"val {val_loss}")
     if status.tokens_per_s is not None:
         parts.append(f"{status.tokens_per_s:,.0f} tokens/s")
     if status.eta_s is not None:
         parts.append(f"{duration(status.eta_s)} left")
     return " · ".join(parts)
+
+
+def _val_loss(status: Status) -> str | None:
+    """Exact with four digits, estimated with three."""
+    if status.val_loss is not None:
+        return f"{status.val_loss:.4f}"
+    return None if status.val_loss_estimate is None else f"{status.val_loss_estimate:.3f}"
 
 
 class Reporter(ABC):
@@ -128,7 +135,7 @@ class TerminalReporter(Reporter):
         self._update(status)
 
     def evaluated(self, status: Status) -> None:
-        self.say(f"step {status.step:>6,} · val {status.val_loss:.4f} · published {status.latest_snapshot}")
+        self.say(f"step {status.step:>6,} · val {_val_loss(status)} · published {status.latest_snapshot}")
         self._update(status)
 
     def finish(self, status: Status) -> None:

@@ -1,15 +1,20 @@
 """From a torch model to a published snapshot, and which snapshots are kept."""
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 from gptbox import __version__, model_folder
 from gptbox.atomic import temporary_beside
+from gptbox.datasets.prepared import PreparedDataset
+from gptbox.model_config import ModelConfig
 from gptbox.model_folder import SnapshotInfo
 from gptbox.run_folder import RunFolder, utc_now
-from gptbox.tokenizers import Tokenizer
 from gptbox.train.checkpoint import Progress
 from gptbox.train.gpt import GPT
+
+MAX_BYTES = 2**30
+"""Of one run's snapshots, except that the best and the latest always stay."""
 
 _CARD = """\
 ---
@@ -26,7 +31,7 @@ A small GPT ({architecture}, {parameters:,} parameters, context {context_length}
 |---|---|
 | training | {step:,} steps, {tokens:,} tokens, {seconds:.0f} s |
 | training loss | {train_loss} |
-| validation loss | {val_loss} nats a token, {val_bpb} bits a byte, over the whole validation split |
+| validation loss | {loss} |
 
 ```python
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -41,57 +46,74 @@ It learned from one text alone and says what that text might say. It knows nothi
 """
 
 
-def publish(
-    run: RunFolder,
-    model: GPT,
-    tokenizer: Tokenizer,
-    progress: Progress,
-    *,
-    dataset: str,
-    source: str,
-    val_bpb: float | None,
-) -> Path:
-    """Write the snapshot of this step, unless it is there, and point `latest`, and perhaps `best`, at it."""
-    path = run.snapshot(progress.step)
-    if not path.exists():
-        info = SnapshotInfo(
-            run=run.name,
-            dataset=dataset,
-            dataset_source=source,
-            step=progress.step,
-            tokens=progress.tokens,
-            train_loss=progress.train_loss,
-            val_loss=progress.val_loss,
-            val_bpb=val_bpb,
-            training_s=round(progress.elapsed_s, 3),
-            parameters=model.config.parameters,
-            gptbox_version=__version__,
-            created_at=utc_now(),
-        )
-        card = _CARD.format(
-            run=run.name,
-            step=info.step,
-            architecture=model.config.architecture,
-            parameters=info.parameters,
-            context_length=model.config.context_length,
-            version=__version__,
-            source=source,
-            tokens=progress.tokens,
-            seconds=info.training_s,
-            train_loss=_number(info.train_loss),
-            val_loss=_number(info.val_loss),
-            val_bpb=_number(info.val_bpb),
-        )
-        weights = {name: tensor.detach().float().cpu().numpy() for name, tensor in model.state_dict().items()}
-        model_folder.write(path, model.config, weights, tokenizer, info, card)
-    run.point("latest", path)
-    if progress.best_snapshot == path.name:
-        run.point("best", path)
-    return path
+class Publisher:
+    """Writes the snapshots of one run, and keeps their number and size within bounds."""
+
+    def __init__(self, run: RunFolder, dataset: PreparedDataset, kept: int) -> None:
+        """At most `kept` snapshots, and MAX_BYTES of them."""
+        self._run, self._dataset, self._kept = run, dataset, kept
+
+    def publish(self, model: GPT, progress: Progress) -> None:
+        """Write the snapshot of this step, unless it is there, and point `latest`, and perhaps `best`, at it."""
+        p, data = progress, self._dataset
+        path = self._run.snapshot(p.step)
+        if not path.exists():
+            info = SnapshotInfo(
+                run=self._run.name,
+                dataset=data.dataset,
+                dataset_source=data.source,
+                step=p.step,
+                tokens=p.tokens,
+                train_loss=p.train_loss,
+                val_loss=p.val_loss,
+                val_loss_estimate=p.val_loss_estimate,
+                val_bpb=None if p.val_loss is None else data.bits_per_byte(p.val_loss),
+                training_s=round(p.elapsed_s, 3),
+                parameters=model.config.parameters,
+                gptbox_version=__version__,
+                created_at=utc_now(),
+            )
+            weights = {name: tensor.detach().float().cpu().numpy() for name, tensor in model.state_dict().items()}
+            model_folder.write(path, model.config, weights, data.tokenizer, info, model_card(info, model.config))
+        self._run.point("latest", path)
+        if p.best_snapshot == path.name:
+            self._run.point("best", path)
+        kept = kept_within(self._kept, 4 * model.config.parameters)
+        wanted = dict.fromkeys((p.latest_snapshot, p.best_snapshot, *p.candidates))
+        always = [name for name in wanted if name is not None]
+        thin(self._run, kept, set(always[: max(2, kept)]))
+
+    def tell_loss(self, path: Path, info: SnapshotInfo, config: ModelConfig, val_loss: float) -> None:
+        """Add the exact loss to a published snapshot that had only an estimate."""
+        info = replace(info, val_loss=val_loss, val_bpb=self._dataset.bits_per_byte(val_loss))
+        model_folder.replace_info(path, info, model_card(info, config))
 
 
-def _number(value: float | None) -> str:
-    return "not measured" if value is None else f"{value:.4f}"
+def model_card(info: SnapshotInfo, config: ModelConfig) -> str:
+    """The README of a model folder."""
+    loss = "not measured"
+    if info.val_loss is not None:
+        loss = f"{info.val_loss:.4f} nats a token, {info.val_bpb:.4f} bits a byte, over the whole validation split"
+    elif info.val_loss_estimate is not None:
+        loss = f"about {info.val_loss_estimate:.3f} nats a token, estimated on a part of the validation split"
+    return _CARD.format(
+        run=info.run,
+        step=info.step,
+        architecture=config.architecture,
+        parameters=info.parameters,
+        context_length=config.context_length,
+        version=info.gptbox_version,
+        source=info.dataset_source,
+        tokens=info.tokens,
+        seconds=info.training_s,
+        train_loss="not measured" if info.train_loss is None else f"{info.train_loss:.4f}",
+        loss=loss,
+    )
+
+
+def kept_within(kept: int, snapshot_bytes: int) -> int:
+    """How many of `kept` snapshots of a size fit into MAX_BYTES; two, the best and the latest, always do."""
+    return max(min(kept, 2), min(kept, MAX_BYTES // snapshot_bytes))
 
 
 def thin(run: RunFolder, kept: int, always: set[str]) -> None:

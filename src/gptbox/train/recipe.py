@@ -6,18 +6,17 @@ experiments, two cores; `measure_speed` tells what a second of another machine i
 
 import math
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
 
 import torch
 
-from gptbox.errors import SettingError
-from gptbox.train.config import LESSON, Stage, TrainConfig
+from gptbox.train.config import Stage, TrainConfig
 from gptbox.train.gpt import GPT
 from gptbox.train.shards import Shards
 
-PRESETS = ("default", "lesson")
 MINUTES = 5.0
 """Where nothing else is said."""
 
@@ -123,28 +122,39 @@ GPU_SPEED = 30.0
 
 
 @dataclass(frozen=True)
+class Choice:
+    """A configuration for a budget."""
+
+    config: TrainConfig
+    seconds: float
+    """The budget, in seconds of the reference."""
+    expected_loss: float | None
+    """On Tiny Shakespeare, at the end; None where no such plan was measured."""
+
+
+@dataclass(frozen=True)
 class Plan:
     """What a new run will do."""
 
     config: TrainConfig
     expected_loss: float | None = None
-    """On Tiny Shakespeare, at the end; None where nothing is known."""
+    """On Tiny Shakespeare, at the end; None where no such plan was measured."""
 
 
-def measure_speed(shards: Shards) -> float:
-    """How fast this machine trains, as a multiple of the reference's speed; takes a tenth of a second."""
+def measure_speed(shards: Shards, clock: Callable[[], float] = time.perf_counter) -> float:
+    """How fast this machine trains by a clock, as a multiple of the reference's speed; takes a tenth of a second."""
     config = RECIPES[0].config
     model = GPT(config.model(65))
     ids = torch.zeros(config.batch_size, config.context_length, dtype=torch.long)
     times = []
     for _ in range(6):
-        began = time.perf_counter()
+        began = clock()
         shards.gradients(model, ids, ids)
-        times.append(time.perf_counter() - began)
+        times.append(clock() - began)
     return _REFERENCE_STEP_S / sorted(times)[2]
 
 
-def choose(seconds: float, tokens: int, validation_tokens: int) -> Plan:
+def choose(seconds: float, tokens: int, validation_tokens: int) -> Choice:
     """What to train for reference `seconds` on a text of so many tokens."""
     recipe = next(recipe for recipe in RECIPES if seconds <= recipe.up_to_s)
     config = recipe.config
@@ -157,18 +167,16 @@ def choose(seconds: float, tokens: int, validation_tokens: int) -> Plan:
     dropout = next(dropout for most, dropout in _DROPOUT if epochs < most)
     if dropout:
         config = replace(config, dropout=max(config.dropout, dropout), weight_decay=max(config.weight_decay, 0.35))
-    return Plan(config, _expected(seconds))
+    return Choice(config, seconds, _expected(seconds) if config == recipe.config else None)
 
 
-def _expected(seconds: float) -> float:
-    """The loss by interpolation between the measured ones, straight in the logarithm of time."""
+def _expected(seconds: float) -> float | None:
+    """The loss by interpolation between the measured ones, straight in the logarithm of time; None outside them."""
     points = [point for recipe in RECIPES for point in recipe.losses]
-    if seconds <= points[0][0]:
-        return points[0][1]
     for (a, at_a), (b, at_b) in pairwise(points):
-        if seconds <= b:
+        if a <= seconds <= b:
             return at_a + (at_b - at_a) * math.log(seconds / a) / math.log(b / a)
-    return points[-1][1]
+    return None
 
 
 def seconds_for(loss: float) -> float:
@@ -176,13 +184,3 @@ def seconds_for(loss: float) -> float:
     points = [point for recipe in RECIPES for point in recipe.losses]
     needed = next((seconds for seconds, reached in points if reached <= loss - 0.01), points[-1][0])
     return 1.3 * needed
-
-
-def preset(name: str) -> TrainConfig | None:
-    """The configuration of a preset; None for the default one, which is chosen for machine, time and text.
-
-    Raises SettingError for an unknown name.
-    """
-    if name not in PRESETS:
-        raise SettingError(f"PRESET {name!r} is not one of {', '.join(PRESETS)}.")
-    return LESSON if name == "lesson" else None

@@ -2,24 +2,29 @@
 
 import fcntl
 import os
+import shutil
 import signal
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any
+from types import FrameType
+from typing import Any, Literal
 
 import torch
 
 from gptbox.atomic import remove_temporaries
+from gptbox.datasets import find_dataset
 from gptbox.datasets.prepared import PreparedDataset, prepare
 from gptbox.datasets.progress import Lines
-from gptbox.errors import DiskFullError, DivergedError, GptboxError, RunError
-from gptbox.run_folder import Phase, RunFolder, Status
-from gptbox.train import precompile, preflight, recipe
+from gptbox.errors import DatasetError, DiskFullError, DivergedError, GptboxError, RunBusyError, SettingError
+from gptbox.run_folder import RunFolder, Status
+from gptbox.train import failure, precompile, preflight, recipe
+from gptbox.train.budget import Instant
 from gptbox.train.checkpoint import Checkpoint
-from gptbox.train.config import TrainConfig, with_changes
+from gptbox.train.config import TrainConfig, preset, with_changes
 from gptbox.train.progress import Reporter, duration
 from gptbox.train.shards import Shards
 from gptbox.train.trainer import Trainer
@@ -34,6 +39,8 @@ class Request:
     """What somebody asked for; None is not said."""
 
     preset: str = "default"
+    clock: Literal["wall", "cpu"] = "wall"
+    """What the minutes count; see TrainConfig."""
     minutes: float | None = None
     steps: int | None = None
     target_loss: float | None = None
@@ -45,24 +52,32 @@ class Request:
 def lock(run: RunFolder) -> Iterator[None]:
     """Hold the run for one trainer; the kernel lets go of it however the process ends.
 
-    Raises RunError where another process holds it.
+    Raises RunBusyError where another process holds it.
     """
     run.path.mkdir(parents=True, exist_ok=True)
     with (run.path / ".lock").open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise RunError(f"Another trainer is at work on the run {run.name!r}; wait for it, or give --run.") from None
+            raise RunBusyError(
+                f"Another trainer is at work on the run {run.name!r}; wait for it, or give --run."
+            ) from None
         yield
 
 
 @contextmanager
-def stop_on_signals(trainer: Trainer) -> Iterator[None]:
-    """Let SIGTERM (docker stop) and SIGINT (Ctrl-C) end the training as `stop()` does."""
+def stop_on_signals(trainer: Trainer) -> Iterator[list[int]]:
+    """Let SIGTERM (docker stop) and SIGINT (Ctrl-C) end the training as `stop()` does; yields those that came."""
+    came: list[int] = []
+
+    def stop(number: int, _: FrameType | None) -> None:
+        came.append(number)
+        trainer.stop()
+
     signals = (signal.SIGTERM, signal.SIGINT)
-    before = [signal.signal(number, lambda *_: trainer.stop()) for number in signals]
+    before = [signal.signal(number, stop) for number in signals]
     try:
-        yield
+        yield came
     finally:
         for number, handler in zip(signals, before, strict=True):
             signal.signal(number, handler)
@@ -81,7 +96,8 @@ def train(
 ) -> Status:
     """Prepare the dataset, unless it is, and train the run to its end, or until a signal.
 
-    Whatever ends it is told in status.json. Raises GptboxError.
+    Whatever ends it is told in status.json. Raises GptboxError; SystemExit with 128 and its number after a signal, so
+    that whoever restarts failed processes lets the run go on.
     """
     # Forwards only: who started this with a higher value wants it so.
     os.nice(max(0, NICENESS - os.nice(0)))
@@ -89,28 +105,38 @@ def train(
     torch.set_flush_denormal(True)
     # A GPU takes a batch whole.
     shards = Shards(1 if world.device.type == "cuda" else max(1, threads // world.local_size))
+    begun = Instant(started, 0.0)
     try:
+        if world.leads:
+            failure.remove_failed_starts(run.path.parent)
+            if not run.dataset.exists():
+                find_dataset(dataset, data)  # before anything is written
+        is_new = not run.path.exists()
         # The leader alone holds the run; the others only read what it has written.
         with lock(run) if world.leads else nullcontext():
             before = run.status()
             try:
                 if world.leads:
                     prepared = _prepare(run, dataset, data, before, reporter)
+                    begun = _compile(run, world, reporter, begun)
                 world.announce([0.0])
                 if not world.leads:
                     prepared = PreparedDataset.load(run.dataset)
-                plan = _plan(run, prepared, request, shards, world, reporter, started)
+                plan = _plan(run, prepared, request, shards, world, begun)
                 if world.leads and not Checkpoint(run.checkpoint).exists():
                     _check(run, prepared, plan, shards, snapshots_kept, reporter)
                 trainer = Trainer(
                     run, prepared, plan.config, reporter=reporter, shards=shards, world=world,
-                    snapshots_kept=snapshots_kept, started=started,
+                    snapshots_kept=snapshots_kept, started=begun,
                 )  # fmt: skip
-                with stop_on_signals(trainer):
-                    return trainer.train()
+                with stop_on_signals(trainer) as signals:
+                    status = trainer.train()
+                if signals and status.phase == "stopped":
+                    sys.exit(128 + signals[-1])
+                return status
             except BaseException as error:
                 if world.leads:
-                    _tell(run, before, error)
+                    _tell(run, None if is_new else before, error)
                 raise
     finally:
         shards.close()
@@ -129,18 +155,25 @@ def _prepare(run: RunFolder, dataset: str, data: Path, before: Status | None, re
     return prepared
 
 
+def _compile(run: RunFolder, world: World, reporter: Reporter, begun: Instant) -> Instant:
+    """Compile the kernels of training where that has not been done; the time that it took does not count."""
+    if world.device.type != "cpu" or precompile.is_done():
+        return begun
+    before = Instant.now()
+    message = "Compiling the training kernels for this processor: about ten seconds, once. The minutes count after it."
+    reporter.say(message)
+    if (status := run.status()) is not None and status.phase == "preparing":
+        run.write_status(replace(status, message=message))
+    precompile.compile_all()
+    return begun.later(Instant.now(), than=before)
+
+
 def _plan(
-    run: RunFolder,
-    prepared: PreparedDataset,
-    request: Request,
-    shards: Shards,
-    world: World,
-    reporter: Reporter,
-    started: float,
+    run: RunFolder, prepared: PreparedDataset, request: Request, shards: Shards, world: World, started: Instant
 ) -> recipe.Plan:
     """What to do: as the preset says, as the run began, or as machine, time and text suggest."""
     limits: dict[str, Any] = {name: getattr(request, name) for name in ("minutes", "steps", "target_loss")}
-    config, expected = recipe.preset(request.preset), None
+    config, expected = preset(request.preset), None
     if config is None:
         begun = _begun(run)
         if begun is not None and begun.preset == "default":
@@ -148,20 +181,37 @@ def _plan(
             if request.target_loss is not None:
                 config = replace(config, horizon_minutes=recipe.seconds_for(request.target_loss) / 60)
         else:
-            if not precompile.is_done():
-                reporter.say("Compiling what training runs on this machine: about ten seconds, once.")
-                precompile.compile_all()
-            speed = recipe.GPU_SPEED if world.device.type == "cuda" else recipe.measure_speed(shards)
-            speed = world.announce([speed])[0] * world.size
-            minutes = request.minutes or recipe.MINUTES
-            seconds = max(1.0, minutes * 60 - (time.monotonic() - started)) * speed
-            if request.minutes is None and request.target_loss is not None:
-                seconds = recipe.seconds_for(request.target_loss)
-            elif request.minutes is None and request.steps is not None:
-                seconds = recipe.MINUTES * 60  # so many steps are to be the same on every machine
-            chosen = recipe.choose(seconds, prepared.train_tokens, prepared.val_tokens)
-            config, expected = replace(chosen.config, horizon_minutes=seconds / speed / 60), chosen.expected_loss
-    return recipe.Plan(with_changes(config, **limits, **request.changes), expected)
+            chosen, speed = _choose(prepared, request, shards, world, started)
+            config = replace(chosen.config, horizon_minutes=chosen.seconds / speed / 60)
+            if request.steps is None and request.target_loss is None:
+                expected = chosen.expected_loss
+    planned = with_changes(config, **limits, **request.changes, clock=request.clock)
+    if expected is not None and planned.fixed() != config.fixed() | {"seed": planned.seed}:
+        expected = None  # nobody has measured this one
+    return recipe.Plan(planned, expected)
+
+
+def _choose(
+    prepared: PreparedDataset, request: Request, shards: Shards, world: World, started: Instant
+) -> tuple[recipe.Choice, float]:
+    """What suits the budget, and how fast this machine is, as a multiple of the recipes' reference."""
+
+    def cpu_time() -> float:
+        return time.process_time() / shards.threads
+
+    by_cpu = request.clock == "cpu"
+    if world.device.type == "cuda":
+        speed = recipe.GPU_SPEED
+    else:
+        speed = recipe.measure_speed(shards, cpu_time if by_cpu else time.perf_counter)
+    speed = world.announce([speed])[0] * world.size
+    spent = (time.process_time() - started.cpu) / shards.threads if by_cpu else time.monotonic() - started.wall
+    seconds = max(1.0, (request.minutes or recipe.MINUTES) * 60 - spent) * speed
+    if request.minutes is None and request.target_loss is not None:
+        seconds = recipe.seconds_for(request.target_loss)
+    elif request.minutes is None and request.steps is not None:
+        seconds = recipe.MINUTES * 60  # so many steps are to be the same on every machine
+    return recipe.choose(seconds, prepared.train_tokens, prepared.val_tokens), speed
 
 
 def _begun(run: RunFolder) -> TrainConfig | None:
@@ -200,21 +250,30 @@ def _check(
         f"{' or '.join(end for end in ends.values() if end)}; about {needed.memory / preflight.MB:,.0f} MB of memory "
         f"and up to {needed.disk / preflight.MB:,.0f} MB of disk."
     )
+    preflight.require(needed, run.path)
     if plan.expected_loss is not None:
         reporter.say(f"On Tiny Shakespeare this reaches a loss of about {plan.expected_loss:.2f}; texts differ.")
-    preflight.require(needed, run.path)
 
 
 def _tell(run: RunFolder, before: Status | None, error: BaseException) -> None:
-    """Leave in status.json why training ended early."""
-    trained = isinstance(error, (DivergedError, DiskFullError))
-    if isinstance(error, RunError) and not trained and before is not None:
-        status = before  # refused before anything changed: the run is what it was
+    """Leave in status.json why training ended early.
+
+    `before` is what it was before this start; None for a new run, of which nothing is left where no page would show it.
+    """
+    watched = failure.is_watched()
+    status = run.status() or Status(run=run.name, phase="failed")
+    refused = isinstance(error, GptboxError) and not isinstance(error, (DivergedError, DiskFullError))
+    if isinstance(error, (SystemExit, KeyboardInterrupt)):
+        if status.phase in ("preparing", "training"):
+            status = replace(status, phase="stopped", message="Stopped; the next start goes on from here.")
+    elif refused and before is not None and not watched:
+        status = before  # nothing has changed: the run is what it was
     else:
-        phase: Phase = "stopped" if isinstance(error, (SystemExit, KeyboardInterrupt)) else "failed"
         message = str(error) if isinstance(error, GptboxError) else f"{type(error).__name__}: {error}"
-        if phase == "stopped":
-            message = "Stopped; the next start goes on from here."
-        status = replace(run.status() or Status(run=run.name, phase=phase), phase=phase, message=message)
+        status = replace(before if refused and before is not None else status, phase="failed", message=message)
     with suppress(OSError):  # a full disk keeps no status either; what there is stays
+        if before is None and isinstance(error, (SettingError, DatasetError)):
+            shutil.rmtree(run.path)
+            if not watched:
+                return
         run.write_status(status)

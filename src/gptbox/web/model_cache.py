@@ -34,7 +34,7 @@ class LoadedModel:
     gpt: GPT
     tokenizer: Tokenizer
     loss: float | None = None
-    """Its validation loss in nats a token, where its folder says."""
+    """Its validation loss in nats a token, exact or estimated, where its folder says."""
     line_break: NDArray[np.integer] = field(init=False)
     """What an empty prompt starts from, shape (tokens,): a line break, or the first id where there is none."""
 
@@ -65,7 +65,8 @@ def load_model(path: Path, quantize: bool = False) -> LoadedModel:
     key = snapshot_key(path)
     try:
         folder = model_folder.load(path)
-        loss = None if folder.info is None else folder.info.val_loss
+        info = folder.info
+        loss = None if info is None else info.val_loss_estimate if info.val_loss is None else info.val_loss
         return LoadedModel(key, GPT(folder.config, folder.weights, quantize), folder.tokenizer, loss)
     except ModelFolderError:
         raise
