@@ -63,6 +63,22 @@ def _run_folder(settings: Settings, dataset: str | None, run: str | None) -> Any
     return RunFolder(settings.models, run or settings.run or dataset or settings.dataset)
 
 
+def _checked_start(settings: Settings, dataset: str | None, run: str | None, preset: str | None) -> Any:
+    """The run folder of a training that can start.
+
+    Raises SettingError or DatasetError for what is wrong before anything is written.
+    """
+    from gptbox.datasets import find_dataset
+    from gptbox.train.config import preset as find_preset
+
+    find_preset(settings.preset, "PRESET" if preset is None else "--preset")
+    folder = _run_folder(settings, dataset, run)
+    if not folder.dataset.exists():
+        find_dataset(dataset or settings.dataset, settings.data)
+    _need_torch()
+    return folder
+
+
 def _need_torch() -> None:
     from importlib.util import find_spec
 
@@ -145,13 +161,10 @@ def _train(
     changes: dict[str, Any],
 ) -> None:
     from gptbox.train import failure
-    from gptbox.train.config import preset as find_preset
 
     try:
         settings = _settings(TRAIN_MINUTES=minutes, PRESET=preset)
-        find_preset(settings.preset, "PRESET" if preset is None else "--preset")
-        folder = _run_folder(settings, dataset, run)
-        _need_torch()
+        folder = _checked_start(settings, dataset, run, preset)
     except GptboxError as error:
         models = Path(os.environ.get("GPTBOX_MODELS") or Settings.models)
         name = run or os.environ.get("RUN") or dataset or os.environ.get("DATASET") or Settings.dataset
@@ -323,17 +336,11 @@ def up(
     port: Port = 8000,
 ) -> None:
     """Prepare, train and serve together. Ctrl-C ends both; the next `up` goes on from there."""
-    from gptbox.datasets import find_dataset
-    from gptbox.train.config import preset as find_preset
     from gptbox.train.failure import UNDER_UP
     from gptbox.web.server import serve as serve_web
 
-    # What cannot be right is said before anything starts.
     settings = _settings(TRAIN_MINUTES=minutes, PRESET=preset)
-    find_preset(settings.preset, "PRESET" if preset is None else "--preset")
-    if not _run_folder(settings, dataset, run).dataset.exists():
-        find_dataset(dataset or settings.dataset, settings.data)
-    _need_torch()
+    _checked_start(settings, dataset, run, preset)
     options = {"--run": run, "--minutes": minutes, "--preset": preset}
     given = [text for name, value in options.items() if value is not None for text in (name, str(value))]
     command = [sys.executable, "-m", "gptbox", "train", dataset or settings.dataset, *given]

@@ -21,6 +21,11 @@ _RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _SNAPSHOT_NAME = re.compile(r"step-\d{6,}")
 
 
+def begin_anew(run: str) -> str:
+    """What to do where a run cannot go on: the end of an error message."""
+    return f"Train under another name (--run NAME, or RUN=NAME), or begin anew after: gptbox delete {run}"
+
+
 def utc_now() -> str:
     """The present moment as ISO 8601 in UTC, whole milliseconds."""
     return datetime.now(UTC).isoformat(timespec="milliseconds")

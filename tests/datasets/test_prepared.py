@@ -173,7 +173,7 @@ class TestOnceMore:
         message = str(error.value)
         assert "200 characters then (the text letters (1 file)), 204 now (the text letters (2 files))" in message
         assert "--run" in message
-        assert f"delete {run.path}" in message
+        assert "gptbox delete letters" in message
         assert same()
 
     @begins

@@ -27,7 +27,7 @@ from gptbox.datasets.progress import Watch, silent
 from gptbox.datasets.report import describe_characters
 from gptbox.datasets.token_files import count_ids, write_ids
 from gptbox.errors import DatasetError, ModelFolderError, RunError
-from gptbox.run_folder import RunFolder
+from gptbox.run_folder import RunFolder, begin_anew
 from gptbox.tokenizers import Tokenizer, tokenizer_from_json
 from gptbox.tokenizers.char import CharTokenizer
 
@@ -153,14 +153,13 @@ def prepare(name: str, run: RunFolder, data: Path, watch: Watch = silent) -> Pre
         if begun:
             raise RunError(
                 f"The run {run.name!r} cannot go on, because its prepared text is damaged: {damage} "
-                f"Train under another name (--run), or delete {run.path} to begin anew."
+                + begin_anew(run.name)
             ) from None
         return _write(run, name, find_dataset(name, data).read(data, watch), watch)
     if prepared.dataset != name:
         if begun:
             raise RunError(
-                f"The run {run.name!r} was trained on {prepared.dataset}, not on {name}. "
-                f"Train under another name (--run), or delete {run.path} to begin anew."
+                f"The run {run.name!r} was trained on {prepared.dataset}, not on {name}. {begin_anew(run.name)}"
             )
         return _write(run, name, find_dataset(name, data).read(data, watch), watch)
     try:
@@ -178,7 +177,7 @@ def prepare(name: str, run: RunFolder, data: Path, watch: Watch = silent) -> Pre
         raise RunError(
             f"The text of {name} has changed since the run {run.name!r} began: {prepared.characters:,} characters "
             f"then ({prepared.source}), {text.summary.characters:,} now ({text.source}). "
-            f"Train on the new text under another name (--run), or delete {run.path} to begin anew."
+            + begin_anew(run.name)
         )
     return _write(run, name, text, watch)
 

@@ -13,6 +13,7 @@ from torch import nn
 
 from gptbox.atomic import atomic_file
 from gptbox.errors import RunError
+from gptbox.run_folder import begin_anew
 from gptbox.train.optim import Optimizer
 
 
@@ -103,7 +104,7 @@ class Checkpoint:
                 continue
             return state, f"{reasons[0]}; going on from the one before it." if reasons else None
         found = ", ".join(reasons) or f"{self.path} is missing"
-        raise RunError(f"No checkpoint can be read: {found}. Train anew under another name with --run.")
+        raise RunError(f"No checkpoint can be read: {found}. {begin_anew(self.path.parent.parent.name)}")
 
     @staticmethod
     def restore(state: dict[str, Any], model: nn.Module, optimizer: Optimizer) -> Progress:

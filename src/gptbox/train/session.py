@@ -16,7 +16,6 @@ from typing import Any, Literal
 import torch
 
 from gptbox.atomic import remove_temporaries
-from gptbox.datasets import find_dataset
 from gptbox.datasets.prepared import PreparedDataset, prepare
 from gptbox.datasets.progress import Lines
 from gptbox.errors import DatasetError, DiskFullError, DivergedError, GptboxError, RunBusyError, SettingError
@@ -60,7 +59,7 @@ def lock(run: RunFolder) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise RunBusyError(
-                f"Another trainer is at work on the run {run.name!r}; wait for it, or give --run."
+                f"Another trainer is at work on the run {run.name!r}; wait for it, or train under another name (--run)."
             ) from None
         yield
 
@@ -109,8 +108,6 @@ def train(
     try:
         if world.leads:
             failure.remove_failed_starts(run.path.parent)
-            if not run.dataset.exists():
-                find_dataset(dataset, data)  # before anything is written
         is_new = not run.path.exists()
         # The leader alone holds the run; the others only read what it has written.
         with lock(run) if world.leads else nullcontext():

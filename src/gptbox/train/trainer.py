@@ -12,7 +12,7 @@ from gptbox import model_folder
 from gptbox.cpus import cgroup_quota
 from gptbox.datasets.prepared import PreparedDataset
 from gptbox.errors import DiskFullError, DivergedError, ModelFolderError, RunError
-from gptbox.run_folder import RunFolder, Status
+from gptbox.run_folder import RunFolder, Status, begin_anew
 from gptbox.train import overfitting, selection
 from gptbox.train.budget import Budget, Instant
 from gptbox.train.checkpoint import Checkpoint, Progress, differences
@@ -195,10 +195,7 @@ class Trainer:
         """Go back to the checkpoint; returns whether the run had finished and has nothing left to do."""
         state, complaint = self.checkpoint.read()
         if changed := differences(state["identity"], self.identity):
-            raise RunError(
-                f"The run {self.run.name!r} was begun otherwise: {changed}. Train under another name (--run NAME, or "
-                f"RUN=NAME), or begin anew after: gptbox delete {self.run.name}"
-            )
+            raise RunError(f"The run {self.run.name!r} was begun otherwise: {changed}. {begin_anew(self.run.name)}")
         self.progress = progress = Checkpoint.restore(state, self.model, self.optimizer)
         self._plan()
         if self.budget.already_done():
