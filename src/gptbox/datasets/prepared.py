@@ -176,8 +176,7 @@ def prepare(name: str, run: RunFolder, data: Path, watch: Watch = silent) -> Pre
     if begun:
         raise RunError(
             f"The text of {name} has changed since the run {run.name!r} began: {prepared.characters:,} characters "
-            f"then ({prepared.source}), {text.summary.characters:,} now ({text.source}). "
-            + begin_anew(run.name)
+            f"then ({prepared.source}), {text.summary.characters:,} now ({text.source}). " + begin_anew(run.name)
         )
     return _write(run, name, text, watch)
 
