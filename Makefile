@@ -10,12 +10,13 @@ INSTALL := $(PIP) install --no-deps --root-user-action ignore
 # More arguments for pytest: make test ARGS="tests/engine -x"
 ARGS :=
 
-.PHONY: help run test lint format lock clean
+.PHONY: help run test acceptance lint format lock clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo 'make run      prepare, train and serve on this machine: http://localhost:8000/ (settings from .env)'
 	@echo 'make test     install what the tests need and run all of them; ARGS="..." goes to pytest'
+	@echo 'make acceptance  all tests, those that take minutes to hours, too (GPTBOX_RESTART_ENGINE restarts the Docker engine)'
 	@echo 'make lint     ruff, mypy, and what may import what'
 	@echo 'make format   let ruff put the source into shape'
 	@echo 'make lock     renew requirements/*.txt after a change in pyproject.toml'
@@ -28,6 +29,11 @@ run: $(VENV)/.for-running
 test: $(VENV)/.for-developing
 	@sh scripts/install-chromium
 	$(PY) -m pytest $(ARGS)
+
+# The whole of everything: hours, if need be.
+acceptance: $(VENV)/.for-developing
+	@sh scripts/install-chromium
+	$(PY) -m pytest -m 'acceptance or not acceptance' $(ARGS)
 
 lint: $(VENV)/.for-developing
 	$(PY) -m ruff check

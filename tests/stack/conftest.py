@@ -56,12 +56,12 @@ class Stack:
         self.docker = docker.from_env()
         self.http = httpx.Client(base_url=self.url, timeout=60)
 
-    def compose(self, *arguments: str, timeout: float = 120) -> str:
+    def compose(self, *arguments: str, timeout: float = 120, **settings: str) -> str:
         command = [
             "docker", "compose", "--project-name", self.project, "--file", str(ROOT / "docker-compose.yml"),
             "--file", str(self.override), "--ansi", "never", "--progress", "plain", *arguments,
         ]  # fmt: skip
-        environment = os.environ | SETTINGS | {"PORT": str(self.port), "DOCKER_CLI_HINTS": "false"}
+        environment = os.environ | SETTINGS | {"PORT": str(self.port), "DOCKER_CLI_HINTS": "false"} | settings
         done = subprocess.run(
             command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=timeout, check=False
         )
