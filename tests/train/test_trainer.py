@@ -437,6 +437,7 @@ def test_an_interrupted_run_of_the_version_before_goes_on(make_trainer: Callable
     assert (status.phase, status.step) == ("finished", 60)
     assert status.best_val_loss is not None
     assert status.best_val_loss <= old["best_val_loss"]
+    assert old["best_snapshot"] in again.progress.candidates, "what was best before still competes"
 
 
 @pytest.mark.parametrize(("kept", "size", "expected"), [(30, 3e6, 30), (30, 1e8, 10), (30, 3e9, 2), (1, 3e9, 1)])

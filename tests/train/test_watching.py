@@ -60,7 +60,7 @@ def test_a_default_run_can_be_watched_as_it_learns(
     share = progress["evaluation_cpu_s"] / progress["cpu_s"]
     print(
         f"{len(at)} snapshots, at {', '.join(f'{each:.0f}' for each in at)} s; largest gap {max(gaps):.1f} s; "
-        f"evaluations {100 * share:.1f} % of {cpu['cpu_s']:.0f} CPU seconds; loss {status.best_val_loss:.4f}"
+        f"evaluations {100 * share:.1f} % of {progress['cpu_s']:.0f} CPU seconds; loss {status.best_val_loss:.4f}"
     )
     assert len(at) >= 24
     assert max(gaps) <= 0.1 * status.elapsed_s

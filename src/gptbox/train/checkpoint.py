@@ -115,6 +115,8 @@ class Checkpoint:
         progress = Progress(**{name: value for name, value in state["progress"].items() if name in known})
         if progress.best_estimate is None:  # an older version, whose losses were all exact
             progress.best_estimate, progress.val_loss_estimate = progress.best_val_loss, progress.val_loss
+            if progress.best_snapshot is not None and progress.best_estimate is not None:
+                progress.candidates = {progress.best_snapshot: progress.best_estimate}
         return progress
 
 
