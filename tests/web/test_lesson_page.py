@@ -3,10 +3,17 @@
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import httpx
+import pytest
 from starlette.testclient import TestClient
 
+from gptbox import model_folder
+from gptbox.run_folder import RunFolder
+from gptbox.tokenizers.char import CharTokenizer
+
+START = "wherefore art thou"
 GREETING = "Generating shakespeare...\n"
 LINE = "\n---------------\n"
 
@@ -47,9 +54,24 @@ def test_it_is_what_a_completion_with_sample_pys_settings_writes(client: TestCli
     assert body(client, "?start=HELLO&seed=11") == f"HELLO{choice['text']}{LINE}"
 
 
-def test_without_a_start_it_begins_with_a_line_break(client: TestClient) -> None:
+@pytest.mark.parametrize("unknown", ["", "w", " "])
+def test_without_a_start_it_begins_as_the_lesson_does_where_the_model_knows_its_characters(
+    tiny_run: Path, client_for: Callable[..., TestClient], unknown: str
+) -> None:
+    source = model_folder.load(tiny_run / "tiny" / "best")
+    assert source.info is not None
+    tokenizer = CharTokenizer([c for c in "\n abcdefghijklmnopqrstuvwxyz" if c != unknown])
+    target = tiny_run / "tiny" / "snapshots" / "step-000300"
+    model_folder.write(target, source.config, source.weights, tokenizer, source.info, "# a test\n")
+    RunFolder(tiny_run, "tiny").point("best", target)
+    client = client_for(tiny_run)
+    start = "\n" if unknown else START
     for query in ("", "?start=", "?start=&num_samples=&seed="):
-        assert body(client, query).startswith("\n")
+        assert body(client, query).startswith(start)
+    assert body(client, "?seed=3") == body(client, f"?start={quote(start)}&seed=3")
+    samples = body(client, "?num_samples=3").removesuffix(LINE).split(LINE)
+    assert [sample[: len(start)] for sample in samples] == [start] * 3
+    assert body(client, "?start=wow").startswith("wow")
 
 
 def test_a_start_that_the_model_does_not_know_is_printed_as_it_was_given(client: TestClient) -> None:

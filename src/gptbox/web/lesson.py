@@ -9,6 +9,7 @@ from starlette.responses import Response
 
 from gptbox.engine.sampling import SamplingParams
 from gptbox.errors import RequestError
+from gptbox.tokenizers import Tokenizer
 from gptbox.web.errors import answer_to, log_failure
 from gptbox.web.generation import Generation, Prompt
 from gptbox.web.reply import begin, encode
@@ -18,6 +19,8 @@ from gptbox.web.streaming import LiveResponse
 
 GREETING = "Generating shakespeare...\n"
 SEPARATOR = "\n---------------\n"
+START = "wherefore art thou"
+"""What the lesson's script starts from."""
 # sample.py's own defaults.
 LENGTH, TEMPERATURE, TOP_K = 500, 0.8, 200
 
@@ -35,6 +38,11 @@ def whole_number(query: QueryParams, name: str, default: int, low: int, high: in
     if value is None or not low <= value <= high:
         raise RequestError(f"{name} must be a whole number from {low} to {high}.", name)
     return value
+
+
+def default_start(tokenizer: Tokenizer) -> str:
+    """The lesson's start, or a line break for a model that does not know its characters."""
+    return "\n" if tokenizer.unknown(START) else START
 
 
 async def write(generation: Generation, start: str, count: int) -> AsyncIterator[bytes]:
@@ -66,10 +74,10 @@ async def write(generation: Generation, start: str, count: int) -> AsyncIterator
 async def lesson(request: Request) -> Response:
     service = service_of(request)
     query = request.query_params
-    start = query.get("start") or "\n"
     count = whole_number(query, "num_samples", 1, 1, MAX_TEXTS)
     seed = whole_number(query, "seed", secrets.randbits(32), -(2**63), 2**63 - 1)
     model = await service.models.resolve()
+    start = query.get("start") or default_start(model.tokenizer)
     texts = [
         Prompt(
             encode(start, model),
