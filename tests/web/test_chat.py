@@ -65,13 +65,23 @@ def test_a_speech_ends_at_an_empty_line(client: TestClient) -> None:
 
 
 def test_logprobs_have_their_own_shape(client: TestClient) -> None:
-    [choice] = chat(client, max_tokens=10, seed=1, logprobs=True, top_logprobs=2)["choices"]
+    [choice] = chat(client, max_tokens=60, seed=1, logprobs=True, top_logprobs=2)["choices"]
     told = choice["logprobs"]["content"]
     assert "".join(token["token"] for token in told) == choice["message"]["content"]
     for token in told:
         assert token["bytes"] == list(token["token"].encode())
-        assert len(token["top_logprobs"]) == 2
-        assert token["top_logprobs"][0]["logprob"] >= token["top_logprobs"][1]["logprob"]
+        top = token["top_logprobs"]
+        own = {key: token[key] for key in ("token", "logprob", "bytes")}
+        assert len(top) == (2 if own in top[:2] else 3)
+        assert own in top
+        assert [each["logprob"] for each in top] == sorted((each["logprob"] for each in top), reverse=True)
+    assert {len(token["top_logprobs"]) for token in told} == {2, 3}
+
+
+def test_without_top_logprobs_there_is_the_token_alone(client: TestClient) -> None:
+    for asked in ({}, {"top_logprobs": 0}):
+        [choice] = chat(client, max_tokens=10, seed=1, logprobs=True, **asked)["choices"]
+        assert [token["top_logprobs"] for token in choice["logprobs"]["content"]] == [[]] * 10
 
 
 @pytest.mark.parametrize(
@@ -117,3 +127,13 @@ def test_the_openai_package_whole_and_streamed(talk: Callable[..., Any]) -> None
         assert deltas[0].delta.role == "assistant"
         assert "".join(delta.delta.content or "" for delta in deltas) == whole.choices[i].message.content
         assert deltas[-1].finish_reason == whole.choices[i].finish_reason
+
+
+def test_no_chunk_has_an_empty_list_of_logprobs_and_the_last_token_s_has_the_reason(talk: Callable[..., Any]) -> None:
+    asked = {"model": "tiny", "messages": HELLO, "seed": 2, "stream": True, "logprobs": True, "top_logprobs": 1}
+    for length in (0, 1, 60):
+        first, *chunks = [chunk.choices[0] for chunk in talk(**asked, max_completion_tokens=length, stop=["never"])]
+        assert first.delta.role == "assistant"
+        assert all(chunk.logprobs is None or chunk.logprobs.content for chunk in (first, *chunks))
+        assert chunks[-1].finish_reason == "length"
+        assert bool(chunks[-1].delta.content) == bool(chunks[-1].logprobs) == (length > 0)

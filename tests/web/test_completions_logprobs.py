@@ -1,6 +1,7 @@
 """Log-probabilities, biases, penalties and best_of, as clients see them."""
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,8 @@ from starlette.testclient import TestClient
 from gptbox import model_folder
 from gptbox.engine.gpt import GPT
 from gptbox.engine.kv_cache import KVCache
+from gptbox.model_config import ModelConfig
+from gptbox.tokenizers.char import CharTokenizer
 
 
 def choices(client: TestClient, **body: Any) -> list[dict[str, Any]]:
@@ -50,8 +53,11 @@ def test_logprobs_are_the_model_s_own_whatever_the_rules(client: TestClient, tin
     assert told["tokens"] == list(text)
     assert told["text_offset"] == list(range(int(echo), int(echo) + len(text)))
     np.testing.assert_allclose(told["token_logprobs"], values, atol=1e-4)
-    for pairs, likeliest in zip(told["top_logprobs"], best, strict=True):
-        assert len(pairs) == 3
+    for token, value, pairs, likeliest in zip(
+        told["tokens"], told["token_logprobs"], told["top_logprobs"], best, strict=True
+    ):
+        assert pairs[token] == value
+        assert len(pairs) == (3 if value >= sorted(pairs.values())[-3] else 4)
         assert max(pairs, key=lambda token: pairs[token]) == likeliest
         assert sum(map(math.exp, pairs.values())) <= 1.0001
 
@@ -62,7 +68,37 @@ def test_a_text_can_be_scored_and_nothing_written(client: TestClient, tiny_run: 
     assert choice["text"] == "HELLO WORLD"
     told = choice["logprobs"]["token_logprobs"]
     np.testing.assert_allclose(told[1:], exact(tiny_run, "HELLO WORLD")[0], atol=1e-4)
-    assert choice["logprobs"]["top_logprobs"][1:] == [{}] * 10
+    of_the_tokens = [{token: value} for token, value in zip("HELLO WORLD", told, strict=True)]
+    assert choice["logprobs"]["top_logprobs"] == [None, *of_the_tokens[1:]]
+
+
+@pytest.mark.parametrize("echo", [False, True])
+@pytest.mark.parametrize("asked", range(6))
+def test_the_text_s_own_token_is_among_the_top_ones(client: TestClient, asked: int, echo: bool) -> None:
+    """OpenAI: "there may be up to logprobs+1 elements"."""
+    [choice] = choices(client, prompt="HELLO", max_tokens=60, temperature=2, seed=1, logprobs=asked, echo=echo)
+    told = choice["logprobs"]
+    seen = list(zip(told["tokens"], told["token_logprobs"], told["top_logprobs"], strict=True))[int(echo) :]
+    assert all(pairs[token] == value for token, value, pairs in seen)
+    assert {len(pairs) for _, _, pairs in seen} == ({1} if asked == 0 else {asked, asked + 1})
+
+
+def test_of_tokens_with_the_same_text_none_is_lost(
+    tiny_run: Path, client_for: Callable[..., TestClient], config: ModelConfig, make_weights: Callable[..., Any]
+) -> None:
+    """All ids that the tokenizer lacks, where a model was padded, are U+FFFD."""
+    info = model_folder.load(tiny_run / "tiny" / "best").info
+    assert info is not None
+    target = tiny_run / "padded" / "snapshots" / "step-000001"
+    model_folder.write(target, config, make_weights(config), CharTokenizer(list("\nab")), info, "# a test\n")
+    body = {"model": "padded", "prompt": "a", "max_tokens": 60, "temperature": 2, "seed": 1, "logprobs": 5}
+    [choice] = choices(client_for(tiny_run), **body)
+    told = choice["logprobs"]
+    for token, value, pairs in zip(told["tokens"], told["token_logprobs"], told["top_logprobs"], strict=True):
+        assert pairs[token] == value
+        assert len(pairs) == (5 if value >= sorted(pairs.values())[-5] else 6)
+        assert all(name in ("\n", "a", "b", "\ufffd") or name.startswith("token_id:") for name in pairs)
+    assert "\ufffd" in told["tokens"]
 
 
 def test_of_a_prompt_longer_than_the_context_only_what_was_seen_has_logprobs(client: TestClient) -> None:

@@ -12,6 +12,8 @@ from typing import Any
 import httpx
 import pytest
 
+from gptbox.web.generation import _Text
+
 Stream = Callable[..., Iterator[Any]]
 
 
@@ -69,6 +71,61 @@ def test_echo_comes_first_and_warnings_with_the_first_piece(server: Any, stream:
     assert all("warnings" not in event for event in rest)
     first, *_ = list(stream(server.url, {"prompt": "HELLO", "max_tokens": 5}))
     assert first["warnings"] == []
+
+
+@pytest.fixture
+def late_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The engine says that a text has ended only a while after its last token."""
+    end = _Text.end
+
+    def late(text: _Text, error: Exception | None) -> None:
+        time.sleep(0.05)
+        end(text, error)
+
+    monkeypatch.setattr(_Text, "end", late)
+
+
+@pytest.mark.parametrize(
+    "extra", [{}, {"logprobs": 2}, {"n": 3, "logprobs": 0}, {"echo": True, "logprobs": 1}, {"stop": ["never in it"]}]
+)
+def test_the_last_token_s_event_says_why_the_text_ends(
+    server: Any, stream: Stream, late_end: None, extra: dict[str, Any]
+) -> None:
+    body = {"prompt": "A", "seed": 4, "max_tokens": 40, **extra}
+    if "stop" in extra:
+        body["stop"] = [whole(server, **body)["choices"][0]["text"][-2:] + "more"]  # its end is held back
+    *events, _ = list(stream(server.url, body))
+    for index in range(extra.get("n", 1)):
+        *before, last = [choice for event in events for choice in event["choices"] if choice["index"] == index]
+        assert last["finish_reason"] == "length"
+        assert last["text"]
+        assert all(choice["finish_reason"] is None and choice["text"] for choice in before)
+        assert all(bool(choice["logprobs"]) == ("logprobs" in extra) for choice in (*before, last))
+
+
+@pytest.mark.parametrize("echo", [False, True])
+def test_no_event_has_empty_lists_of_logprobs(server: Any, stream: Stream, echo: bool) -> None:
+    text = whole(server, prompt="A", seed=4, max_tokens=60)["choices"][0]["text"]
+    bodies = [
+        {"max_tokens": 0},
+        {"max_tokens": 60, "stop": text[:2]},
+        {"max_tokens": 60, "stop": text[30:32]},
+        {"max_tokens": 60, "stop": [f"{text[i : i + 3]}~" for i in range(30)]},
+    ]
+    for body in bodies:
+        *events, _ = list(stream(server.url, {"prompt": "A", "seed": 4, "logprobs": 1, "echo": echo, **body}))
+        for event in events:
+            [choice] = event["choices"]
+            assert choice["logprobs"] is None or all(choice["logprobs"].values()), body
+
+
+def test_a_prompt_and_no_text_is_one_event(server: Any, stream: Stream) -> None:
+    for logprobs in (None, 1):
+        body = {"prompt": "HELLO", "echo": True, "max_tokens": 0, "logprobs": logprobs}
+        [event, _] = list(stream(server.url, body))
+        [choice] = event["choices"]
+        assert (choice["text"], choice["finish_reason"]) == ("HELLO", "length")
+        assert (choice["logprobs"] is None) == (logprobs is None)
 
 
 def test_usage_comes_last_where_it_is_asked_for(server: Any, stream: Stream) -> None:

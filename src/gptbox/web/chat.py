@@ -9,7 +9,7 @@ from gptbox.web.body import read_json_object
 from gptbox.web.chat_request import DEFAULT_MAX_TOKENS, END_OF_SPEECH, ChatRequest
 from gptbox.web.generation import Generation, Piece, Prompt, Token
 from gptbox.web.model_cache import LoadedModel
-from gptbox.web.reply import Reply, Text, encode, respond
+from gptbox.web.reply import Reply, Text, encode, respond, with_own
 from gptbox.web.service import service_of
 
 
@@ -44,19 +44,23 @@ class Chat(Reply):
 
     def piece(self, piece: Piece, generation: Generation) -> dict[str, Any]:
         delta = {"content": piece.text} if piece.text else {}
-        return _delta(piece.index, delta, self._logprobs(piece.tokens), piece.finish)
+        return _delta(piece.index, delta, self._logprobs(piece.tokens) if piece.tokens else None, piece.finish)
 
     def _logprobs(self, tokens: list[Token]) -> dict[str, Any] | None:
         if not self.request.logprobs:
             return None
         return {
             "content": [
-                self._told(token.id, token.logprob)
-                | {"top_logprobs": [self._told(i, value) for i, value in token.alternatives]}
+                self._told(token.id, token.logprob) | {"top_logprobs": [self._told(*each) for each in self._top(token)]}
                 for token in tokens
             ],
             "refusal": None,
         }
+
+    def _top(self, token: Token) -> list[tuple[int, float]]:
+        """As with completions; but none where none was asked for: the token itself stands beside the list."""
+        wanted = self.request.top_logprobs
+        return with_own(token.id, token.logprob, token.alternatives) if wanted else []
 
     def _told(self, token: int, logprob: float) -> dict[str, Any]:
         text = self.model.tokenizer.decode((token,))

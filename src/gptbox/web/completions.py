@@ -10,7 +10,7 @@ from gptbox.web.body import read_json_object
 from gptbox.web.completion_request import DEFAULT_MAX_TOKENS, CompletionRequest
 from gptbox.web.generation import Finish, Generation, Piece, Prompt, Token
 from gptbox.web.model_cache import LoadedModel
-from gptbox.web.reply import Reply, Text, encode, respond
+from gptbox.web.reply import Reply, Text, encode, respond, with_own
 from gptbox.web.service import service_of
 
 
@@ -23,24 +23,25 @@ class Completion(Reply):
         """Raises RequestError where the prompt does not fit the model."""
         ids = [encode(prompt, model) for prompt in request.prompt]
         super().__init__(request, model, request.prompt, ids)
-        length = min(DEFAULT_MAX_TOKENS, max_tokens) if request.max_tokens is None else request.max_tokens
+        self._length = min(DEFAULT_MAX_TOKENS, max_tokens) if request.max_tokens is None else request.max_tokens
         vocabulary, self._written = model.gpt.config.vocab_size, request.written
+        self._echoes = [
+            "" if not request.echo else prompt if isinstance(prompt, str) else model.tokenizer.decode(prompt)
+            for prompt in request.prompt
+        ]
         ranked = self._written > (request.n or 1)
         logprobs = request.logprobs if request.logprobs is not None else 0 if ranked else None
         self.prompts = [
             Prompt(
                 ids[i // self._written],
-                request.params(i, length, vocabulary, logprobs),
+                request.params(i, self._length, vocabulary, logprobs),
                 logprobs=bool(request.echo) and request.logprobs is not None,
             )
             for i in range(self._written * len(ids))
         ]
 
     def _echo(self, index: int) -> str:
-        if not self.request.echo:
-            return ""
-        prompt = self.request.prompt[index // self._written]
-        return prompt if isinstance(prompt, str) else self.model.tokenizer.decode(prompt)
+        return self._echoes[index // self._written]
 
     def choice(self, index: int, text: Text, generation: Generation) -> dict[str, Any]:
         echo = self._echo(index)
@@ -52,20 +53,30 @@ class Completion(Reply):
                 told = {key: of_prompt[key] + told[key] for key in told}
         return _choice(index, echo + text.text, told, text.finish)
 
+    @property
+    def _opens_with_echo(self) -> bool:
+        """Whether a stream sends the prompt in an event of its own, before the first token.
+
+        Not with log-probabilities, which come with the first token; nor with max_tokens 0, where one event has all.
+        """
+        return self.request.logprobs is None and self._length > 0
+
     def opening(self, index: int) -> dict[str, Any] | None:
         echo = self._echo(index)
-        # With log-probabilities it comes with the first piece: they are not known before.
-        return _choice(index, echo, None, None) if echo and self.request.logprobs is None else None
+        return _choice(index, echo, None, None) if echo and self._opens_with_echo else None
 
     def piece(self, piece: Piece, generation: Generation) -> dict[str, Any]:
-        if self.request.logprobs is None:
-            return _choice(piece.index, piece.text, None, piece.finish)
         echo = self._echo(piece.index)
-        told = self._logprobs(piece.tokens, len(echo))
-        if not (echo and piece.first):
-            return _choice(piece.index, piece.text, told, piece.finish)
-        of_prompt = self._logprobs_of_prompt(piece.index, generation)
-        return _choice(piece.index, echo + piece.text, {key: of_prompt[key] + told[key] for key in told}, piece.finish)
+        text = echo + piece.text if piece.first and not self._opens_with_echo else piece.text
+        told = None
+        if self.request.logprobs is not None:
+            told = self._logprobs(piece.tokens, len(echo))
+            if echo and piece.first:
+                of_prompt = self._logprobs_of_prompt(piece.index, generation)
+                told = {key: of_prompt[key] + told[key] for key in told}
+            if not told["tokens"]:
+                told = None  # text without a new token: a stop string's beginning that was none, or an end
+        return _choice(piece.index, text, told, piece.finish)
 
     def chosen(self, texts: list[Text], generation: Generation) -> list[int]:
         written, wanted = self._written, self.request.n or 1
@@ -79,9 +90,24 @@ class Completion(Reply):
         return {
             "tokens": [decode((token.id,)) for token in tokens],
             "token_logprobs": [token.logprob for token in tokens],
-            "top_logprobs": [{decode((i,)): value for i, value in token.alternatives} for token in tokens],
+            "top_logprobs": [self._top(token.id, token.logprob, token.alternatives) for token in tokens],
             "text_offset": [offset + token.offset for token in tokens],
         }
+
+    def _top(self, token: int, logprob: float, alternatives: list[tuple[int, float]]) -> dict[str, float]:
+        """Log-probabilities by text: of the most probable tokens, and of `token`, the text's own.
+
+        Where several ids have the same text, `token` gets the key, else the most probable id; the others get
+        `token_id:ID`.
+        """
+        decode = self.model.tokenizer.decode
+        own = decode((token,))
+        found: dict[str, float] = {}
+        for i, value in with_own(token, logprob, alternatives):
+            text = decode((i,))
+            taken = i != token and (text == own or text in found)
+            found[f"token_id:{i}" if taken else text] = value
+        return found
 
     def _logprobs_of_prompt(self, index: int, generation: Generation) -> dict[str, list[Any]]:
         """None for the first token that the model saw, and for those before it."""
@@ -94,11 +120,11 @@ class Completion(Reply):
         for text in texts:
             offsets.append(at)
             at += len(text)
-        alternatives = [{decode((i,)): value for i, value in pairs} for pairs in told.alternatives]
+        seen = zip(ids[unseen:], told.chosen, told.alternatives, strict=True)
         return {
             "tokens": texts,
             "token_logprobs": [None] * unseen + told.chosen,
-            "top_logprobs": [None] * unseen + alternatives,
+            "top_logprobs": [None] * unseen + [self._top(*each) for each in seen],
             "text_offset": offsets,
         }
 

@@ -50,7 +50,15 @@ class Piece:
 class _Text:
     """One text. The engine's thread calls `prompt`, `tokens` and `end`, the event loop everything else."""
 
-    def __init__(self, index: int, tokenizer: Tokenizer, stop: Sequence[str], notify: Callable[[], None], eager: bool):
+    def __init__(
+        self,
+        index: int,
+        tokenizer: Tokenizer,
+        max_tokens: int,
+        stop: Sequence[str],
+        notify: Callable[[], None],
+        eager: bool,
+    ) -> None:
         self.index = index
         self.count = 0
         self.finish: Finish | None = None
@@ -60,6 +68,7 @@ class _Text:
         self.logprob_sum = 0.0
         """Of the tokens so far, where they are told."""
         self._decoder = tokenizer.stream_decoder()
+        self._max_tokens = max_tokens
         self._stop = StopStrings(stop)
         self._notify = notify
         self._eager = eager
@@ -97,8 +106,10 @@ class _Text:
         parts = []
         while self._arrived and not self._stop.matched:
             parts.append(self._read(*self._arrived.popleft()))
-        if ended and not self._stop.matched:
-            if self._error is not None:
+        # The last token ends the text: the engine calls `end` later, perhaps after this call.
+        complete = 0 < self._max_tokens <= self.count
+        if (complete or ended) and not self._stop.matched:
+            if self._error is not None and not complete:
                 raise self._error
             parts.append(self._stop.push(self._decoder.flush()))
             self.finish = "length"
@@ -168,7 +179,10 @@ class Generation:
         self._wake = asyncio.Event()
         self._woken = False
         self._aborted: Exception | None = None
-        self._texts = [_Text(i, model.tokenizer, stop, self._notify, eager) for i in range(len(prompts))]
+        self._texts = [
+            _Text(i, model.tokenizer, prompt.params.max_tokens, stop, self._notify, eager)
+            for i, prompt in enumerate(prompts)
+        ]
         self._requests = [
             Request(
                 model=model.gpt, prompt=prompt.ids, params=prompt.params, sink=text, client=client,

@@ -62,6 +62,11 @@ def warnings(prompts: list[PromptText], ids: list[Ids], model: LoadedModel) -> l
     return found
 
 
+def with_own(token: int, logprob: float, alternatives: list[tuple[int, float]]) -> list[tuple[int, float]]:
+    """The most probable ids, followed by the text's own token unless it is one of them."""
+    return alternatives if any(i == token for i, _ in alternatives) else [*alternatives, (token, logprob)]
+
+
 class Text:
     """One text of a whole reply, as its pieces come."""
 
