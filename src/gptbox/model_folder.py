@@ -129,6 +129,19 @@ def _read_json(path: Path) -> dict[str, Any]:
     return content
 
 
+def load_config(path: Path) -> ModelConfig:
+    """Read a model folder's configuration alone.
+
+    Raises ModelFolderError.
+    """
+    try:
+        return ModelConfig.from_huggingface(_read_json(path / "config.json"))
+    except ModelFolderError as error:
+        raise ModelFolderError(f"{path}: {error}") from None
+    except (TypeError, ValueError, AttributeError) as error:
+        raise ModelFolderError(f"{path / 'config.json'} cannot be read: {error}.") from error
+
+
 def load(path: Path) -> ModelFolder:
     """Read a model folder, checking every tensor's name and shape against its configuration.
 

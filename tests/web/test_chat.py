@@ -43,6 +43,29 @@ def test_a_speech_that_was_begun_is_gone_on_with() -> None:
     assert asked.play() == "USER:\nWho goes there?\n\nJULIET:\nIt is"
 
 
+TOOL = {"type": "function", "function": {"name": "look", "parameters": {"type": "object", "properties": {}}}}
+CALL = {"id": "1", "type": "function", "function": {"name": "look", "arguments": "{}"}}
+
+
+def test_a_history_with_tools_is_read_and_calls_are_no_speeches(client: TestClient) -> None:
+    messages = [
+        *HELLO,
+        {"role": "assistant", "content": None, "tool_calls": [CALL]},
+        {"role": "tool", "tool_call_id": "1", "content": [{"type": "text", "text": "Nobody."}]},
+        {"role": "assistant", "content": "Let me see.", "tool_calls": [CALL]},
+        {"role": "assistant", "content": None, "function_call": CALL["function"]},
+        {"role": "function", "name": "look", "content": "A ghost."},
+    ]
+    assert parse(messages=messages, tools=[TOOL], tool_choice="none").play() == (
+        "USER:\nWho goes there?\n\nTOOL:\nNobody.\n\nASSISTANT:\nLet me see.\n\nLOOK:\nA ghost.\n\nASSISTANT:\n"
+    )
+    assert parse(messages=messages[:2]).play() == "USER:\nWho goes there?\n\nASSISTANT:\n"
+    assert parse(messages=messages[1:2]).play() == "ASSISTANT:\n"
+    assert parse(functions=[TOOL["function"]], function_call="none").play() == parse().play()
+    reply = chat(client, messages=messages, tools=[TOOL], tool_choice="none", max_tokens=3)
+    assert len(reply["choices"][0]["message"]["content"]) == 3
+
+
 def test_the_reply_is_that_of_the_same_completion(client: TestClient) -> None:
     reply = chat(client, seed=3, max_tokens=80, temperature=0.9)
     assert reply["id"].startswith("chatcmpl-")
@@ -89,15 +112,19 @@ def test_without_top_logprobs_there_is_the_token_alone(client: TestClient) -> No
     [
         ({"messages": []}, "messages"),
         ({"messages": "hello"}, "messages"),
-        ({"messages": [{"role": "villain", "content": "x"}]}, "messages.0"),
-        ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "messages.0"),
-        ({"messages": [{"role": "user", "content": [{"type": "text"}]}]}, "messages.0"),
+        ({"messages": [{"role": "villain", "content": "x"}]}, "messages.0.role"),
+        ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "messages.0.content"),
+        ({"messages": [*HELLO, *HELLO, {"role": "user", "content": [{"type": "text"}]}]}, "messages.2.content"),
+        ({"messages": [*HELLO, {"role": "user", "content": 5}]}, "messages.1.content"),
         ({"messages": [{"role": "user", "content": "x" * 70_000}]}, "messages"),
         ({"max_completion_tokens": 1001}, "max_completion_tokens"),
         ({"max_tokens": -1}, "max_tokens"),
         ({"top_logprobs": 2}, "top_logprobs"),
         ({"logprobs": True, "top_logprobs": 21}, "top_logprobs"),
         ({"tools": [{}]}, "tools"),
+        ({"tools": [{}], "tool_choice": "auto"}, "tools"),
+        ({"tools": [{}], "tool_choice": {"type": "function", "function": {"name": "x"}}}, "tools"),
+        ({"functions": [{}], "tool_choice": "none"}, "functions"),
         ({"response_format": {"type": "json_object"}}, "response_format.type"),
         ({"temperature": 3}, "temperature"),
         ({"stream_options": {}}, "stream_options"),

@@ -36,7 +36,7 @@ def test_prompts_in_every_form(given: Any, prompts: list[Any]) -> None:
     "prompt",
     [
         [], [[]], {}, 1, 1.5, True, [True], [1, True], [1.0], ["a", 1], [[1], "a"], [None], [[[1]]], ["a"] * 17,
-        "x" * 65_537, "é" * 32_769, [0] * 65_537,
+        ["a"] * 65, "x" * 65_537, "é" * 32_769, [0] * 65_537,
     ],
 )  # fmt: skip
 def test_prompts_that_are_none(prompt: Any) -> None:
@@ -51,10 +51,10 @@ def test_prompts_that_are_none(prompt: Any) -> None:
         ("max_tokens", [None, 0, 1, 100], [-1, 101, 10**400, 1.0, "5", True, []]),
         ("temperature", [None, 0, 0.5, 2], [-0.1, 2.1, NAN, INF, -INF, "1", True, 10**400]),
         ("top_p", [None, 0, 0.5, 1], [-0.1, 1.1, NAN, "1", False]),
-        ("top_k", [None, 0, 1, 10**30], [-1, 1.5, "1", True]),
+        ("top_k", [None, -1, 0, 1, 10**30], [-2, 1.5, "1", True]),
         ("n", [None, 1, 16], [0, 17, -1, 1.0, True, 10**400]),
         ("seed", [None, 0, -1, 2**63 - 1, -(2**63)], [2**63, 1.5, "1", True]),
-        ("stop", [None, [], "a", ["a", "b", "c", "d"]], ["", [""], ["a"] * 5, 1, [1], {}, True]),
+        ("stop", [None, [], "a", ["a", "b", "c", "d"], ["a"] * 32], ["", [""], ["a"] * 33, 1, [1], {}, True]),
         ("echo", [None, True, False], [1, "true"]),
         ("stream", [None, True, False], [0, "false"]),
         ("stream_options", [None], [{}, {"include_usage": True}, [], 1]),  # without stream
@@ -65,8 +65,21 @@ def test_prompts_that_are_none(prompt: Any) -> None:
         ("suffix", [None, ""], ["x", 1]),
         (
             "logit_bias",
-            [None, {}, {"5": 1}, {"0": -100, "64": 99.5}],
-            [[], {"a": 1}, {"-1": 1}, {"5": 101}, {"5": "1"}, {"5": NAN}, {"5": True}, {"\u0665": 1}],
+            [None, {}, {"5": 1}, {"0": -100, "64": 99.5}, {"9" * 18: 1}],
+            [
+                [],
+                {"a": 1},
+                {"": 1},
+                {"-1": 1},
+                {"9" * 5000: 1},
+                {"5": 101},
+                {"5": "1"},
+                {"5": NAN},
+                {"5": True},
+                {"5": None},
+                {"5": [[]] * 500},
+                {"\u0665": 1},
+            ],
         ),
         ("presence_penalty", [None, 0, 0.0, -2, 2], [2.1, NAN, INF, "0"]),
         ("frequency_penalty", [None, 0, -2, 1.5], [-2.1, True]),
@@ -84,6 +97,52 @@ def test_each_field_takes_its_range_and_nothing_else(field: str, good: list[Any]
         assert error.value.param is not None
         assert error.value.param.split(".")[0] == field, value
         assert len(str(error.value)) < 300
+
+
+@pytest.mark.parametrize(
+    ("biases", "said"),
+    [
+        ({"17": 1, "Romeo": 1}, "the key 'Romeo'"),
+        ({"-1": 1}, "the key '-1'"),
+        ({"x" * 500: 1}, "the key 'xxxxxxxxxxxxxxxxxxx..."),
+        ({"17": 101}, "token id 17 is 101"),
+        ({"17": "1"}, 'token id 17 is "1"'),
+    ],
+)
+def test_a_bad_bias_is_named(biases: dict[str, Any], said: str) -> None:
+    with pytest.raises(RequestError) as error:
+        parse(logit_bias=biases)
+    assert said in str(error.value)
+    assert error.value.param == "logit_bias"
+
+
+def test_an_id_beyond_the_vocabulary_is_named_with_its_size() -> None:
+    for token in (65, 10**17):
+        with pytest.raises(RequestError, match=f"token id {token}; .* 65 tokens, 0 to 64") as error:
+            parse(logit_bias={str(token): 1}).params(0, 1, 65, None)
+        assert error.value.param == "logit_bias"
+
+
+def test_top_k_of_minus_1_is_off_as_0_is() -> None:
+    assert [parse(top_k=k).params(0, 1, 65, None).top_k for k in (None, 0, -1, 5, 100)] == [0, 0, 0, 5, 65]
+
+
+SCORING = {"echo": True, "logprobs": 1, "max_tokens": 1}
+
+
+def test_sixty_four_prompts_where_they_are_only_scored() -> None:
+    for extra in ({}, {"max_tokens": 0, "logprobs": 0}, {"n": 1, "best_of": 1, "temperature": 0}):
+        assert len(parse(prompt=["a"] * 64, **SCORING | extra).prompt) == 64
+        with pytest.raises(RequestError) as error:
+            parse(prompt=["a"] * 65, **SCORING | extra)
+        assert error.value.param == "prompt"
+    for extra, param in (
+        ({"max_tokens": 2}, "prompt"), ({"max_tokens": None}, "prompt"), ({"echo": False}, "prompt"),
+        ({"logprobs": None}, "prompt"), ({"n": 2}, "n"), ({"best_of": 2}, "best_of"),
+    ):  # fmt: skip
+        with pytest.raises(RequestError, match=r"17 prompts|34 texts") as error:
+            parse(prompt=["a"] * 17, **SCORING | extra)
+        assert error.value.param == param
 
 
 def test_at_most_sixteen_texts_in_all() -> None:

@@ -19,6 +19,7 @@ JSON = st.recursive(
 FIELDS = [
     "model", "prompt", "max_tokens", "temperature", "top_p", "top_k", "n", "stop", "seed", "echo", "stream",
     "stream_options", "best_of", "logprobs", "suffix", "logit_bias", "presence_penalty", "frequency_penalty", "user",
+    "min_tokens", "response_format", "stop_token_ids",
 ]
 # fmt: on
 LIKELY = {

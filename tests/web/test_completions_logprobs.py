@@ -147,7 +147,7 @@ def test_biases_forbid_and_demand(client: TestClient, tiny_run: Path) -> None:
     response = client.post("/v1/completions", json={"logit_bias": {"65": 1}})
     assert response.status_code == 400
     assert response.json()["error"]["param"] == "logit_bias"
-    assert "0 to 64" in response.json()["error"]["message"]
+    assert "65 tokens, 0 to 64" in response.json()["error"]["message"]
 
 
 def test_penalties_make_texts_more_varied(client: TestClient) -> None:

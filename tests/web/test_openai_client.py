@@ -39,6 +39,46 @@ def test_completions_whole_and_streamed(server: Any, connect: Connect) -> None:
     assert last.usage == whole.usage
 
 
+def test_logprobs_hold_the_text_s_own_token(server: Any, connect: Connect) -> None:
+    client = connect(server)
+    body: Any = {"model": "tiny", "prompt": "HELLO", "max_tokens": 40, "seed": 1, "temperature": 2, "echo": True}
+    for asked in (0, 1, 5):
+        told = client.completions.create(**body, logprobs=asked).choices[0].logprobs
+        assert told is not None
+        assert told.tokens is not None
+        assert told.token_logprobs is not None
+        assert told.top_logprobs is not None
+        assert told.top_logprobs[0] is None
+        seen = list(zip(told.tokens, told.token_logprobs, told.top_logprobs, strict=True))[1:]
+        assert all(top[token] == value and len(top) in (asked, asked + 1) for token, value, top in seen)
+
+
+def test_a_stream_ends_with_its_last_token(server: Any, connect: Connect) -> None:
+    body: Any = {"model": "tiny", "prompt": "HELLO", "max_tokens": 40, "seed": 1, "logprobs": 1, "stream": True}
+    for _ in range(20):
+        *_, last = [chunk.choices[0] for chunk in connect(server).completions.create(**body)]
+        assert last.text
+        assert last.finish_reason == "length"
+        assert last.logprobs is not None
+        assert last.logprobs.tokens
+
+
+def test_vllm_s_own_endpoints_and_fields_through_the_client(server: Any, connect: Connect) -> None:
+    client = connect(server)
+    [first, *_] = client.models.list()
+    assert first.model_extra is not None
+    assert first.model_extra["max_model_len"] == 32
+    root = client.with_options(base_url=server.url)
+    ids: Any = root.post("/tokenize", body={"prompt": "HELLO"}, cast_to=object)
+    back: Any = root.post("/detokenize", body={"tokens": ids["tokens"]}, cast_to=object)
+    assert back == {"prompt": "HELLO"}
+    reply = client.completions.create(
+        model="tiny", prompt="HELLO", max_tokens=3, extra_body={"top_k": -1, "min_tokens": 2}
+    )
+    assert reply.model_extra is not None
+    assert "min_tokens" in reply.model_extra["warnings"][0]
+
+
 def test_models(server: Any, connect: Connect) -> None:
     client = connect(server)
     assert [model.id for model in client.models.list()] == ["tiny", "tiny@step-000250"]

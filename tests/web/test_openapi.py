@@ -48,7 +48,7 @@ def test_replies_to_good_and_bad_requests_are_as_described(server: Any, mode: Ge
             case.call_and_validate(checks=CHECKS, timeout=30)
 
         check()
-    assert seen[:2] == ["POST /v1/completions", "POST /v1/chat/completions"]
+    assert seen[:4] == ["POST /v1/completions", "POST /v1/chat/completions", "POST /tokenize", "POST /detokenize"]
 
 
 def test_every_address_of_the_api_is_described(tiny_run: Path) -> None:
@@ -57,4 +57,4 @@ def test_every_address_of_the_api_is_described(tiny_run: Path) -> None:
         described = set(client.get("/openapi.json").json()["paths"])
     router = next(route for route in app.routes if getattr(route, "path", "") == "/v1")
     served = {f"/v1{route.path}".replace("{name:path}", "{model}") for route in router.routes}  # type: ignore[attr-defined]
-    assert described == served
+    assert described == served | {"/tokenize", "/detokenize"}

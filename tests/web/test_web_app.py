@@ -14,8 +14,9 @@ def test_health_and_readiness(
     models: Path, publish: Callable[..., Path], client_for: Callable[..., TestClient]
 ) -> None:
     empty = client_for(models)
-    assert empty.get("/healthz").status_code == 200
-    assert empty.get("/healthz").text == "ok\n"
+    for path in ("/healthz", "/health"):
+        assert empty.get(path).status_code == 200
+        assert empty.get(path).text == "ok\n"
     response = empty.get("/readyz")
     assert response.status_code == 503
     assert "retry-after" in response.headers

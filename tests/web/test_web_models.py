@@ -7,7 +7,10 @@ from pathlib import Path
 import pytest
 from starlette.testclient import TestClient
 
+from gptbox import model_folder
+from gptbox.model_config import ModelConfig
 from gptbox.run_folder import RunFolder, Status
+from gptbox.web import models as models_endpoint
 
 
 def test_every_run_and_snapshot_is_listed_and_can_be_used(
@@ -29,6 +32,7 @@ def test_every_run_and_snapshot_is_listed_and_can_be_used(
         assert model["object"] == "model"
         assert model["owned_by"] == "gptbox"
         assert abs(model["created"] - time.time()) < 60
+        assert model["max_model_len"] == 32
         assert client.get(f"/v1/models/{model['id']}").json() == model
         reply = client.post("/v1/completions", json={"model": model["id"], "max_tokens": 1}).json()
         assert reply["model"] == model["root"]
@@ -51,3 +55,33 @@ def test_an_unknown_one_is_404(client: TestClient, name: str) -> None:
 
 def test_no_run_no_models(models: Path, client_for: Callable[..., TestClient]) -> None:
     assert client_for(models).get("/v1/models").json() == {"object": "list", "data": []}
+
+
+def test_the_context_length_is_read_once_a_snapshot_and_never_with_its_weights(
+    client: TestClient, publish: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = publish(300, best=False)
+    (path / "model.safetensors").unlink()
+    read: list[Path] = []
+
+    def counting(folder: Path) -> ModelConfig:
+        read.append(folder)
+        return model_folder.load_config(folder)
+
+    monkeypatch.setattr(models_endpoint, "load_config", counting)
+    for _ in range(3):
+        assert {model["max_model_len"] for model in client.get("/v1/models").json()["data"]} == {32}
+        assert client.get("/v1/models/tiny@latest").json()["max_model_len"] == 32
+    assert sorted(folder.name for folder in read) == ["step-000250", "step-000300"]
+
+
+@pytest.mark.parametrize("content", [None, "{", "[]", '{"model_type": "gpt2", "n_positions": []}', '{"model_type": 1}'])
+def test_a_damaged_snapshot_is_listed_without_its_context_length(
+    client: TestClient, publish: Callable[..., Path], content: str | None
+) -> None:
+    config = publish(300, best=False) / "config.json"
+    config.unlink()
+    if content is not None:
+        config.write_text(content)
+    listed = {model["id"]: model["max_model_len"] for model in client.get("/v1/models").json()["data"]}
+    assert listed == {"tiny": 32, "tiny@step-000300": None, "tiny@step-000250": 32}

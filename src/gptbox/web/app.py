@@ -25,6 +25,7 @@ from gptbox.web.page import files, page
 from gptbox.web.request_id import RequestId
 from gptbox.web.service import Service
 from gptbox.web.status import events, status
+from gptbox.web.tokenization import detokenize, tokenize
 
 
 def create_app(settings: Settings) -> Starlette:
@@ -45,15 +46,19 @@ def create_app(settings: Settings) -> Starlette:
         ],
         redirect_slashes=False,
     )
+    locked = [Middleware(RequireKey, key=settings.api_key)]
     app = Starlette(
         routes=[
             Route("/", page),
             Mount("/static", files),
-            Mount("/v1", v1, middleware=[Middleware(RequireKey, key=settings.api_key)]),
+            Mount("/v1", v1, middleware=locked),
+            Route("/tokenize", tokenize, methods=["POST"], middleware=locked),
+            Route("/detokenize", detokenize, methods=["POST"], middleware=locked),
             Route("/api/status", status),
             Route("/api/history", history),
             Route("/api/events", events),
             Route("/cgi-bin/test", lesson),
+            Route("/health", healthz),
             Route("/healthz", healthz),
             Route("/readyz", readyz),
             Route("/metrics", metrics),

@@ -1,4 +1,4 @@
-"""The optional API key of the /v1 endpoints."""
+"""The optional API key of the endpoints for programs: /v1, /tokenize and /detokenize."""
 
 import hmac
 

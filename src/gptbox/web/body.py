@@ -1,11 +1,14 @@
 """Reading a request's JSON body, bounded and strict."""
 
 import json
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
+from pydantic import BaseModel, ValidationError
 from starlette.requests import Request
 
 from gptbox.errors import RequestError, RequestTooLargeError
+
+M = TypeVar("M", bound=BaseModel)
 
 MAX_BYTES = 2**20
 _DRAINED_BYTES = 16 * 2**20
@@ -52,3 +55,17 @@ async def read_json_object(request: Request) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise RequestError('The request\'s body is not a JSON object, such as {"prompt": "ROMEO:"}.')
     return content
+
+
+def checked(kind: type[M], body: dict[str, Any]) -> M:
+    """The body's fields, in their ranges.
+
+    Raises RequestError naming the first field at fault.
+    """
+    try:
+        return kind.model_validate(body)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+    field = ".".join(str(part) for part in first["loc"])
+    message = str(first["ctx"]["error"]) if first["type"] == "value_error" else first["msg"]
+    raise RequestError(f"{field}: {message[0].lower()}{message[1:]}.", field)

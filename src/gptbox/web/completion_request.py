@@ -9,6 +9,13 @@ from gptbox.web.sampling_fields import MAX_PROMPT_BYTES, MAX_TEXTS, SamplingFiel
 
 DEFAULT_MAX_TOKENS = 16
 MAX_LOGPROBS = 5
+MAX_SCORED = 64
+"""Prompts of a request that only scores them."""
+
+_MOST_PROMPTS = (
+    f"at most {MAX_TEXTS} texts are written at once, and {MAX_SCORED} prompts scored "
+    "(with echo, logprobs, and max_tokens 0 or 1)"
+)
 
 Prompt = str | list[int]
 
@@ -17,27 +24,30 @@ def _is_ids(value: Any) -> bool:
     return isinstance(value, list) and bool(value) and all(type(item) is int for item in value)
 
 
-def _one_prompt(value: Any) -> Prompt:
+def one_prompt(value: Any) -> Any:
+    """A prompt's text, made well-formed, or its ids.
+
+    Raises ValueError where it is too long.
+    """
     size = len(value)
     if isinstance(value, str):
         value = well_formed(value)
         size = len(value.encode())
     if size > MAX_PROMPT_BYTES:
         raise ValueError(f"a prompt is longer than {MAX_PROMPT_BYTES:,} bytes of UTF-8, or ids")
-    prompt: Prompt = value
-    return prompt
+    return value
 
 
 def _prompts(value: Any) -> list[Prompt]:
     if value is None:
         return [""]
     if isinstance(value, str) or _is_ids(value):
-        return [_one_prompt(value)]
+        return [one_prompt(value)]
     if isinstance(value, list) and value:
-        if len(value) > MAX_TEXTS:
-            raise ValueError(f"there are {len(value)} prompts; at most {MAX_TEXTS} texts are written at once")
+        if len(value) > MAX_SCORED:
+            raise ValueError(f"there are {len(value)} prompts; {_MOST_PROMPTS}")
         if all(isinstance(item, str) for item in value) or all(_is_ids(item) for item in value):
-            return [_one_prompt(item) for item in value]
+            return [one_prompt(item) for item in value]
     raise ValueError("it must be a string, a list of strings, a list of token ids, or a list of such lists, none empty")
 
 
@@ -46,12 +56,13 @@ _PROMPT_SCHEMA: dict[str, Any] = {
     "anyOf": [
         {"type": "null"},
         {"type": "string", "maxLength": MAX_PROMPT_BYTES},
-        {"type": "array", "minItems": 1, "maxItems": MAX_TEXTS, "items": {"type": "string"}},
+        {"type": "array", "minItems": 1, "maxItems": MAX_SCORED, "items": {"type": "string"}},
         _IDS,
-        {"type": "array", "minItems": 1, "maxItems": MAX_TEXTS, "items": _IDS},
+        {"type": "array", "minItems": 1, "maxItems": MAX_SCORED, "items": _IDS},
     ],
     "default": "",
-    "description": "One or more, as text or as token ids; an empty text starts from a line break.",
+    "description": f"Up to {MAX_TEXTS}, as texts or as token ids; an empty text starts from a line break. "
+    f"{MAX_SCORED} where they are only scored: echo, logprobs, and max_tokens 0 or 1.",
 }
 
 
@@ -72,7 +83,9 @@ class CompletionRequest(SamplingFields):
     def check(self, max_tokens: int) -> None:
         self.check_length("max_tokens", max_tokens)
         prompts, texts = len(self.prompt), self.written * len(self.prompt)
-        if texts > MAX_TEXTS:
+        if prompts > MAX_TEXTS and self.written == 1 and not self.scores:
+            raise RequestError(f"prompt: there are {prompts} prompts; {_MOST_PROMPTS}.", "prompt")
+        if texts > MAX_TEXTS and not self.scores:
             field = "n" if self.best_of is None else "best_of"
             raise RequestError(
                 f"{field} is {self.written} for {prompts} prompts: {texts} texts; at most {MAX_TEXTS} are written.",
@@ -88,6 +101,11 @@ class CompletionRequest(SamplingFields):
     def written(self) -> int:
         """How many texts are written for each prompt."""
         return self.best_of or self.n or 1
+
+    @property
+    def scores(self) -> bool:
+        """Whether the request only scores its prompts, as evaluation harnesses do."""
+        return bool(self.echo) and self.logprobs is not None and self.max_tokens in (0, 1) and self.written == 1
 
     @property
     def choices(self) -> int:

@@ -45,6 +45,8 @@ _ANSWERS: dict[type[Exception], Answer] = {
     QueueFullError: Answer(429, "rate_limit_error", "queue_full", retry_after=5),
     EngineError: Answer(503, "server_error", "engine_unavailable", retry_after=5),
 }
+_FOR_PROGRAMS = {"v1", "api", "tokenize", "detokenize"}
+"""First parts of addresses whose errors are objects; elsewhere they are a line of text."""
 _UNFORESEEN = Answer(500, "server_error", "internal_error")
 _HTTP_MESSAGES = {404: "There is nothing at this address.", 405: "This address does not take this method."}
 
@@ -76,7 +78,7 @@ def error_response(request: Request, error: Exception) -> Response:
     if answer.status == 401:
         headers["WWW-Authenticate"] = "Bearer"
     path: str = request.scope["path"]
-    if path.lstrip("/").partition("/")[0] in ("v1", "api"):
+    if path.lstrip("/").partition("/")[0] in _FOR_PROGRAMS:
         return JSONResponse(error_object(error), answer.status, headers)
     return PlainTextResponse(f"{message}\n", answer.status, headers)
 

@@ -1,4 +1,4 @@
-"""/healthz and /readyz: is the process alive, and can it write?"""
+"""/healthz, /health and /readyz: is the process alive, and can it write?"""
 
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response

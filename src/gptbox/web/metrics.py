@@ -21,7 +21,7 @@ _FIRST_TOKEN_S = (0.002, 0.005, 0.01, 0.02, 0.04, 0.06, 0.1, 0.25, 0.5, 1, 2.5, 
 _TOKEN_S = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25)
 _ADDRESSES = {
     "/", "/v1/completions", "/v1/chat/completions", "/v1/models", "/api/status", "/api/history", "/api/events",
-    "/cgi-bin/test", "/openapi.json",
+    "/cgi-bin/test", "/openapi.json", "/tokenize", "/detokenize",
 }  # fmt: skip
 """Told apart; everything else is one, or any visitor could fill the memory with names."""
 

@@ -10,6 +10,7 @@ from starlette.responses import JSONResponse, Response
 from gptbox import __version__
 from gptbox.web.chat_request import ChatRequest
 from gptbox.web.completion_request import CompletionRequest
+from gptbox.web.tokenization import DetokenizeRequest, TokenizeRequest
 
 _STRING: dict[str, Any] = {"type": "string"}
 _INTEGER: dict[str, Any] = {"type": "integer"}
@@ -63,12 +64,23 @@ def _reply(kind: str, choice: dict[str, Any]) -> dict[str, Any]:
 
 
 _MODEL = _object(
-    {"id": _STRING, "object": {"const": "model"}, "created": _INTEGER, "owned_by": _STRING, "root": _STRING}
-)
+    {
+        "id": _STRING, "object": {"const": "model"}, "created": _INTEGER, "owned_by": _STRING, "root": _STRING,
+        "max_model_len": _or_null(_INTEGER),
+    }
+)  # fmt: skip
+_TOKENS = _object(
+    {
+        "count": _INTEGER, "max_model_len": _INTEGER, "tokens": _list(_INTEGER),
+        "token_strs": _or_null(_list(_STRING)), "warnings": _list(_STRING),
+    }
+)  # fmt: skip
 _SCHEMAS = {
     "Usage": _USAGE,
     "Error": _ERROR,
     "Model": _MODEL,
+    "Tokens": _TOKENS,
+    "Detokenized": _object({"prompt": _STRING}),
     "Completion": _reply("text_completion", {"text": _STRING, "logprobs": _or_null(_LOGPROBS)}),
     "ChatCompletion": _reply(
         "chat.completion",
@@ -78,9 +90,11 @@ _SCHEMAS = {
         },
     ),
 }
+_KEYED: dict[str, Any] = {"security": [{}, {"key": []}]}
 _SAID = {
     400: "A field is wrong; `param` names it.",
     401: "The API key is missing or wrong, where one is set.",
+    403: "A page of another site sent the request.",
     404: "There is no such model.",
     413: "The body is longer than 1 MiB.",
     429: "Too many texts wait already; Retry-After says when to come again.",
@@ -98,30 +112,32 @@ def _answers(what: str, content: dict[str, Any], errors: tuple[int, ...]) -> dic
     return {"200": {"description": what, **content}, **failures}
 
 
-def _writing(summary: str, request: str, reply: str) -> dict[str, Any]:
-    both = _content(_ref(reply))["content"] | _content(_STRING, "text/event-stream")["content"]
+def _post(summary: str, request: dict[str, Any], what: str, content: dict[str, Any], *busy: int) -> dict[str, Any]:
     return {
         "summary": summary,
-        "security": [{}, {"key": []}],
-        "requestBody": {"required": True, **_content(_ref(request))},
-        "responses": _answers(
-            "The texts; with `stream` as server-sent events, the last of them [DONE].",
-            {"content": both},
-            (400, 401, 404, 413, 429, 500, 503),
-        ),
+        **_KEYED,
+        "requestBody": {"required": True, **_content(request)},
+        "responses": _answers(what, content, (400, 401, 403, 404, 413, *busy, 500, 503)),
     }
+
+
+def _writing(summary: str, request: str, reply: str) -> dict[str, Any]:
+    both = _content(_ref(reply))["content"] | _content(_STRING, "text/event-stream")["content"]
+    what = "The texts; with `stream` as server-sent events, the last of them [DONE]."
+    return _post(summary, _ref(request), what, {"content": both}, 429)
 
 
 @cache
 def description() -> dict[str, Any]:
     """The whole document, OpenAPI 3.1."""
     schemas = dict(_SCHEMAS)
-    requests: tuple[type[BaseModel], ...] = (CompletionRequest, ChatRequest)
+    requests: tuple[type[BaseModel], ...] = (
+        CompletionRequest, ChatRequest, TokenizeRequest, DetokenizeRequest,
+    )  # fmt: skip
     for each in requests:
         schema = each.model_json_schema(ref_template="#/components/schemas/{model}")
         schemas |= schema.pop("$defs", {})
         schemas[each.__name__] = schema
-    keyed: dict[str, Any] = {"security": [{}, {"key": []}]}
     return {
         "openapi": "3.1.0",
         "info": {
@@ -133,10 +149,18 @@ def description() -> dict[str, Any]:
         "paths": {
             "/v1/completions": {"post": _writing("Go on with texts", "CompletionRequest", "Completion")},
             "/v1/chat/completions": {"post": _writing("Speak in a play", "ChatRequest", "ChatCompletion")},
+            "/tokenize": {
+                "post": _post("Text to token ids", _ref("TokenizeRequest"), "The tokens.", _content(_ref("Tokens")))
+            },
+            "/detokenize": {
+                "post": _post(
+                    "Token ids to text", _ref("DetokenizeRequest"), "The text.", _content(_ref("Detokenized"))
+                )
+            },
             "/v1/models": {
                 "get": {
                     "summary": "Every run and snapshot",
-                    **keyed,
+                    **_KEYED,
                     "responses": _answers(
                         "All of them.",
                         _content(_object({"object": {"const": "list"}, "data": _list(_ref("Model"))})),
@@ -147,7 +171,7 @@ def description() -> dict[str, Any]:
             "/v1/models/{model}": {
                 "get": {
                     "summary": "One of them",
-                    **keyed,
+                    **_KEYED,
                     "parameters": [
                         {"name": "model", "in": "path", "required": True, "schema": _STRING | {"minLength": 1}}
                     ],

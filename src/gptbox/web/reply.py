@@ -30,6 +30,18 @@ _QUEUE_NEWS_S = 0.5
 Ids = NDArray[np.integer]
 
 
+def checked_ids(tokens: list[int], model: LoadedModel, field: str) -> Ids:
+    """The ids as an array, shape (tokens,).
+
+    Raises RequestError naming `field` and the id where the model lacks one.
+    """
+    size = model.tokenizer.vocab_size
+    for token in tokens:
+        if not 0 <= token < size:
+            raise RequestError(f"{field} has the token id {shown(token)}; this model's are 0 to {size - 1}.", field)
+    return np.array(tokens, np.int64)
+
+
 def encode(prompt: PromptText, model: LoadedModel) -> Ids:
     """The ids to start from, shape (tokens,), at least one.
 
@@ -37,23 +49,25 @@ def encode(prompt: PromptText, model: LoadedModel) -> Ids:
     """
     if isinstance(prompt, str):
         return model.tokenizer.encode(prompt) if prompt else model.line_break
-    size = model.tokenizer.vocab_size
-    for token in prompt:
-        if not 0 <= token < size:
-            raise RequestError(f"prompt has the token id {shown(token)}; this model's are 0 to {size - 1}.", "prompt")
-    return np.array(prompt, np.int64)
+    return checked_ids(prompt, model, "prompt")
+
+
+def unknown_characters(text: str, model: LoadedModel) -> list[str]:
+    """A warning that names the characters that the model does not know; none where it knows all."""
+    unknown = model.tokenizer.unknown(text)
+    if not unknown:
+        return []
+    pairs = [
+        f"{visible(known)} for {visible(character)}" for character, known in list(unknown.items())[:_NAMED_CHARACTERS]
+    ]
+    if more := len(unknown) - len(pairs):
+        pairs.append(f"and {more:,} more")
+    return [f"The model does not know every character of this and reads others instead: {', '.join(pairs)}."]
 
 
 def warnings(prompts: list[PromptText], ids: list[Ids], model: LoadedModel) -> list[str]:
     """What the model does not see as it was sent, in sentences."""
-    found = []
-    text = "".join(prompt for prompt in prompts if isinstance(prompt, str))
-    if unknown := model.tokenizer.unknown(text):
-        named = list(unknown.items())[:_NAMED_CHARACTERS]
-        pairs = [f"{visible(known)} for {visible(character)}" for character, known in named]
-        if more := len(unknown) - len(pairs):
-            pairs.append(f"and {more:,} more")
-        found.append(f"The model does not know every character of this and reads others instead: {', '.join(pairs)}.")
+    found = unknown_characters("".join(prompt for prompt in prompts if isinstance(prompt, str)), model)
     context = model.gpt.config.context_length
     if (longest := max(map(len, ids))) > context:
         found.append(
@@ -99,7 +113,7 @@ class Reply(ABC):
         """`ids` of each prompt (tokens,)."""
         self.request = request
         self.model = model
-        self.warnings = warnings(prompts, ids, model)
+        self.warnings = [*warnings(prompts, ids, model), *request.unsupported]
         self.prompt_tokens = sum(map(len, ids))
         self.prompts: list[Prompt] = []
         """What is to be written; set by the subclass."""

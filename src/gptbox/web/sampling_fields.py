@@ -1,14 +1,17 @@
 """What requests for texts and for chats have in common: OpenAI's fields, defaults and ranges, and our own."""
 
+import json
 from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, WithJsonSchema
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, WithJsonSchema
 
 from gptbox.engine.sampling import MOST_BIASES, SamplingParams
 from gptbox.errors import RequestError
+from gptbox.web.body import checked
+from gptbox.web.unsupported import unsupported
 
 MAX_TEXTS = 16
-MAX_STOPS = 4
+MAX_STOPS = 32
 MAX_PROMPT_BYTES = 64 * 1024
 """Of one prompt in UTF-8; as many ids where it is given in ids."""
 
@@ -18,10 +21,14 @@ def well_formed(text: str) -> str:
     return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
 
 
+def _cut(text: str) -> str:
+    """A client's text, short enough for a sentence."""
+    return text if len(text) <= 20 else f"{text[:20]}..."
+
+
 def shown(number: int) -> str:
-    """A client's number as it can stand in a sentence, however long it is."""
-    digits = str(number)
-    return digits if len(digits) <= 20 else f"{digits[:20]}..."
+    """A client's number, short enough for a sentence."""
+    return _cut(str(number))
 
 
 def _stops(value: Any) -> list[str]:
@@ -40,10 +47,11 @@ def _biases(value: Any) -> dict[int, float]:
         raise ValueError(f"it must be an object of at most {MOST_BIASES} token ids")
     found = {}
     for token, bias in value.items():
-        if not (isinstance(token, str) and token.isascii() and token.isdecimal() and len(token) < 10):
-            raise ValueError('its keys must be token ids, such as "17"')
+        if not (token.isascii() and token.isdecimal() and len(token) <= 18):
+            raise ValueError(f'it has the key {_cut(repr(token))}; its keys must be token ids, such as "17"')
         if type(bias) not in (int, float) or not -100 <= bias <= 100:
-            raise ValueError("its values must be numbers from -100 to 100")
+            said = _cut(json.dumps(bias))
+            raise ValueError(f"its value for the token id {token} is {said}; it must be from -100 to 100")
         found[int(token)] = float(bias)
     return found
 
@@ -63,7 +71,7 @@ _BIAS_SCHEMA: dict[str, Any] = {
         {
             "type": "object",
             "maxProperties": MOST_BIASES,
-            "propertyNames": {"pattern": "^[0-9]{1,9}$"},
+            "propertyNames": {"pattern": "^[0-9]{1,18}$"},
             "additionalProperties": {"type": "number", "minimum": -100, "maximum": 100},
         },
     ],
@@ -90,8 +98,8 @@ class SamplingFields(BaseModel):
     top_p: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] | None = Field(
         None, description="Sample among the most probable tokens that together reach this. Default 1."
     )
-    top_k: Annotated[int, Field(ge=0)] | None = Field(
-        None, description="gptbox's own: sample among the k most probable tokens; 0 among all."
+    top_k: Annotated[int, Field(ge=-1)] | None = Field(
+        None, description="gptbox's own: sample among the k most probable tokens; 0 and -1 among all."
     )
     min_p: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] | None = Field(
         None, description="gptbox's own: only tokens at least this share as probable as the most probable one."
@@ -114,6 +122,7 @@ class SamplingFields(BaseModel):
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     user: Any = Field(None, description="Accepted, and not used.")
+    _unsupported: list[str] = PrivateAttr(default_factory=list)
 
     @classmethod
     def parse(cls, body: dict[str, Any], max_tokens: int) -> Self:
@@ -121,10 +130,8 @@ class SamplingFields(BaseModel):
 
         Raises RequestError naming the field at fault.
         """
-        try:
-            request = cls.model_validate(body)
-        except ValidationError as error:
-            raise _request_error(error) from None
+        request = checked(cls, body)
+        request._unsupported = unsupported(body)
         if request.stream_options is not None and not request.stream:
             raise RequestError("stream_options is only possible with stream set to true.", "stream_options")
         request.check(max_tokens)
@@ -135,6 +142,11 @@ class SamplingFields(BaseModel):
 
         Raises RequestError.
         """
+
+    @property
+    def unsupported(self) -> list[str]:
+        """Warnings of fields that gptbox lacks."""
+        return self._unsupported
 
     @property
     def include_usage(self) -> bool:
@@ -160,7 +172,9 @@ class SamplingFields(BaseModel):
         for token in self.logit_bias:
             if token >= vocabulary:
                 raise RequestError(
-                    f"logit_bias has the token id {token}; this model's are 0 to {vocabulary - 1}.", "logit_bias"
+                    f"logit_bias has the token id {token}; this model's vocabulary has {vocabulary} tokens, "
+                    f"0 to {vocabulary - 1}.",
+                    "logit_bias",
                 )
 
         def given(value: float | None, default: float) -> float:
@@ -169,7 +183,7 @@ class SamplingFields(BaseModel):
         return SamplingParams(
             max_tokens=max_tokens,
             temperature=given(self.temperature, 1.0),
-            top_k=min(self.top_k or 0, vocabulary),
+            top_k=min(max(0, self.top_k or 0), vocabulary),
             top_p=given(self.top_p, 1.0),
             min_p=given(self.min_p, 0.0),
             repetition_penalty=given(self.repetition_penalty, 1.0),
@@ -179,11 +193,3 @@ class SamplingFields(BaseModel):
             logprobs=None if logprobs is None else min(logprobs, vocabulary),
             seed=None if self.seed is None else self.seed + i,
         )
-
-
-def _request_error(error: ValidationError) -> RequestError:
-    """The first fault, in one sentence."""
-    first = error.errors(include_url=False, include_input=False)[0]
-    field = ".".join(str(part) for part in first["loc"][:2])
-    message = str(first["ctx"]["error"]) if first["type"] == "value_error" else first["msg"]
-    return RequestError(f"{field}: {message[0].lower()}{message[1:]}.", field)
