@@ -16,7 +16,8 @@
     │   └── QueueFullError      as many requests wait as may wait
     └── RequestError            a client asked over HTTP for something that cannot be done
         ├── RequestTooLargeError  the body is longer than is read
-        └── AccessDeniedError   the API key is missing or wrong
+        ├── AccessDeniedError   the API key is missing or wrong
+        └── CrossSiteError      a page of another site sent the request
 
 Each message is one or two plain sentences: what was wrong, with the value, and what to do. The command line prints
 the message alone; the web app maps each class to a status code, once.
@@ -94,3 +95,7 @@ class RequestTooLargeError(RequestError):
 
 class AccessDeniedError(RequestError):
     """The API key is missing or wrong."""
+
+
+class CrossSiteError(RequestError):
+    """A page of another site sent the request."""

@@ -31,6 +31,8 @@ CONFIG = ModelConfig(
 ARGUMENTS = [
     "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
     "--disable-component-update", "--disable-sync",
+    # This machine by names, for which a browser does as for any site: localhost is an exception to many of its rules.
+    "--host-resolver-rules=MAP gptbox.test 127.0.0.1, MAP evil.test 127.0.0.1",
 ]  # fmt: skip
 
 expect.set_options(timeout=15_000)

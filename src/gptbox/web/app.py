@@ -13,6 +13,7 @@ from gptbox.settings import Settings
 from gptbox.web.auth import RequireKey
 from gptbox.web.chat import chat
 from gptbox.web.completions import completions
+from gptbox.web.cross_site import RefuseCrossSite
 from gptbox.web.errors import ErrorBoundary, handle_error
 from gptbox.web.headers import DefaultHeaders
 from gptbox.web.health import healthz, readyz
@@ -69,6 +70,7 @@ def create_app(settings: Settings) -> Starlette:
             Middleware(CountRequests, metrics=service.metrics),
             Middleware(DefaultHeaders),
             Middleware(ErrorBoundary),
+            Middleware(RefuseCrossSite),
         ],
         exception_handlers={GptboxError: handle_error, HTTPException: handle_error},
         lifespan=lifespan,

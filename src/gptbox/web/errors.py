@@ -11,6 +11,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gptbox.errors import (
     AccessDeniedError,
+    CrossSiteError,
     EngineError,
     GptboxError,
     ModelFolderError,
@@ -39,6 +40,7 @@ _ANSWERS: dict[type[Exception], Answer] = {
     RequestError: Answer(400, "invalid_request_error"),
     RequestTooLargeError: Answer(413, "invalid_request_error", "request_too_large"),
     AccessDeniedError: Answer(401, "invalid_request_error", "invalid_api_key"),
+    CrossSiteError: Answer(403, "invalid_request_error", "cross_site_request"),
     ModelNotFoundError: Answer(404, "invalid_request_error", "model_not_found", param="model"),
     NoModelYetError: Answer(503, "server_error", "no_model_yet", retry_after=5),
     ModelFolderError: Answer(500, "server_error", "model_damaged", param="model"),
