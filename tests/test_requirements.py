@@ -41,13 +41,13 @@ def group(pyproject: dict[str, Any], name: str) -> list[str]:
     return result
 
 
-@pytest.mark.parametrize("name", LOCKS)
+@pytest.mark.parametrize("name", [*LOCKS, "acceptance"])
 def test_everything_is_pinned_by_hash_and_nothing_says_where_from(name: str) -> None:
     assert all(re.fullmatch(r"[A-Za-z0-9._-]+==\S+ .*--hash=sha256:[0-9a-f]{64}\s*", line) for line in entries(name))
     assert "://" not in (ROOT / "requirements" / f"{name}.txt").read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("name", LOCKS)
+@pytest.mark.parametrize("name", [*LOCKS, "acceptance"])
 def test_neither_torch_nor_cuda_is_locked(name: str) -> None:
     names = {canonicalize_name(re.split("==", line)[0]) for line in entries(name)}
     assert {found for found in names if re.match(r"torch$|nvidia|cuda|triton", found)} == set()
@@ -76,6 +76,16 @@ def test_all_of_them_agree() -> None:
     for name in ("web", "train", "kernels"):
         for package, pins in locked(name).items():
             assert list(map(str, pins)) == list(map(str, dev[package]))
+
+
+def test_the_peers_of_acceptance_are_locked_and_change_nothing_of_dev(pyproject: dict[str, Any]) -> None:
+    dev, there = locked("dev"), locked("acceptance")
+    for requirement in map(Requirement, group(pyproject, "acceptance")):
+        (pin,) = there[canonicalize_name(requirement.name)]
+        (version,) = pin.specifier
+        assert requirement.specifier.contains(version.version), f"{pin} does not satisfy {requirement}: make lock"
+    for package in there.keys() & dev.keys():
+        assert list(map(str, there[package])) == list(map(str, dev[package]))
 
 
 def test_the_image_and_the_laptop_get_the_torch_of_pyproject(pyproject: dict[str, Any]) -> None:
