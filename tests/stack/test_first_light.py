@@ -31,7 +31,7 @@ def test_apache_alone_says_that_gptbox_is_starting(stack: Any, until: Until) -> 
     assert f"style-src 'sha256-{digest}'" in page.headers["content-security-policy"]
 
 
-@pytest.mark.parametrize("path", ["/v1/models", "/api/status"])
+@pytest.mark.parametrize("path", ["/v1/models", "/api/status", "/tokenize", "/detokenize"])
 def test_apache_alone_tells_programs_in_json(stack: Any, path: str) -> None:
     reply = stack.http.get(path)
     assert reply.status_code == 503

@@ -61,9 +61,10 @@ def test_the_pages_for_hard_times_have_no_address_of_their_own(serving: Any) -> 
 
 
 def test_a_body_of_more_than_one_mib_is_refused(serving: Any) -> None:
-    reply = serving.http.post("/v1/completions", content=b"x" * (2**20 + 1))
-    assert reply.status_code == 413
-    assert reply.json()["error"]["code"] == "request_too_large"
+    for path in ("/v1/completions", "/tokenize", "/detokenize"):
+        reply = serving.http.post(path, content=b"x" * (2**20 + 1))
+        assert reply.status_code == 413
+        assert reply.json()["error"]["code"] == "request_too_large"
     assert serving.http.post("/v1/completions", content=b"x" * 2**20).status_code == 400, "web's answer"
 
 
@@ -102,6 +103,24 @@ def test_webs_own_errors_come_through_untouched(serving: Any) -> None:
     unknown = serving.http.post("/v1/completions", json={"model": "no-such-run", "prompt": "the"})
     assert unknown.status_code == 404
     assert "no-such-run" in unknown.json()["error"]["message"]
+
+
+def test_pages_of_other_sites_are_refused_and_the_own_one_is_not(serving: Any) -> None:
+    """The host that web compares with is the one that the browser asked for."""
+    body = {"prompt": "the", "max_tokens": 3}
+    for origin, status in ((serving.url, 200), ("http://evil.test", 403), ("http://localhost", 403), ("null", 403)):
+        reply = serving.http.post("/v1/completions", json=body, headers={"Origin": origin})
+        assert reply.status_code == status
+    assert reply.json()["error"]["code"] == "cross_site_request"
+    named = {"Host": "gptbox.test", "Origin": "https://gptbox.test"}  # as behind a proxy that ends TLS
+    assert serving.http.post("/v1/completions", json=body, headers=named).status_code == 200
+
+
+def test_tokens_there_and_back(serving: Any) -> None:
+    tokens = serving.http.post("/tokenize", json={"model": "little", "prompt": "The"}).json()["tokens"]
+    assert len(tokens) == 3
+    assert serving.http.post("/detokenize", json={"tokens": tokens}).json() == {"prompt": "The"}
+    assert serving.http.post("/tokenize", json={}).json()["error"]["param"] == "prompt"
 
 
 def test_what_is_sent_whole_is_compressed_and_can_be_asked_for_again(serving: Any) -> None:
