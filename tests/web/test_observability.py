@@ -74,7 +74,8 @@ def test_each_request_is_a_line_of_json_without_its_prompt(
     body = {"prompt": SECRET, "max_tokens": 7}
     client.post("/v1/completions", json=body, headers={"X-Request-ID": "one"})
     client.get("/cgi-bin/test", params={"start": SECRET})
-    client.get("/healthz")
+    for path in ("/healthz", "/health"):
+        client.get(path)
     client.post("/v1/completions", json={"prompt": SECRET, "n": 99})
     first, lesson, refused = entries(caplog)
     assert first.pop("ms") >= 0

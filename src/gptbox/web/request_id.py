@@ -15,7 +15,7 @@ HEADER = "X-Request-ID"
 log = logging.getLogger("gptbox.requests")
 
 _GOOD = re.compile(r"[\w.@:-]{1,64}", re.ASCII)
-_QUIET = ("/healthz", "/readyz", "/metrics", "/static/")
+_QUIET = ("/health", "/readyz", "/metrics", "/static/")
 """Asked for by machines, many times a minute."""
 
 
