@@ -73,6 +73,12 @@ class Budget:
             return self._spent_before + (time.process_time() - self._started.cpu) / self.threads
         return self._spent_before + time.monotonic() - self._started.wall
 
+    @property
+    def measured(self) -> tuple[float, float]:
+        """CPU and wall seconds of the run, without what an older version trained, whose CPU time nobody knows."""
+        known = self._cpu_before > 0
+        return self.cpu_s, self.elapsed_s - (0.0 if known else self._elapsed_before)
+
     def keep(self) -> None:
         """Write what has been spent into the progress, which the checkpoint keeps."""
         p = self.progress

@@ -91,9 +91,8 @@ class StatusWriter:
         else:
             best = f", loss {loss} at best, at step {int(p.best_snapshot[5:]):,}."
         text = f"Finished after {p.step:,} step{'' if p.step == 1 else 's'}{best}"
-        by_time = budget.config.minutes is not None
-        if by_time and share.is_low_over(budget.cpu_s, budget.elapsed_s):
-            text += f" {cpu_share.was_slowed(share.of(budget.cpu_s, budget.elapsed_s), budget.config.clock)}"
+        if budget.config.minutes is not None and share.is_low_over(*budget.measured):
+            text += f" {cpu_share.was_slowed(share.of(*budget.measured), budget.config.clock)}"
         return text
 
 
