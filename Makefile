@@ -31,7 +31,7 @@ test: $(VENV)/.for-developing
 	$(PY) -m pytest $(ARGS)
 
 # The whole of everything: hours, if need be.
-acceptance: $(VENV)/.for-developing
+acceptance: $(VENV)/.for-acceptance
 	@sh scripts/install-chromium
 	$(PY) -m pytest -m 'acceptance or not acceptance' $(ARGS)
 
@@ -70,4 +70,9 @@ $(VENV)/.for-running: $(VENV)/.made requirements/train.txt scripts/install-torch
 $(VENV)/.for-developing: $(VENV)/.for-running requirements/dev.txt
 	@echo 'Installing what the tests need ...'
 	@$(INSTALL) --require-hashes -r requirements/dev.txt
+	@touch $@
+
+$(VENV)/.for-acceptance: $(VENV)/.for-developing requirements/acceptance.txt
+	@echo 'Installing the peers that the tests are held against ...'
+	@$(INSTALL) --require-hashes -r requirements/acceptance.txt
 	@touch $@
