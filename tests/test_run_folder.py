@@ -1,14 +1,28 @@
 """A run's folder: what train writes is what web reads, through crashes and half-written lines."""
 
+import fcntl
 import json
 import os
+import subprocess
+import sys
+import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from gptbox.errors import ModelNotFoundError, NoModelYetError, SettingError
-from gptbox.run_folder import RunFolder, Status, find_run, find_snapshot, list_runs, newest_run
+from gptbox import run_lock
+from gptbox.errors import ModelNotFoundError, NoModelYetError, RunError, SettingError
+from gptbox.run_folder import (
+    RunFolder,
+    Status,
+    find_run,
+    find_run_folder,
+    find_snapshot,
+    list_runs,
+    newest_published_run,
+    newest_run,
+)
 
 
 @pytest.fixture
@@ -69,6 +83,124 @@ class TestStatus:
         with pytest.raises(ValueError, match="JSON compliant"):
             run.write_status(Status(run="letters", phase="training", train_loss=float("nan")))
         assert run.status() == good
+
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from gptbox.run_folder import RunFolder, Status
+run = RunFolder(Path(sys.argv[1]), "letters")
+with run.lock():
+    run.write_status(Status(run="letters", phase=sys.argv[2], step=1234))
+    print("held", flush=True)
+    time.sleep(60)
+"""
+"""A trainer, as far as its lock and status go."""
+
+
+def trainer(run: RunFolder, phase: str) -> "subprocess.Popen[str]":
+    """A process that holds the run, and has said so."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(run.path.parent), phase], stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "held\n"
+    return process
+
+
+class TestLock:
+    def test_one_trainer_at_a_time(self, run: RunFolder) -> None:
+        with run.lock(), pytest.raises(RunError, match="Another trainer is at work on the run 'letters'"):
+            run.lock().__enter__()
+        with run.lock():
+            assert run.has_trainer() is True
+        assert run.has_trainer() is False
+
+    def test_before_the_first_trainer_nobody_can_tell(self, run: RunFolder) -> None:
+        assert run.has_trainer() is None
+        run.path.mkdir()
+        assert run.has_trainer() is None
+        assert list(run.path.iterdir()) == []
+
+    @pytest.mark.parametrize("phase", ["preparing", "training"])
+    def test_a_status_is_believed_until_its_trainer_is_killed(self, run: RunFolder, phase: str) -> None:
+        process = trainer(run, phase)
+        written = run.status()
+        assert run.checked_status() == written
+        process.kill()
+        process.communicate()
+        checked = run.checked_status()
+        assert written is not None
+        assert checked is not None
+        assert written.phase == phase
+        assert (checked.phase, checked.step, checked.updated_at) == ("stopped", 1234, written.updated_at)
+        assert checked.message.startswith("Training ended without a word ")
+        assert ("at step 1,234" in checked.message) == (phase == "training")
+        assert run.status() == written, "what the trainer wrote stays"
+
+    @pytest.mark.parametrize("phase", ["finished", "stopped", "failed"])
+    def test_what_a_trainer_said_at_its_end_stands(self, run: RunFolder, phase: Any) -> None:
+        with run.lock():
+            written = run.write_status(Status(run="letters", phase=phase, message="So it ended."))
+        assert run.checked_status() == written
+
+    def test_without_a_lock_the_status_stands(self, run: RunFolder) -> None:
+        written = run.write_status(Status(run="letters", phase="training"))
+        assert run.checked_status() == written
+
+    def test_a_trainer_that_ends_while_it_is_looked_at_is_not_taken_for_dead(
+        self, run: RunFolder, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        with run.lock():
+            run.write_status(Status(run="letters", phase="training"))
+
+        def look(path: Path) -> bool:
+            run.write_status(Status(run="letters", phase="finished"))
+            return False
+
+        monkeypatch.setattr(run_lock, "is_held", look)
+        checked = run.checked_status()
+        assert checked is not None
+        assert checked.phase == "finished"
+
+    def test_a_readers_look_does_not_turn_a_trainer_away(self, run: RunFolder) -> None:
+        run.path.mkdir()
+        (run.path / ".lock").touch()
+        with (run.path / ".lock").open() as look:
+            fcntl.flock(look, fcntl.LOCK_SH)
+            threading.Timer(0.2, fcntl.flock, (look, fcntl.LOCK_UN)).start()
+            with run.lock():
+                pass
+
+    def test_readers_do_not_see_each_other(self, run: RunFolder) -> None:
+        with run.lock():
+            pass
+        with (run.path / ".lock").open() as look:
+            fcntl.flock(look, fcntl.LOCK_SH)
+            assert run.has_trainer() is False
+
+    def test_a_look_needs_no_right_to_write(self, run: RunFolder) -> None:
+        with run.lock():
+            (run.path / ".lock").chmod(0o444)
+            assert run.has_trainer() is True
+
+    def test_a_lock_on_a_folder_that_was_deleted_meanwhile_is_taken_anew(
+        self, run: RunFolder, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The run is deleted between a trainer's opening of the lock and its locking."""
+        flock = fcntl.flock
+
+        def late(file: Any, how: int) -> None:
+            if not run.path.with_name(".gone").exists():
+                run.path.rename(run.path.with_name(".gone"))
+            flock(file, how)
+
+        with monkeypatch.context() as slow:
+            slow.setattr(fcntl, "flock", late)
+            lock = run.lock()
+            lock.__enter__()
+        assert run.has_trainer() is True
+        lock.__exit__(None, None, None)
 
 
 class TestRows:
@@ -201,6 +333,58 @@ class TestRuns:
         assert find_snapshot(tmp_path, "letters@step-000500") == run.snapshot(500)
         with pytest.raises(ModelNotFoundError, match="step-000750"):
             find_snapshot(tmp_path, "letters@step-000750")
+
+    def test_a_run_without_a_model_has_no_say_in_what_is_served(self, tmp_path: Path) -> None:
+        """Another run's snapshot may be younger than the newest run's: a longer training ended with an older best."""
+        assert newest_published_run(tmp_path) is None
+        for name, status_age, snapshots_age in (("failed", 0, None), ("served", 10, 500), ("other", 100, 100)):
+            run = RunFolder(tmp_path, name)
+            run.write_status(Status(run=name, phase="failed" if name == "failed" else "finished"))
+            os.utime(run.path / "status.json", (10_000 - status_age, 10_000 - status_age))
+            if snapshots_age is not None:
+                publish(run, 1)
+                for path in (run.snapshot(1), run.path / "snapshots"):
+                    os.utime(path, (10_000 - snapshots_age, 10_000 - snapshots_age))
+        newest, published = newest_run(tmp_path), newest_published_run(tmp_path)
+        assert newest is not None
+        assert published is not None
+        assert (newest.name, published.name) == ("failed", "served")
+
+    def test_a_deleted_run_leaves_nothing(self, run: RunFolder, tmp_path: Path) -> None:
+        run.write_status(Status(run="letters", phase="finished"))
+        publish(run, 250)
+        (run.snapshot(250) / "model.safetensors").write_bytes(b"x" * 1000)
+        assert run.size() > 1000
+        run.delete()
+        assert list(tmp_path.iterdir()) == []
+
+    def test_a_run_that_is_trained_is_not_deleted(self, run: RunFolder) -> None:
+        with run.lock():
+            written = run.write_status(Status(run="letters", phase="training"))
+            with pytest.raises(RunError, match="letters"):
+                run.delete()
+        assert run.status() == written
+
+    def test_no_reader_sees_half_of_a_run_that_is_being_deleted(
+        self, run: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        publish(run, 250)
+        seen = []
+
+        def rmtree(path: Path) -> None:
+            seen.append(list_runs(tmp_path))
+            raise OSError(5, "Input/output error")
+
+        monkeypatch.setattr("gptbox.run_folder.shutil.rmtree", rmtree)
+        with pytest.raises(RunError, match="could not be deleted: Input/output error"):
+            run.delete()
+        assert seen == [[]]
+
+    def test_folders_that_are_no_runs_yet_can_be_found_to_be_deleted(self, tmp_path: Path) -> None:
+        (tmp_path / "prepared" / "dataset").mkdir(parents=True)
+        assert find_run_folder(tmp_path, "prepared").name == "prepared"
+        with pytest.raises(ModelNotFoundError, match=r"no run 'x'.*there: prepared"):
+            find_run_folder(tmp_path, "x")
 
     def test_the_newest_run_is_the_one_written_to_last(self, tmp_path: Path) -> None:
         assert newest_run(tmp_path) is None

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from gptbox.run_folder import RunFolder, Status
     from gptbox.tokenizers import Tokenizer
 
 STARTED = time.monotonic()
@@ -304,14 +305,92 @@ def evaluate(
 
 def _find_model(settings: Settings, model: str | None) -> Path:
     from gptbox.errors import NoModelYetError
-    from gptbox.run_folder import find_snapshot, newest_run
+    from gptbox.run_folder import find_snapshot, newest_published_run
 
     if model is not None:
         return find_snapshot(settings.models, model)
-    run = newest_run(settings.models)
+    run = newest_published_run(settings.models)
     if run is None:
         raise NoModelYetError(f"There is no model in {settings.models} yet; train one with: gptbox train")
     return run.resolve("best")
+
+
+@app.command()
+def runs() -> None:
+    """List the runs: how far each is, its loss, its size, when it was last written to, and which one is served."""
+    from datetime import datetime
+
+    from rich.console import Console
+    from rich.filesize import decimal
+    from rich.table import Column, Table
+
+    from gptbox.run_folder import newest_published_run, run_folders
+
+    settings = _settings()
+    found, served = run_folders(settings.models), newest_published_run(settings.models)
+    if not found:
+        print(f"There is no run in {settings.models} yet; begin one with: gptbox train")
+        return
+    figures = (Column(name, justify="right") for name in ("step", "best loss", "size"))
+    table = Table("run", "phase", *figures, "written", "", box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for run in found:
+        status, written = run.checked_status(), run.written_at()
+        table.add_row(
+            run.name,
+            _phase(run, status),
+            f"{status.step:,}" if status else "-",
+            _best_loss(status),
+            decimal(run.size()),
+            f"{datetime.fromtimestamp(written):%Y-%m-%d %H:%M}" if written else "-",
+            "served" if served and run.name == served.name else "",
+        )
+    # A log, a pipe and a file take lines of any length.
+    Console(width=None if sys.stdout.isatty() else 200, highlight=False).print(table)
+
+
+def _phase(run: "RunFolder", status: "Status | None") -> str:
+    if run.unreadable():
+        return "may not be read"
+    if status is not None:
+        return status.phase
+    return "prepared" if run.dataset.is_dir() else "-"
+
+
+def _best_loss(status: "Status | None") -> str:
+    """The exact loss of a finished run, and of any run that has no estimates; else an estimate."""
+    if status is None or status.best_val_loss is None:
+        return "-"
+    exact = status.phase == "finished" or status.val_loss_estimate is None
+    return f"{status.best_val_loss:.4f}" if exact else f"about {status.best_val_loss:.2f}"
+
+
+@app.command()
+def delete(
+    run: Annotated[str, typer.Argument(metavar="RUN", help="Its name; gptbox runs lists them.")],
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+) -> None:
+    """Delete a run for good: its prepared text, checkpoints, snapshots and history. Asks first."""
+    from rich.filesize import decimal
+
+    from gptbox.errors import RunError
+    from gptbox.run_folder import find_run_folder
+
+    settings = _settings()
+    folder = find_run_folder(settings.models, run)
+    if folder.has_trainer():
+        raise RunError(f"The run {run!r} is being trained. Stop that first, with Ctrl-C or docker compose stop train.")
+    size, count = decimal(folder.size()), len(folder.snapshots())
+    if not yes:
+        if not sys.stdin.isatty():
+            raise SettingError("Deleting asks first, and there is no terminal to ask on; --yes deletes without asking.")
+        loss = _best_loss(folder.checked_status())
+        best = "" if loss == "-" else f", the best with a loss of {loss}"
+        what = f"{count} snapshot{'' if count == 1 else 's'}{best}" if count else "no snapshot"
+        if not typer.confirm(f"Delete {folder.path} for good ({size}, {what})?"):
+            print("Nothing was deleted.")
+            raise typer.Exit(1)
+    folder.delete()
+    print(f"Deleted {folder.path} ({size}).")
 
 
 @app.command()

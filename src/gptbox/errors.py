@@ -7,6 +7,7 @@
     ├── ModelFolderError        a published model folder is missing a part or cannot be understood
     │   └── ModelNotFoundError  no run or snapshot of that name
     │       └── NoModelYetError a run is there, but nothing has been published yet
+    │           └── ModelsDamagedError  a run has published, but no snapshot of it can be loaded
     ├── RunError                a run cannot be started or continued
     │   ├── RunBusyError        another trainer is at work on the run
     │   ├── DivergedError       the loss stopped being a number
@@ -50,6 +51,10 @@ class ModelNotFoundError(ModelFolderError):
 
 class NoModelYetError(ModelNotFoundError):
     """The run is there, but it has not published a snapshot yet."""
+
+
+class ModelsDamagedError(NoModelYetError):
+    """There are snapshots, but none of them can be loaded."""
 
 
 class RunError(GptboxError):

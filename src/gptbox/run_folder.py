@@ -1,19 +1,23 @@
 """A run's folder in the volume: train writes it, web reads it.
 
-<run>/dataset/  status.json  metrics.jsonl  samples.jsonl  checkpoint/  snapshots/step-000250/  best  latest
+<run>/dataset/  status.json  metrics.jsonl  samples.jsonl  checkpoint/  snapshots/step-000250/  best  latest  .lock
 """
 
 import errno
 import json
 import os
 import re
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from gptbox.atomic import atomic_file, replace_symlink, write_json
-from gptbox.errors import ModelNotFoundError, NoModelYetError, SettingError
+from gptbox import run_lock
+from gptbox.atomic import atomic_file, replace_symlink, temporary_beside, write_json
+from gptbox.errors import ModelNotFoundError, NoModelYetError, RunBusyError, RunError, SettingError
 
 Phase = Literal["preparing", "training", "finished", "stopped", "failed"]
 
@@ -68,6 +72,14 @@ class Status:
         return cls(**{name: value for name, value in content.items() if name in known})
 
 
+def _without_a_word(status: Status) -> str:
+    when = "while it prepared the text" if status.phase == "preparing" else f"at step {status.step:,}"
+    return (
+        f"Training ended without a word {when}: its process was killed, perhaps for lack of memory or by a power cut. "
+        "Started again with docker compose up -d or gptbox train, it goes on from its last checkpoint."
+    )
+
+
 class RunFolder:
     """One run below the models folder. Nothing is created before something is written."""
 
@@ -92,6 +104,27 @@ class RunFolder:
     def checkpoint(self) -> Path:
         return self.path / "checkpoint"
 
+    # the trainer
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Hold the run for one trainer; the kernel releases it however the process ends.
+
+        Raises RunBusyError where another process holds it.
+        """
+        try:
+            file = run_lock.acquire(self.path / ".lock")
+        except BlockingIOError:
+            raise RunBusyError(
+                f"Another trainer is at work on the run {self.name!r}; wait for it, or train under another name (--run)."
+            ) from None
+        with file:
+            yield
+
+    def has_trainer(self) -> bool | None:
+        """Whether a trainer is at work; None where the lock does not tell."""
+        return run_lock.is_held(self.path / ".lock")
+
     # status
 
     def write_status(self, status: Status) -> Status:
@@ -107,6 +140,16 @@ class RunFolder:
             return Status.from_json(json.loads((self.path / "status.json").read_text(encoding="utf-8")))
         except (OSError, ValueError, TypeError, AttributeError):
             return None
+
+    def checked_status(self) -> Status | None:
+        """The last status, but `stopped` where its trainer is gone: a process that was killed writes no status."""
+        status = self.status()
+        while status is not None and status.phase in ("preparing", "training") and self.has_trainer() is False:
+            again = self.status()
+            if again == status:
+                return replace(status, phase="stopped", message=_without_a_word(status), eta_s=None)
+            status = again  # the trainer ended, or began, between the two looks
+        return status
 
     # metrics.jsonl and samples.jsonl
 
@@ -199,15 +242,80 @@ class RunFolder:
             raise NoModelYetError(f"The run {self.name!r} has not published a model yet.")
         raise ModelNotFoundError(f"The run {self.name!r} has no snapshot {which!r}.")
 
+    # the whole folder
 
-def list_runs(models: Path) -> list[RunFolder]:
-    """Every run below the models folder, in the order of their names."""
+    def written_at(self) -> float:
+        """When the status or a snapshot was last written, in seconds since 1970; 0 where there is neither."""
+        times = [0.0]
+        for file in ("status.json", "snapshots"):
+            with suppress(OSError):
+                times.append((self.path / file).stat().st_mtime)
+        return max(times)
+
+    def size(self) -> int:
+        """Bytes of all files."""
+        size = 0
+        for folder, _, names in os.walk(self.path):
+            for name in names:
+                with suppress(OSError):
+                    size += (Path(folder) / name).lstat().st_size
+        return size
+
+    def unreadable(self) -> list[Path]:
+        """The parts of the run that are there, but that this process has no right to read."""
+        names = ("status.json", "metrics.jsonl", "samples.jsonl", "snapshots")
+        return [path for path in (self.path, *(self.path / name for name in names)) if _is_forbidden(path)]
+
+    def delete(self) -> None:
+        """Delete the run and everything in it. No reader ever sees half of it.
+
+        Raises RunBusyError where a trainer is at work, RunError where the folder cannot be deleted.
+        """
+        hidden = temporary_beside(self.path)
+        try:
+            with self.lock():
+                self.path.rename(hidden)
+                shutil.rmtree(hidden)
+        except OSError as error:
+            left = hidden if hidden.exists() else self.path
+            raise RunError(
+                f"{left} could not be deleted: {error.strerror}. In the containers it takes: "
+                f"docker compose run --rm train gptbox delete {self.name}"
+            ) from None
+
+
+def _is_forbidden(path: Path) -> bool:
+    needed = os.R_OK | os.X_OK if os.path.isdir(path) else os.R_OK  # noqa: PTH112  (Path.is_dir may raise)
+    return os.access(path, os.F_OK) and not os.access(path, needed)
+
+
+def run_folders(models: Path) -> list[RunFolder]:
+    """Every folder that can be a run's, in the order of their names, whatever it holds."""
     try:
         names = sorted(os.listdir(models))  # noqa: PTH208
     except OSError:
         return []
     runs = [RunFolder(models, name) for name in names if _RUN_NAME.fullmatch(name)]
-    return [run for run in runs if (run.path / "status.json").is_file() or (run.path / "snapshots").is_dir()]
+    return [run for run in runs if os.path.isdir(run.path)]  # noqa: PTH112
+
+
+def list_runs(models: Path) -> list[RunFolder]:
+    """Every run that has a status or snapshots, in the order of their names; not those that may not be read."""
+
+    def is_run(run: RunFolder) -> bool:
+        status = run.path / "status.json"
+        if os.access(status, os.F_OK):
+            return os.access(status, os.R_OK)
+        return os.access(run.path / "snapshots", os.R_OK | os.X_OK)
+
+    return [run for run in run_folders(models) if is_run(run)]
+
+
+def unreadable(models: Path) -> list[Path]:
+    """What of the models folder this process has no right to read."""
+    if _is_forbidden(models):
+        return [models]
+    return [path for run in run_folders(models) for path in run.unreadable()]
 
 
 def find_run(models: Path, name: str) -> RunFolder:
@@ -215,7 +323,18 @@ def find_run(models: Path, name: str) -> RunFolder:
 
     Raises ModelNotFoundError, naming the runs there are.
     """
-    runs = list_runs(models)
+    return _find(models, name, list_runs(models))
+
+
+def find_run_folder(models: Path, name: str) -> RunFolder:
+    """The same for any folder that can be a run's: one that was only prepared, or that failed at once.
+
+    Raises ModelNotFoundError.
+    """
+    return _find(models, name, run_folders(models))
+
+
+def _find(models: Path, name: str, runs: list[RunFolder]) -> RunFolder:
     for run in runs:
         if run.name == name:
             return run
@@ -232,16 +351,16 @@ def find_snapshot(models: Path, reference: str) -> Path:
     return find_run(models, name).resolve(which or "best")
 
 
+def newest_first(models: Path) -> list[RunFolder]:
+    """Every run, the one that was written to last in front."""
+    return sorted(list_runs(models), key=RunFolder.written_at, reverse=True)
+
+
 def newest_run(models: Path) -> RunFolder | None:
-    """The run that was written to last: the one that people look at."""
+    """The run that was written to last: the one whose training people look at."""
+    return next(iter(newest_first(models)), None)
 
-    def written(run: RunFolder) -> float:
-        times = [0.0]
-        for file in ("status.json", "snapshots"):
-            try:
-                times.append((run.path / file).stat().st_mtime)
-            except OSError:
-                continue
-        return max(times)
 
-    return max(list_runs(models), key=written, default=None)
+def newest_published_run(models: Path) -> RunFolder | None:
+    """The newest run that has a model: the one that is served. A run that failed before its first has no say."""
+    return next((run for run in newest_first(models) if run.snapshots()), None)

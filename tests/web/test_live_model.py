@@ -15,7 +15,7 @@ import pytest
 from anyio import to_thread
 from starlette.testclient import TestClient
 
-from gptbox.errors import ModelFolderError, ModelNotFoundError, NoModelYetError
+from gptbox.errors import ModelFolderError, ModelNotFoundError, ModelsDamagedError, NoModelYetError
 from gptbox.run_folder import RunFolder, Status
 from gptbox.web import model_cache
 from gptbox.web.live_model import LiveModel
@@ -64,6 +64,21 @@ def test_a_new_run_without_a_snapshot_changes_nothing(live: LiveModel, publish: 
     assert served(live) == "tiny@step-000100"
 
 
+def test_a_new_run_that_fails_changes_nothing(live: LiveModel, publish: Publish, models: Path) -> None:
+    """Whichever run published last: the run that was written to last is the one that is served."""
+    publish(100, run="shakespeare")
+    publish(100, run="unrelated")
+    later = time.time() + 60
+    os.utime(models / "unrelated" / "snapshots" / "step-000100", (later, later))
+    RunFolder(models, "shakespeare").write_status(Status(run="shakespeare", phase="finished"))
+    os.utime(models / "shakespeare" / "status.json", (later, later))
+    assert served(live) == "shakespeare@step-000100"
+    RunFolder(models, "new").write_status(Status(run="new", phase="failed", message="Too short."))
+    os.utime(models / "new" / "status.json", (later + 60, later + 60))
+    assert served(live) == "shakespeare@step-000100"
+    assert served(LiveModel(models)) == "shakespeare@step-000100"
+
+
 def test_it_watches_by_itself(models: Path, publish: Publish, wait_until: Callable[..., None]) -> None:
     live = LiveModel(models, poll_s=0.02)
     live.start()
@@ -102,6 +117,62 @@ def test_a_damaged_best_at_the_start_gives_way_to_a_sound_one(live: LiveModel, p
     publish(200)
     damage(publish(300))
     assert served(live) == "tiny@step-000200"
+
+
+def test_a_run_with_nothing_but_damaged_snapshots_gives_way_to_the_run_before(
+    live: LiveModel, publish: Publish, caplog: pytest.LogCaptureFixture
+) -> None:
+    publish(100, run="before")
+    time.sleep(0.02)
+    damage(publish(200))
+    assert served(live) == "before@step-000100"
+    publish(300)
+    assert served(live) == "tiny@step-000300"
+    assert [record.getMessage() for record in caplog.records if record.levelname == "ERROR"] == []
+
+
+@pytest.mark.parametrize(
+    ("phase", "advice"),
+    [
+        ("finished", "Restore the run's folder from a backup, or train again after: gptbox delete tiny."),
+        ("training", "Training goes on, and its next snapshot will be served."),
+    ],
+)
+def test_nothing_but_damaged_snapshots_is_said_as_that(
+    live: LiveModel, publish: Publish, models: Path, phase: Any, advice: str
+) -> None:
+    for step in (100, 200):
+        damage(publish(step))
+    RunFolder(models, "tiny").write_status(Status(run="tiny", phase=phase))
+    assert served(live) is None
+    for name in (None, "tiny", "tiny@latest", "tiny@step-000100"):
+        with pytest.raises(ModelsDamagedError) as error:
+            resolve(live, name)
+        assert str(error.value).startswith("All 2 snapshots of the run 'tiny' cannot be loaded: ")
+        assert advice in str(error.value)
+        assert os.sep not in str(error.value)
+    with pytest.raises(ModelNotFoundError) as unknown:
+        resolve(live, "nobody")
+    assert not isinstance(unknown.value, NoModelYetError)
+    publish(300)
+    assert served(live) == "tiny@step-000300"
+    assert live.damaged is None
+
+
+def test_clients_are_told_that_the_snapshots_are_damaged(
+    models: Path, publish: Publish, client_for: Callable[..., TestClient]
+) -> None:
+    damage(publish(100))
+    client = client_for(models)
+    ready = client.get("/readyz")
+    assert ready.status_code == 503
+    assert ready.text.startswith("The only snapshot of the run 'tiny' cannot be loaded")
+    for body in ({}, {"model": "tiny"}):
+        response = client.post("/v1/completions", json=body)
+        assert response.status_code == 503
+        assert response.json()["error"]["code"] == "models_damaged"
+        assert response.json()["error"]["message"] == ready.text.strip()
+    assert client.get("/api/status").json()["server"]["problem"] == ready.text.strip()
 
 
 def test_a_run_that_vanishes_goes_on_being_served(live: LiveModel, publish: Publish, models: Path) -> None:
@@ -179,10 +250,19 @@ def test_a_run_without_a_snapshot_tells_how_far_it_is(live: LiveModel, publish: 
             "training of 'tiny' failed: The disk is full.",
         ),
         (Status(run="tiny", phase="stopped"), "ended before"),
+        (
+            Status(run="tiny", phase="training", step=3, message="dead"),
+            "ended before it published one: Training ended without a word at step 3: ",
+        ),
     ],
 )
 def test_without_any_model_the_reason_is_given(live: LiveModel, models: Path, status: Status, words: str) -> None:
-    RunFolder(models, "tiny").write_status(status)
+    run = RunFolder(models, "tiny")
+    if status.message == "dead":
+        with run.lock():  # and let go of, as the kernel does for a process that is killed
+            run.write_status(status)
+    else:
+        run.write_status(status)
     for name in (None, "tiny", "whatever"):
         with pytest.raises(NoModelYetError, match="There is no model yet: ") as error:
             resolve(live, name)

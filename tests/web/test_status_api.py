@@ -42,9 +42,31 @@ def test_training_is_the_newest_runs_status(tiny_run: Path, client_for: Callable
     server = status["server"]
     assert 0 <= server.pop("uptime_s") < 60
     assert server == {
-        "ready": True, "model": "tiny@step-000250", "active": 0, "queued": 0, "tokens_per_s": 0.0,
+        "ready": True, "model": "tiny@step-000250", "active": 0, "queued": 0, "tokens_per_s": 0.0, "problem": None,
         "version": __version__, "auth": True, "max_tokens": 99,
     }  # fmt: skip
+
+
+def test_a_trainer_that_was_killed_has_stopped(tiny_run: Path, client: TestClient) -> None:
+    run = RunFolder(tiny_run, "tiny")
+    with run.lock():
+        written = run.write_status(Status(run="tiny", phase="training", step=1234, eta_s=50.0, message="Going well."))
+        assert client.get("/api/status").json()["training"] == vars(written)
+    training = client.get("/api/status").json()["training"]
+    assert (training["phase"], training["step"], training["eta_s"]) == ("stopped", 1234, None)
+    assert training["message"].startswith("Training ended without a word at step 1,234: its process was killed")
+    with run.lock():  # the next start: the lock first, then the status
+        training = client.get("/api/status").json()["training"]
+        assert training["phase"] == "training"
+
+
+def test_the_training_of_the_newest_run_is_shown_beside_the_model_of_another(
+    tiny_run: Path, client: TestClient
+) -> None:
+    RunFolder(tiny_run, "new").write_status(Status(run="new", phase="failed", message="Too short."))
+    status = client.get("/api/status").json()
+    assert status["training"]["run"] == "new"
+    assert status["server"]["model"] == "tiny@step-000250"
 
 
 def test_what_json_cannot_hold_is_null(tiny_run: Path, client: TestClient) -> None:

@@ -1,6 +1,5 @@
 """From a dataset's name to a trained run: what `gptbox train` does, once its options are understood."""
 
-import fcntl
 import os
 import shutil
 import signal
@@ -18,7 +17,7 @@ import torch
 from gptbox.atomic import remove_temporaries
 from gptbox.datasets.prepared import PreparedDataset, prepare
 from gptbox.datasets.progress import Lines
-from gptbox.errors import DatasetError, DiskFullError, DivergedError, GptboxError, RunBusyError, SettingError
+from gptbox.errors import DatasetError, DiskFullError, DivergedError, GptboxError, SettingError
 from gptbox.run_folder import RunFolder, Status
 from gptbox.train import failure, precompile, preflight, recipe
 from gptbox.train.budget import Instant
@@ -47,21 +46,7 @@ class Request:
     """Of TrainConfig's fields; these win over whatever is chosen."""
 
 
-@contextmanager
-def lock(run: RunFolder) -> Iterator[None]:
-    """Hold the run for one trainer; the kernel lets go of it however the process ends.
-
-    Raises RunBusyError where another process holds it.
-    """
-    run.path.mkdir(parents=True, exist_ok=True)
-    with (run.path / ".lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise RunBusyError(
-                f"Another trainer is at work on the run {run.name!r}; wait for it, or train under another name (--run)."
-            ) from None
-        yield
+lock = RunFolder.lock
 
 
 @contextmanager

@@ -26,10 +26,11 @@ def _evenly(places: list[int], count: int) -> set[int]:
 
 
 def thin(rows: list[dict[str, Any]], limit: int) -> list[dict[str, Any]]:
-    """At most `limit` rows: the first, the last, those with a val_loss, and an even choice of the others."""
+    """At most `limit` rows: the first, the last, those with a validation loss, and an even choice of the others."""
     if len(rows) <= limit:
         return rows
-    kept = {0, len(rows) - 1} | {i for i, row in enumerate(rows) if row.get("val_loss") is not None}
+    losses = ("val_loss", "val_loss_estimate")
+    kept = {0, len(rows) - 1} | {i for i, row in enumerate(rows) if any(row.get(name) is not None for name in losses)}
     if len(kept) > limit:
         kept = _evenly(sorted(kept), limit)
     else:

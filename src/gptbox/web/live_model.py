@@ -1,29 +1,22 @@
-"""The model that is served: the newest run's best snapshot, exchanged for each better one while the server runs."""
+"""The model that is served: the best snapshot of the newest run that has any, exchanged for each better one."""
 
 import logging
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from anyio import CapacityLimiter, to_thread
 
-from gptbox.errors import ModelFolderError, ModelNotFoundError, NoModelYetError
-from gptbox.run_folder import RunFolder, find_run, find_snapshot, list_runs, newest_run
+from gptbox.errors import ModelFolderError, ModelNotFoundError, ModelsDamagedError, NoModelYetError
+from gptbox.run_folder import find_run, find_snapshot, newest_first, newest_published_run, unreadable
 from gptbox.web.model_cache import LoadedModel, ModelCache, SnapshotKey, snapshot_key
-from gptbox.web.no_model import no_model_yet
+from gptbox.web.no_model import models_damaged, no_model_yet
 
 log = logging.getLogger(__name__)
 
 RETRY_S = 60.0
 """A damaged folder stays damaged, but memory that was short may be there again."""
-
-
-def _published(run: RunFolder) -> float:
-    """When a run published its last snapshot."""
-    try:
-        return run.snapshots()[-1].stat().st_mtime
-    except (IndexError, OSError):
-        return 0.0
 
 
 class LiveModel:
@@ -35,8 +28,11 @@ class LiveModel:
         self.models = models
         self.poll_s = poll_s
         self.current: LoadedModel | None = None
+        self.damaged: str | None = None
+        """What to say where there are snapshots, but none that can be loaded."""
         self.cache = ModelCache(quantize=quantize)
         self._retry_at: dict[SnapshotKey, float] = {}
+        self._unreadable: set[Path] = set()
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
         # Requests that wait for a load must not use up the threads that everybody shares.
@@ -69,29 +65,38 @@ class LiveModel:
     def look(self) -> None:
         """Serve what is best now. Never raises: the server lives on with what it has."""
         try:
+            self._tell_unreadable()
             for path in self._candidates():
-                if self.current is not None and self.current.key == snapshot_key(path):
-                    return
                 if self._take(path) or self.current is not None:
+                    self.damaged = None
                     return
-        except ModelFolderError:
-            return  # it was removed between listing and reading; the next look finds another
+            run = newest_published_run(self.models)
+            self.damaged = None if run is None or self.current is not None else models_damaged(run)
         except Exception:
             log.exception("looking for a better model failed")
 
-    def _candidates(self) -> list[Path]:
-        """The best snapshot of the newest run that has any; then its others, newest first."""
-        run = newest_run(self.models)
-        if run is None or not run.snapshots():
-            run = max(list_runs(self.models), key=_published, default=None)
-        if run is None or not (others := run.snapshots()):
-            return []
-        best = run.resolve("best")
-        return [best, *(path for path in reversed(others) if path != best)]
+    def _tell_unreadable(self) -> None:
+        found = set(unreadable(self.models))
+        for path in sorted(found - self._unreadable):
+            log.warning("%s is passed over: this process may not read it", path)
+        self._unreadable = found
+
+    def _candidates(self) -> Iterator[Path]:
+        """Of each run, the newest first: its best snapshot, then its others, newest first."""
+        for run in newest_first(self.models):
+            if others := run.snapshots():
+                best = run.resolve("best")
+                yield best
+                yield from (path for path in reversed(others) if path != best)
 
     def _take(self, path: Path) -> bool:
-        """Load and serve a snapshot; False where it is damaged, which is logged once."""
-        key = snapshot_key(path)
+        """Serve a snapshot, loading it unless it is served already; False where it is damaged, which is logged once."""
+        try:
+            key = snapshot_key(path)
+        except ModelFolderError:
+            return False  # it was removed between listing and reading, or may not be read
+        if self.current is not None and self.current.key == key:
+            return True
         if time.monotonic() < self._retry_at.get(key, 0):
             return False
         try:
@@ -109,23 +114,29 @@ class LiveModel:
     async def resolve(self, name: str | None = None) -> LoadedModel:
         """The model of `RUN`, `RUN@best`, `RUN@latest` or `RUN@step-000250`; None is the live one.
 
-        Raises NoModelYetError, ModelNotFoundError, or ModelFolderError where the snapshot is damaged.
+        Raises NoModelYetError, ModelNotFoundError, ModelFolderError where the snapshot is damaged, ModelsDamagedError
+        where all are.
         """
         live = self.current
         if name is None:
             if live is None:
-                raise await to_thread.run_sync(no_model_yet, self.models)
+                raise await to_thread.run_sync(self._nothing_to_serve)
             return live
         try:
             path = await to_thread.run_sync(self._find, name)
             if live is not None and live.path == path:
                 return live
             return await to_thread.run_sync(self.cache.load, path, limiter=self._loads)
-        except ModelFolderError:
+        except ModelFolderError as error:
             # A best snapshot that is damaged or was removed: its predecessor goes on under the run's name.
             if live is not None and name in (live.run, f"{live.run}@best", live.name):
                 return live
+            if self.damaged is not None and not isinstance(error, ModelNotFoundError):
+                raise ModelsDamagedError(self.damaged) from None  # there is no other one to ask for
             raise
+
+    def _nothing_to_serve(self) -> NoModelYetError:
+        return no_model_yet(self.models) if self.damaged is None else ModelsDamagedError(self.damaged)
 
     def _find(self, name: str) -> Path:
         try:
@@ -133,7 +144,7 @@ class LiveModel:
         except NoModelYetError:
             raise no_model_yet(self.models, find_run(self.models, name.partition("@")[0])) from None
         except ModelNotFoundError:
-            if self.current is None and not any(run.snapshots() for run in list_runs(self.models)):
+            if self.current is None and newest_published_run(self.models) is None:
                 raise no_model_yet(self.models) from None
             shown = name if len(name) <= 100 else f"{name[:100]}..."
             raise ModelNotFoundError(

@@ -75,13 +75,14 @@ class Service:
     def status(self) -> dict[str, Any]:
         """The object of /api/status; reads from the disk."""
         run = newest_run(self.settings.models)
-        training = None if run is None else run.status()
+        training = None if run is None else run.checked_status()
         live = self.models.current
         return {
             "training": None if training is None else finite(asdict(training)),
             "server": {
                 "ready": live is not None,
                 "model": None if live is None else live.name,
+                "problem": self.models.damaged,
                 "active": self.scheduler.active,
                 "queued": self.scheduler.queued,
                 "tokens_per_s": round(self.scheduler.tokens_per_s, 1),
