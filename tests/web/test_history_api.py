@@ -13,8 +13,11 @@ from gptbox.run_folder import RunFolder
 from gptbox.web.history import thin
 
 
-def rows(count: int, every: int = 0) -> list[dict[str, Any]]:
-    return [{"step": i, "train_loss": 3.0, "val_loss": 2.0 if every and i % every == 0 else None} for i in range(count)]
+def rows(count: int, every: int = 0, loss: str = "val_loss") -> list[dict[str, Any]]:
+    return [
+        {"step": i, "train_loss": 3.0, "val_loss": None} | ({loss: 2.0} if every and i % every == 0 else {})
+        for i in range(count)
+    ]
 
 
 def test_metrics_and_samples_of_a_run(tiny_run: Path, client: TestClient) -> None:
@@ -60,8 +63,9 @@ def test_damaged_lines_and_numbers_that_are_none(tiny_run: Path, client: TestCli
     assert client.get("/api/history").json()["metrics"] == [{"step": 1, "train_loss": None}]
 
 
-def test_long_runs_are_thinned_evenly(tiny_run: Path, client: TestClient) -> None:
-    lines = [json.dumps(row) for row in rows(20_000, every=777)]
+@pytest.mark.parametrize("loss", ["val_loss", "val_loss_estimate"])
+def test_long_runs_are_thinned_evenly(tiny_run: Path, client: TestClient, loss: str) -> None:
+    lines = [json.dumps(row) for row in rows(20_000, every=777, loss=loss)]
     (tiny_run / "tiny" / "metrics.jsonl").write_text("\n".join(lines) + "\n")
     metrics = client.get("/api/history?run=tiny").json()["metrics"]
     steps = [row["step"] for row in metrics]
