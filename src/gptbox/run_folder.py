@@ -73,10 +73,12 @@ class Status:
 
 
 def _without_a_word(status: Status) -> str:
-    when = "while it prepared the text" if status.phase == "preparing" else f"at step {status.step:,}"
+    preparing = status.phase == "preparing"
+    when = "while it prepared the text" if preparing else f"at step {status.step:,}"
+    then = "Start it again with" if preparing else "It goes on from its last checkpoint with"
     return (
         f"Training ended without a word {when}: its process was killed, perhaps for lack of memory or by a power cut. "
-        "Started again with docker compose up -d or gptbox train, it goes on from its last checkpoint."
+        f"{then} docker compose up -d, or gptbox train."
     )
 
 

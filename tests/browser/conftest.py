@@ -49,9 +49,10 @@ def proxy_policy() -> str:
 class Front:
     """What a proxy does in front of the application: another path, and its security policy."""
 
-    def __init__(self, app: Starlette, path: str) -> None:
+    def __init__(self, app: Starlette, path: str, edits: list[tuple[bytes, bytes]]) -> None:
         self.app: ASGIApp = app
         self.path = path
+        self.edits = edits
         self.policy = proxy_policy()
         self.state = app.state
 
@@ -59,6 +60,8 @@ class Front:
         async def sending(message: Message) -> None:
             if message["type"] == "http.response.start":
                 MutableHeaders(scope=message)["Content-Security-Policy"] = self.policy
+            for before, after in self.edits if "body" in message else ():
+                message["body"] = message["body"].replace(before, after)
             await send(message)
 
         if scope["type"] == "http":
@@ -77,6 +80,8 @@ class Box:
         self.run = RunFolder(models, "shakespeare")
         self.path = path
         self.port = 0
+        self.edits: list[tuple[bytes, bytes]] = []
+        """What to change in replies, to something of the same length: a minute to seconds, say."""
         self._write_model = write_model
         self._thread: threading.Thread | None = None
 
@@ -85,7 +90,7 @@ class Box:
         self.port = listener.getsockname()[1]
         app = create_app(self.settings)
         self.service = app.state.service
-        self._server = Server(Front(app, self.path))  # type: ignore[arg-type]
+        self._server = Server(Front(app, self.path, self.edits))  # type: ignore[arg-type]
         self._listener = listener
         self._thread = threading.Thread(target=self._server.run, kwargs={"sockets": [listener]})
         self._thread.start()
@@ -115,22 +120,16 @@ class Box:
         self.run.point("best", path)
         self.status("training", step=step, steps=1000, latest_snapshot=path.name, best_snapshot=path.name)
 
-    def learn(self, last_step: int = 1000) -> None:
-        """Metrics and samples up to a step, as training writes them."""
+    def learn(self, last_step: int = 1000, field: str = "val_loss_estimate") -> None:
+        """Metrics and samples up to a step, as training writes them; as before there were estimates with val_loss."""
         for step in range(0, last_step + 1, 10):
             loss = 1.5 + 2.6 * 0.99**step
-            val_loss = loss + 0.05 if step % 250 == 0 else None
-            row = {"step": step, "elapsed_s": step / 10, "train_loss": loss, "val_loss": val_loss, "lr": 0.001}
-            self.run.append("metrics", row | {"tokens_per_s": 50_000})
-            if val_loss is not None:
-                sample = {
-                    "step": step,
-                    "val_loss": val_loss,
-                    "prompt": "\n",
-                    "seed": 1,
-                    "text": f"\nText of step {step}.",
-                }
-                self.run.append("samples", sample)
+            losses = {"val_loss": None} | ({field: loss + 0.05} if step % 250 == 0 else {})
+            row = {"step": step, "elapsed_s": step / 10, "train_loss": loss, "lr": 0.001, "tokens_per_s": 50_000}
+            self.run.append("metrics", row | losses)
+            if step % 250 == 0:
+                sample = {"step": step, "prompt": "\n", "seed": 1, "text": f"\nText of step {step}."}
+                self.run.append("samples", sample | losses)
 
     def busy(self) -> int:
         """Texts that are being written or wait."""
@@ -226,13 +225,21 @@ def wait_for() -> Callable[..., None]:
 
 @pytest.fixture
 def open_page(chromium: Browser) -> Iterator[Callable[..., Page]]:
-    """open_page(url, allowed="", **context): a page whose every complaint fails the test, but those allowed."""
+    """open_page(url, allowed="", **context): a page whose every complaint fails the test, but those allowed.
+
+    `beside` is a page of whose browser it becomes one more tab; `script` runs before the page's own.
+    """
     with ExitStack() as stack:
         noises: list[Noise] = []
 
-        def open_(url: str, allowed: str = "", **options: Any) -> Page:
-            context = chromium.new_context(**{"viewport": {"width": 1280, "height": 900}, **options})
-            stack.callback(context.close)
+        def open_(url: str, allowed: str = "", beside: Page | None = None, script: str = "", **options: Any) -> Page:
+            if beside is None:
+                context = chromium.new_context(**{"viewport": {"width": 1280, "height": 900}, **options})
+                stack.callback(context.close)
+            else:
+                context = beside.context
+            if script:
+                context.add_init_script(script)
             page = context.new_page()
             noises.append(noise := Noise(page, allowed))
             page.goto(url)

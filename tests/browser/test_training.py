@@ -1,11 +1,17 @@
 """The training side: phases, progress, losses in words, the curve and the samples."""
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from playwright.sync_api import Page, expect
 
+from gptbox.run_folder import RunFolder, Status
+
 pytestmark = pytest.mark.browser
+
+EITHER = pytest.mark.parametrize("field", ["val_loss_estimate", "val_loss"])
+"""Runs with estimates, and those from before there were any."""
 
 Open = Callable[..., Page]
 
@@ -32,6 +38,104 @@ def test_progress_is_told_in_words_and_as_a_bar(box, open_page: Open, wait_for) 
     expect(page).to_have_title("30 % · gptbox")
     box.status("training", step=2000, steps=4000, eta_s=130.0)
     expect(bar).to_have_attribute("aria-valuenow", "50")
+
+
+def test_an_estimate_is_told_from_an_exact_loss(box, open_page: Open) -> None:
+    box.status("training", step=1200, steps=4000, val_loss_estimate=1.8123, best_val_loss=1.7912)
+    page = open_page(box.url)
+    expect(page.locator("#val-loss")).to_have_text("about 1.81 (best 1.79)")
+    expect(page.locator("#reading")).to_contain_text("A loss of 1.81 reads as")
+    box.status("training", step=1300, val_loss_estimate=1.7513, best_val_loss=1.7513)
+    expect(page.locator("#val-loss")).to_have_text("about 1.75")
+    box.status("finished", step=4000, val_loss_estimate=1.4512, best_val_loss=1.40123)
+    expect(page.locator("#val-loss")).to_have_text("1.4012, exact")
+    expect(page.locator("#reading")).to_contain_text("A loss of 1.40 reads as")
+
+
+def test_a_killed_trainer_is_noticed_while_one_watches(ready, open_page: Open) -> None:
+    page = open_page(ready.url)
+    with ready.run.lock():
+        ready.status("training", step=1234, steps=4000, eta_s=100.0)
+        expect(page.locator("#phase")).to_have_text("The model is learning")
+        expect(page.locator("#steps")).to_have_text("Step 1,234 of 4,000 about 2 min left")
+    expect(page.locator("#phase")).to_have_text("Training was stopped")
+    expect(page.locator("#detail")).to_contain_text("Training ended without a word at step 1,234")
+    expect(page.locator("#announcer")).to_have_text("Training was stopped.")
+    expect(page.locator("#connection")).to_have_text("Model: shakespeare, step 250")
+
+
+def test_text_that_was_never_prepared_shows_no_progress(box, open_page: Open) -> None:
+    with box.run.lock():
+        box.status("preparing")
+    page = open_page(box.url)
+    expect(page.locator("#phase")).to_have_text("Training was stopped")
+    expect(page.locator("#progress")).to_be_hidden()
+
+
+def test_a_long_message_stays_inside_its_column(box, open_page: Open) -> None:
+    message = "Training: a loss of about 1.53. Visitors are using the processor: training gets 12 % of it. " * 3
+    box.status("training", step=1200, steps=4000, message=message + "x" * 200)
+    page = open_page(box.url, viewport={"width": 360, "height": 740})
+    expect(page.locator("#detail")).to_contain_text("Visitors are using the processor")
+    assert page.evaluate("document.documentElement.scrollWidth") <= 360
+    figures = page.locator("#detail").evaluate("p => [p.scrollWidth - p.clientWidth, p.clientHeight > 100]")
+    assert figures == [0, True]
+
+
+def failed_run(box, **values: Any) -> RunFolder:
+    """A newer run beside the box's own."""
+    run = RunFolder(box.run.path.parent, "recipes")
+    run.write_status(Status(**{"run": "recipes", "phase": "failed", "message": "The text is too short.", **values}))
+    return run
+
+
+def test_beside_a_run_that_failed_the_page_says_which_model_writes(ready, open_page: Open) -> None:
+    ready.learn(500)
+    ready.status("finished")
+    page = open_page(ready.url)
+    expect(page.locator("#writes")).to_be_empty()
+    failed_run(ready)
+    expect(page.locator("#phase")).to_have_text("Training failed")
+    expect(page.locator("#detail")).to_contain_text("The text is too short.")
+    expect(page.locator("#writes")).to_have_text(
+        "The run recipes has no model. The model of shakespeare, step 250, goes on writing."
+    )
+    expect(page.locator("#connection")).to_have_text("Model: shakespeare, step 250")
+    expect(page.get_by_role("heading", name="Loss of shakespeare")).to_be_visible()
+    expect(page.get_by_role("heading", name="How shakespeare learned")).to_be_visible()
+    expect(page.get_by_role("region", name="Sample from training")).to_have_text("Text of step 500.")
+    page.get_by_label("Length").fill("20")
+    page.get_by_role("button", name="Generate").click()
+    expect(page.locator("#facts")).to_contain_text("shakespeare, step 250")
+
+
+def test_a_new_run_that_is_under_way_shows_no_other_runs_curve(ready, open_page: Open) -> None:
+    ready.learn(500)
+    run = failed_run(ready, phase="preparing", message="Preparing the text of recipes.")
+    page = open_page(ready.url)
+    expect(page.locator("#writes")).to_have_text(
+        "The run recipes has no model yet. The model of shakespeare, step 250, goes on writing."
+    )
+    expect(page.locator("#curve")).to_be_hidden()
+    run.append("metrics", {"step": 1, "train_loss": 3.0, "val_loss": None})
+    run.append("metrics", {"step": 2, "train_loss": 2.9, "val_loss": None})
+    run.write_status(Status(run="recipes", phase="training", step=2))
+    expect(curve(page)).to_have_attribute("aria-label", "Loss over 2 steps.")
+    expect(page.get_by_role("heading", name="Loss", exact=True)).to_be_visible()
+
+
+def test_damaged_snapshots_are_said_as_that(make_box, open_page: Open) -> None:
+    box = make_box()
+    box.stop()
+    box.publish(250)
+    weights = box.run.snapshot(250) / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    box.status("finished")
+    box.start()
+    page = open_page(box.url)
+    expect(page.locator("#connection")).to_have_text("No model can be loaded")
+    expect(page.locator("#reason")).to_contain_text("The only snapshot of the run 'shakespeare' cannot be loaded")
+    expect(page.get_by_role("button", name="Generate")).to_be_disabled()
 
 
 @pytest.mark.parametrize(
@@ -79,8 +183,9 @@ def curve(page: Page):
     return page.get_by_role("img", name="Loss over")
 
 
-def test_the_curve_has_axes_and_a_point_for_each_evaluation(ready, open_page: Open) -> None:
-    ready.learn(1000)
+@EITHER
+def test_the_curve_has_axes_and_a_point_for_each_evaluation(ready, open_page: Open, field: str) -> None:
+    ready.learn(1000, field)
     page = open_page(ready.url)
     svg = curve(page)
     expect(svg).to_be_visible()
@@ -117,8 +222,9 @@ def test_history_is_not_asked_for_more_than_every_two_seconds(ready, open_page: 
     assert 1 <= len(asked) <= 3
 
 
-def test_pointing_at_the_curve_tells_its_figures(ready, open_page: Open) -> None:
-    ready.learn(1000)
+@EITHER
+def test_pointing_at_the_curve_tells_its_figures(ready, open_page: Open, field: str) -> None:
+    ready.learn(1000, field)
     page = open_page(ready.url)
     expect(curve(page)).to_be_visible()
     point = curve(page).locator(".val-point").last.bounding_box()
@@ -128,8 +234,9 @@ def test_pointing_at_the_curve_tells_its_figures(ready, open_page: Open) -> None
     expect(page.locator(".tip")).to_be_hidden()
 
 
-def test_the_curve_is_there_as_a_table_too(ready, open_page: Open) -> None:
-    ready.learn(500)
+@EITHER
+def test_the_curve_is_there_as_a_table_too(ready, open_page: Open, field: str) -> None:
+    ready.learn(500, field)
     page = open_page(ready.url)
     expect(curve(page)).to_be_visible()
     page.get_by_text("The same as a table").focus()
@@ -140,8 +247,9 @@ def test_the_curve_is_there_as_a_table_too(ready, open_page: Open) -> None:
     assert rows.last.get_by_role("cell").all_inner_texts() == ["500", "50 s", "1.52", "1.57", "50,000"]
 
 
-def test_samples_lead_from_the_first_to_the_newest(ready, open_page: Open) -> None:
-    ready.learn(500)
+@EITHER
+def test_samples_lead_from_the_first_to_the_newest(ready, open_page: Open, field: str) -> None:
+    ready.learn(500, field)
     page = open_page(ready.url)
     slider = page.get_by_role("slider")
     text = page.get_by_role("region", name="Sample from training")
@@ -150,6 +258,21 @@ def test_samples_lead_from_the_first_to_the_newest(ready, open_page: Open) -> No
     page.keyboard.press("Home")
     expect(text).to_have_text("Text of step 0.")
     expect(slider).to_have_attribute("aria-valuetext", "Step 0, loss 4.15, 1 of 3")
+
+
+def test_more_samples_than_a_run_keeps_snapshots_can_all_be_read(ready, open_page: Open) -> None:
+    for step in range(0, 4000, 100):
+        losses = {"val_loss": None, "val_loss_estimate": 2.0}
+        ready.run.append("metrics", {"step": step, "train_loss": 2.0, **losses})
+        ready.run.append("samples", {"step": step, "prompt": "\n", "seed": 1, "text": f"Text {step}.", **losses})
+    page = open_page(ready.url)
+    expect(page.locator("#sample-facts")).to_have_text("Step 3,900, loss 2.00 40 of 40")
+    expect(curve(page).locator(".val-point")).to_have_count(40)
+    slider = page.get_by_role("slider")
+    slider.focus()
+    for _ in range(11):
+        page.keyboard.press("ArrowLeft")
+    expect(page.locator("#sample-facts")).to_have_text("Step 2,800, loss 2.00 29 of 40")
 
 
 @pytest.mark.parametrize("at_newest", [True, False])

@@ -1,7 +1,8 @@
 /** The server, as this page uses it. Every address is relative, so that the page works below any path. */
 
-const RETRY_MS = 3000;
-const HIDDEN_MS = 60_000;
+import { Feed, SharedFeed } from "./feed.js";
+
+const WATCH_EVERY_MS = 20_000;
 
 /** A refusal or failure, in words for people. `status` is 0 where no answer came. */
 export class ApiError extends Error {
@@ -13,38 +14,24 @@ export class ApiError extends Error {
 
 /**
  * Call `onStatus` with every new state of training and server, and `onLost` when the connection breaks.
- * It is taken up again for ever. A tab that stays hidden lets go of its connection: small servers have few.
+ * It is taken up again for ever, and given up when no tab of this browser has been visible for a minute.
  */
 export function watchStatus(onStatus, onLost) {
-  let source = null;
-  let timer = 0;
+  const own = () => new Feed("api/events", onStatus, onLost);
+  let feed = window.SharedWorker ? new SharedFeed(onStatus, onLost, doWithout) : own();
 
-  function open() {
-    clearTimeout(timer);
-    source?.close();
-    source = new EventSource("api/events");
-    source.addEventListener("status", (event) => onStatus(JSON.parse(event.data)));
-    source.addEventListener("error", () => {
-      onLost();
-      // The browser tries again by itself, but not after an answer such as 502 from a proxy.
-      if (source?.readyState === EventSource.CLOSED) timer = setTimeout(open, RETRY_MS);
-    });
+  function doWithout() {
+    feed.close();
+    feed = own();
+    feed.watch();
   }
 
-  function close() {
-    clearTimeout(timer);
-    source?.close();
-    source = null;
-  }
-
-  document.addEventListener("visibilitychange", () => {
-    clearTimeout(timer);
-    if (document.hidden) timer = setTimeout(close, HIDDEN_MS);
-    else if (!source || source.readyState === EventSource.CLOSED) open();
-  });
-  addEventListener("pagehide", close);
-  addEventListener("pageshow", (event) => event.persisted && open());
-  open();
+  // At hiding, too: the minute counts from then.
+  document.addEventListener("visibilitychange", () => feed.watch());
+  setInterval(() => document.hidden || feed.watch(), WATCH_EVERY_MS);
+  addEventListener("pagehide", () => feed.close());
+  addEventListener("pageshow", (event) => event.persisted && feed.watch());
+  feed.watch();
 }
 
 /** The metrics and samples of a run: {run, metrics, samples}. Throws ApiError. */

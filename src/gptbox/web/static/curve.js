@@ -1,7 +1,7 @@
 /** The loss curve: an SVG with axes, the training loss as a line, the loss on unseen text as points. */
 
 import { draw, make } from "./dom.js";
-import { duration, loss, number } from "./words.js";
+import { duration, loss, number, unseen } from "./words.js";
 
 const HEIGHT = 210;
 const MARGIN = { top: 10, right: 10, bottom: 38, left: 46 };
@@ -21,7 +21,7 @@ export function ticks(low, high, wanted) {
 export function ranges(rows) {
   const last = rows.at(-1).step;
   const counted = rows.filter((row) => row.step >= last * 0.03);
-  const losses = counted.flatMap((row) => [row.train_loss, row.val_loss]).filter(Number.isFinite);
+  const losses = counted.flatMap((row) => [row.train_loss, unseen(row)]).filter(Number.isFinite);
   const [low, high] = [Math.min(...losses), Math.max(...losses)];
   const air = Math.max(0.05, (high - low) * 0.06);
   return { x: [0, Math.max(1, last)], y: [low - air, high + air] };
@@ -42,7 +42,7 @@ export class Curve {
 
   /** Show these metrics rows. */
   show(rows) {
-    this.rows = rows.filter((row) => Number.isFinite(row.train_loss) || Number.isFinite(row.val_loss));
+    this.rows = rows.filter((row) => Number.isFinite(row.train_loss) || Number.isFinite(unseen(row)));
     this.draw();
   }
 
@@ -78,25 +78,26 @@ export class Curve {
     const inside = { x: MARGIN.left, y: 0, width: right - MARGIN.left + MARGIN.right, height: bottom };
     const clip = draw("clipPath", { id: "plot-inside" }, draw("rect", inside));
     const lines = draw("g", { "clip-path": "url(#plot-inside)" });
-    const evaluated = this.rows.filter((row) => Number.isFinite(row.val_loss));
-    lines.append(draw("path", { class: "train", d: this.path(this.rows, "train_loss") }));
-    lines.append(draw("path", { class: "val", d: this.path(evaluated, "val_loss") }));
+    const evaluated = this.rows.filter((row) => Number.isFinite(unseen(row)));
+    lines.append(draw("path", { class: "train", d: this.path(this.rows, (row) => row.train_loss) }));
+    lines.append(draw("path", { class: "val", d: this.path(evaluated, unseen) }));
+    const r = evaluated.length > 20 ? 2 : 3; // the first ones lie close together
     for (const row of evaluated) {
-      lines.append(draw("circle", { class: "val-point", cx: this.x(row.step), cy: this.y(row.val_loss), r: 3 }));
+      lines.append(draw("circle", { class: "val-point", cx: this.x(row.step), cy: this.y(unseen(row)), r }));
     }
     this.cursor = draw("line", { class: "cursor", y1: MARGIN.top, y2: bottom, visibility: "hidden" });
 
     const last = evaluated.at(-1);
     const summary = `Loss over ${number(this.rows.at(-1).step)} steps` +
-      (last ? `; on unseen text from ${loss(evaluated[0].val_loss)} to ${loss(last.val_loss)}.` : ".");
+      (last ? `; on unseen text from ${loss(unseen(evaluated[0]))} to ${loss(unseen(last))}.` : ".");
     const attributes = { width, height: HEIGHT, viewBox: `0 0 ${width} ${HEIGHT}`, role: "img", "aria-label": summary };
     this.box.replaceChildren(draw("svg", attributes, clip, grid, lines, this.cursor), this.tip);
   }
 
-  path(rows, name) {
+  path(rows, value) {
     return rows
-      .filter((row) => Number.isFinite(row[name]))
-      .map((row, i) => `${i ? "L" : "M"}${this.x(row.step).toFixed(1)} ${this.y(row[name]).toFixed(1)}`)
+      .filter((row) => Number.isFinite(value(row)))
+      .map((row, i) => `${i ? "L" : "M"}${this.x(row.step).toFixed(1)} ${this.y(value(row)).toFixed(1)}`)
       .join("");
   }
 
@@ -110,7 +111,7 @@ export class Curve {
     this.cursor.setAttribute("visibility", "visible");
     const parts = [`step ${number(row.step)}`, duration(row.elapsed_s ?? 0)];
     if (Number.isFinite(row.train_loss)) parts.push(`training ${loss(row.train_loss)}`);
-    if (Number.isFinite(row.val_loss)) parts.push(`unseen ${loss(row.val_loss)}`);
+    if (Number.isFinite(unseen(row))) parts.push(`unseen ${loss(unseen(row))}`);
     this.tip.textContent = parts.join(" · ");
     this.tip.hidden = false;
     const room = this.box.clientWidth - this.tip.offsetWidth;
@@ -125,11 +126,11 @@ export class Curve {
 
 /** The evaluations as a table, or every row where there is none yet. */
 export function lossTable(rows) {
-  const evaluated = rows.filter((row) => Number.isFinite(row.val_loss));
+  const evaluated = rows.filter((row) => Number.isFinite(unseen(row)));
   const shown = evaluated.length ? evaluated : rows.slice(-50);
   const head = ["Step", "Time", "Training loss", "Loss on unseen text", "Tokens a second"];
   const cells = (row) => [
-    number(row.step), duration(row.elapsed_s ?? 0), loss(row.train_loss), loss(row.val_loss),
+    number(row.step), duration(row.elapsed_s ?? 0), loss(row.train_loss), loss(unseen(row)),
     Number.isFinite(row.tokens_per_s) ? number(row.tokens_per_s) : "–",
   ];
   return make(

@@ -17,7 +17,8 @@ function onStatus(status) {
   const { server } = status;
   if ($("connection").dataset.state === "lost") announce("Connected again.");
   const now = progress(status.training);
-  const model = server.ready ? `Model: ${modelName(server.model)}` : "No model yet";
+  const none = server.problem ? "No model can be loaded" : "No model yet";
+  const model = server.ready ? `Model: ${modelName(server.model)}` : none;
   connection(server.ready ? "ready" : "waiting", [model, now].filter(Boolean).join(" · "));
   const others = server.active > 0 ? `${count(server.active, "text")} being written` : "";
   const queued = server.queued > 0 ? `${server.queued} waiting` : "";

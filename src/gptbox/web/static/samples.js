@@ -1,12 +1,13 @@
 /** The samples written at each evaluation, on a slider: from noise to text. */
 
 import { $, say } from "./dom.js";
-import { loss, number } from "./words.js";
+import { loss, number, unseen } from "./words.js";
 
 let samples = [];
 
-/** Show these samples, staying with the newest unless the reader has gone back to an older one. */
-export function showSamples(rows) {
+/** Show the samples of a run, staying with the newest unless the reader has gone back to an older one. */
+export function showSamples(rows, title) {
+  say($("samples-title"), title);
   const slider = $("sample-slider");
   const atNewest = Number(slider.value) >= samples.length - 1;
   samples = rows;
@@ -22,7 +23,7 @@ function render() {
   const slider = $("sample-slider");
   const sample = samples[Number(slider.value)];
   const place = `${Number(slider.value) + 1} of ${samples.length}`;
-  const facts = `Step ${number(sample.step)}, loss ${loss(sample.val_loss)}`;
+  const facts = `Step ${number(sample.step)}, loss ${loss(unseen(sample))}`;
   if ($("sample-facts").dataset.facts !== facts + place) {
     $("sample-facts").dataset.facts = facts + place;
     const left = document.createElement("span");

@@ -4,7 +4,10 @@ import { history } from "./api.js";
 import { Curve, lossTable } from "./curve.js";
 import { $, announce, say } from "./dom.js";
 import { showSamples } from "./samples.js";
-import { count, detail, duration, fraction, loss, number, phase, reading, size, timeLeft } from "./words.js";
+import {
+  count, detail, duration, fraction, loss, number, otherModel, phase, reading, runOf, size, timeLeft, unseenLoss,
+  writingLoss,
+} from "./words.js";
 
 const REFETCH_MS = 2000;
 
@@ -35,15 +38,14 @@ function render() {
   say($("phase"), phase(training, server.ready));
   $("phase").dataset.phase = training?.phase ?? "none";
   say($("detail"), detail(training, server.ready, (performance.now() - heardAt) / 1000));
+  say($("writes"), otherModel(training, server));
   renderProgress(training);
 
-  const value = training?.val_loss ?? training?.train_loss;
+  const value = writingLoss(training);
   say($("reading"), reading(value));
   $("numbers").hidden = !Number.isFinite(value);
   say($("train-loss"), loss(training?.train_loss));
-  const best = training?.best_val_loss;
-  const isBest = !Number.isFinite(best) || loss(best) === loss(training.val_loss);
-  say($("val-loss"), loss(training?.val_loss) + (isBest ? "" : ` (best ${loss(best)})`));
+  say($("val-loss"), unseenLoss(training));
   say($("speed"), training?.tokens_per_s ? number(training.tokens_per_s) : "–");
 
   const made = [
@@ -63,11 +65,12 @@ function about(id, text) {
 function renderProgress(training) {
   const bar = $("progress");
   const active = training?.phase === "training";
-  bar.hidden = !training || training.phase === "failed";
+  const part = training && fraction(training);
+  const nowhere = training?.phase === "stopped" && part === null;
+  bar.hidden = !training || training.phase === "failed" || nowhere;
   $("steps").hidden = !training?.step;
   document.title = "gptbox";
   if (!training) return;
-  const part = fraction(training);
   const percent = part === null ? null : Math.floor(part * 100);
   const left = active ? timeLeft(training.eta_s) : "";
   bar.toggleAttribute("data-unknown", part === null);
@@ -87,17 +90,26 @@ function renderProgress(training) {
   say($("steps-left"), took || left);
 }
 
+/** The history of the run that is shown; of the one that writes where the newer one ended before it began to learn. */
+async function findHistory(training, server) {
+  const own = await history(training.run);
+  const ended = ["stopped", "failed"].includes(training.phase);
+  if (own.metrics.length || own.samples.length || !ended || !server.ready) return own;
+  return history(runOf(server.model));
+}
+
 /** Ask for the history when it has grown, but not more often than every two seconds. */
 async function refetch() {
-  const training = status.training;
+  const { training, server } = status;
   if (!training || asking) return;
-  const wanted = [training.run, training.step, training.phase, training.latest_snapshot].join(" ");
+  const { run, step, latest_snapshot: newest } = training;
+  const wanted = [run, step, training.phase, newest, runOf(server.model)].join(" ");
   if (wanted === shown) return;
   asking = setTimeout(async () => {
     askedAt = performance.now();
     let answer;
     try {
-      answer = await history(training.run);
+      answer = await findHistory(training, server);
     } catch {
       // The connection's own notice says what is wrong; the next state tries again.
       asking = 0;
@@ -107,9 +119,11 @@ async function refetch() {
     shown = wanted;
     rows = answer.metrics;
     $("curve").hidden = rows.length === 0;
+    const another = answer.run !== training.run;
+    say($("curve-title"), another ? `Loss of ${answer.run}` : "Loss");
     curve.show(rows);
     renderTable();
-    showSamples(answer.samples);
+    showSamples(answer.samples, another ? `How ${answer.run} learned` : "Watch it learn");
     refetch();
   }, Math.max(0, askedAt + REFETCH_MS - performance.now()));
 }

@@ -6,6 +6,24 @@ export const number = (value) => whole.format(value);
 
 export const loss = (value) => (Number.isFinite(value) ? value.toFixed(2) : "–");
 
+/** The loss on unseen text of a row or a state: the estimate that every snapshot has, or what was measured before. */
+export const unseen = (row) => row?.val_loss_estimate ?? row?.val_loss ?? null;
+
+/** The same as a figure: "about 1.53 (best 1.49)"; "1.4012, exact" of the best model once the run has ended. */
+export function unseenLoss(training) {
+  const best = training?.best_val_loss;
+  if (training?.phase === "finished" && Number.isFinite(best)) return `${best.toFixed(4)},\u00a0exact`;
+  const now = loss(unseen(training));
+  const about = Number.isFinite(training?.val_loss_estimate) ? "about\u00a0" : "";
+  return about + now + (Number.isFinite(best) && loss(best) !== now ? ` (best\u00a0${loss(best)})` : "");
+}
+
+/** The loss of the model that writes, as well as it is known: that of the training text where there is no other yet. */
+export function writingLoss(training) {
+  const best = training?.phase === "finished" ? training.best_val_loss : null;
+  return best ?? unseen(training) ?? training?.train_loss ?? null;
+}
+
 /** "1 character", "500 characters". */
 export const count = (value, noun) => `${number(value)} ${noun}${value === 1 ? "" : "s"}`;
 
@@ -39,6 +57,17 @@ export function modelName(reference) {
   const match = /^(.*?)@(?:step-0*(\d+)|(.*))$/.exec(reference ?? "");
   if (!match) return reference || "";
   return `${match[1]}, ${match[2] ? `step ${number(Number(match[2]))}` : match[3]}`;
+}
+
+/** The run of a reference: "shakespeare_char@step-000250" is of "shakespeare_char". */
+export const runOf = (reference) => (reference ?? "").split("@")[0];
+
+/** Which model writes, where it is not of the run that is shown under Training; else empty. */
+export function otherModel(training, server) {
+  if (!training || !server.ready || runOf(server.model) === training.run) return "";
+  const yet = ["preparing", "training"].includes(training.phase) ? " yet" : "";
+  const none = training.latest_snapshot ? "" : `The run ${training.run} has no model${yet}. `;
+  return `${none}The model of ${modelName(server.model)}, goes on writing.`;
 }
 
 /** What a loss in nats a character means to somebody who reads the text. */
@@ -116,7 +145,8 @@ export function detail(training, ready, silent_s) {
 }
 
 /** Why there is nothing to write with yet, and when there will be. */
-export function waiting(training) {
+export function waiting(training, problem) {
+  if (problem) return problem;
   if (!training) return "No model yet: the trainer has not started. This button wakes up with the first model.";
   switch (training.phase) {
     case "preparing":

@@ -23,12 +23,12 @@ export function update(status) {
   const wasReady = server?.ready;
   server = status.server;
   if (server.ready && wasReady === false) announce("The model is ready. You can generate now.");
-  say($("reason"), server.ready ? KEYS : waiting(status.training));
+  say($("reason"), server.ready ? KEYS : waiting(status.training, server.problem));
   const asksKey = Boolean(server.auth) && !recall("key-accepted", false);
   if ($("key-field").hidden === asksKey) $("key-field").hidden = !asksKey;
   fitLength(server.max_tokens);
   // Tiny Shakespeare is what most people begin with; other texts have other first words.
-  $("prompt").placeholder = /shakespeare|plays/i.test(status.training?.run ?? server.model ?? "")
+  $("prompt").placeholder = /shakespeare|plays/i.test(server.model ?? status.training?.run ?? "")
     ? "wherefore art thou"
     : "Once upon a time";
   buttons();
