@@ -9,7 +9,6 @@ pytestmark = pytest.mark.browser
 
 Open = Callable[..., Page]
 
-STEP = "Step {} of 4,000"
 # Of a server that is gone for a moment.
 GONE = "ERR_CONNECTION_REFUSED|ERR_INCOMPLETE_CHUNKED|ERR_CONNECTION_RESET|ERR_EMPTY_RESPONSE"
 
@@ -111,6 +110,9 @@ def test_a_feed_that_nobody_has_seen_for_a_minute_is_let_go(make_box, open_page:
     see(page, hidden=True)
     page.wait_for_timeout(4000)
     assert feeds(box) == 1, "one is seen"
+    box.status("training", step=275)
+    shows(other, 275)
+    shows(page, 250)
     see(other, hidden=True)
     box.wait_until(lambda: feeds(box) == 0)
     expect(page.locator("#connection")).to_contain_text("step 250"), "that is not a lost connection"
@@ -136,22 +138,30 @@ def test_a_page_that_is_left_and_come_back_to_goes_on(ready, open_page: Open) ->
     assert feeds(ready) == 1
 
 
-def test_a_worker_that_cannot_be_loaded_is_done_without(make_box, open_page: Open) -> None:
+@pytest.mark.parametrize(
+    ("edits", "allowed"),
+    [
+        ([(b"import { Feed, LEASE_MS }", b"imp0rt { Feed, LEASE_MS }")], "SyntaxError|Unexpected token"),
+        (
+            [
+                (b'addEventListener("connect"', b'addEventListener("no-such"'),
+                (b"PATIENCE_MS = 10_000", b"PATIENCE_MS =    500"),
+            ],
+            "",
+        ),
+    ],
+    ids=["cannot be loaded", "does not answer"],
+)
+def test_without_the_worker_each_tab_has_its_own_feed(
+    make_box, open_page: Open, edits: list[tuple[bytes, bytes]], allowed: str
+) -> None:
     box = make_box(model=True)
-    box.edits.append((b"import { Feed } from", b"imp0rt { Feed } from"))
-    page = open_page(box.url, allowed="SyntaxError|Unexpected token")
-    expect(page.locator("#connection")).to_contain_text("step 250")
+    box.edits += edits
+    page = open_page(box.url, allowed=allowed)
+    other = open_page(box.url, allowed=allowed, beside=page)
+    for tab in (page, other):
+        expect(tab.locator("#connection")).to_contain_text("step 250")
     box.publish(500)
-    expect(page.locator("#connection")).to_contain_text("step 500")
-    assert feeds(box) == 1
-
-
-def test_a_worker_that_does_not_answer_is_done_without(make_box, open_page: Open) -> None:
-    box = make_box(model=True)
-    box.edits += [
-        (b'addEventListener("connect"', b'addEventListener("no-such"'),
-        (b"PATIENCE_MS = 10_000", b"PATIENCE_MS =    500"),
-    ]
-    page = open_page(box.url)
-    expect(page.locator("#connection")).to_contain_text("step 250")
-    assert feeds(box) == 1
+    for tab in (page, other):
+        expect(tab.locator("#connection")).to_contain_text("step 500")
+    assert feeds(box) == 2

@@ -10,8 +10,9 @@ Until = Callable[..., Any]
 
 
 @pytest.fixture
-def trainer(serving: Any) -> Iterator[Container]:
-    """Another container that trains, on the run `killed`; nothing would start it again."""
+def trainer(serving: Any, until: Until) -> Iterator[Container]:
+    """Another container that trains, on the run `killed`, after the stack's own; nothing would start it again."""
+    until(lambda: serving.status()["training"]["phase"] == "finished", within=120, what="the end of the other training")
     container = serving.docker.containers.run(
         f"{serving.project}-train", ["gptbox", "train", "little", "--run", "killed", "--steps", "1000000"], detach=True,
         volumes={f"{serving.project}_models": {"bind": "/models"}, str(serving.data): {"bind": "/data", "mode": "ro"}},
@@ -39,7 +40,7 @@ def test_a_trainer_that_dies_is_noticed_and_its_run_can_be_deleted(
 
     code, said = serving.inside("web", "gptbox", "runs")
     assert code == 0
-    assert [line.split()[:2] for line in said.splitlines()[1:]][0] == ["killed", "stopped"]
+    assert next(line.split()[:2] for line in said.splitlines()[1:]) == ["killed", "stopped"]
     code, said = serving.inside("web", "gptbox", "delete", "killed", "--yes")
     assert code == 2
     assert "Read-only file system" in said

@@ -4,14 +4,18 @@
  * and whenever there is news, it gets {status}, {lost: true}, or {} where nothing is known yet.
  */
 
-import { Feed } from "./feed.js";
+import { Feed, LEASE_MS } from "./feed.js";
 
-const tabs = new Set();
+/** Each tab, and how long it gets the news without being seen again. */
+const tabs = new Map();
 let last = {};
 
 function tell(message) {
   last = message;
-  for (const tab of tabs) tab.postMessage(message);
+  for (const [tab, end] of tabs) {
+    if (Date.now() < end) tab.postMessage(message);
+    else tabs.delete(tab);
+  }
 }
 
 const address = new URL("../api/events", import.meta.url);
@@ -22,7 +26,7 @@ addEventListener("connect", ({ ports: [tab] }) => {
     if (data === "leave") return tabs.delete(tab);
     if (!feed.source) last = {}; // what was known when everybody had left
     feed.watch();
-    tabs.add(tab);
+    tabs.set(tab, Date.now() + LEASE_MS);
     tab.postMessage(last);
   });
   tab.start();

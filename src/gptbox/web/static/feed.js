@@ -1,8 +1,8 @@
 /** The server's feed of states: one for all tabs where the browser has shared workers, else one a tab. */
 
 const RETRY_MS = 3000;
-/** How long a feed outlives the last tab that was seen: small servers have few connections. */
-const LEASE_MS = 60_000;
+/** How long a feed goes on after a tab was last seen: small servers have few connections. */
+export const LEASE_MS = 60_000;
 /** How long a worker may take to answer. */
 const PATIENCE_MS = 10_000;
 
