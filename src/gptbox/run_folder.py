@@ -74,7 +74,7 @@ class Status:
 
 def _without_a_word(status: Status) -> str:
     preparing = status.phase == "preparing"
-    when = "while it prepared the text" if preparing else f"at step {status.step:,}"
+    when = "while it got ready" if preparing else f"at step {status.step:,}"
     then = "Start it again with" if preparing else "It goes on from its last checkpoint with"
     return (
         f"Training ended without a word {when}: its process was killed, perhaps for lack of memory or by a power cut. "
@@ -118,7 +118,8 @@ class RunFolder:
             file = run_lock.acquire(self.path / ".lock")
         except BlockingIOError:
             raise RunBusyError(
-                f"Another trainer is at work on the run {self.name!r}; wait for it, or train under another name (--run)."
+                f"Another trainer is at work on the run {self.name!r}; wait for it, or train under another name "
+                "(--run)."
             ) from None
         with file:
             yield

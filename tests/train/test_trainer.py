@@ -526,5 +526,5 @@ def test_two_trainers_on_one_run_are_refused(tmp_path: Path, data: Path) -> None
         done = subprocess.run(arguments, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert done.stderr == (
-        "gptbox: Another trainer is at work on the run 'bottles'; wait for it, or give --run.\n"
+        "gptbox: Another trainer is at work on the run 'bottles'; wait for it, or train under another name (--run).\n"
     )  # and no traceback
