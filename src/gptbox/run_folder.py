@@ -249,11 +249,11 @@ class RunFolder:
 
     def written_at(self) -> float:
         """When the status or a snapshot was last written, in seconds since 1970; 0 where there is neither."""
-        times = [0.0]
-        for file in ("status.json", "snapshots"):
-            with suppress(OSError):
-                times.append((self.path / file).stat().st_mtime)
-        return max(times)
+        return max(_modified(self.path / "status.json"), self.published_at())
+
+    def published_at(self) -> float:
+        """When a snapshot was last published, in seconds since 1970; 0 where there is none."""
+        return _modified(self.path / "snapshots")
 
     def size(self) -> int:
         """Bytes of all files."""
@@ -285,6 +285,13 @@ class RunFolder:
                 f"{left} could not be deleted: {error.strerror}. In the containers it takes: "
                 f"docker compose run --rm train gptbox delete {self.name}"
             ) from None
+
+
+def _modified(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except OSError:
+        return 0.0
 
 
 def _is_forbidden(path: Path) -> bool:
@@ -354,16 +361,24 @@ def find_snapshot(models: Path, reference: str) -> Path:
     return find_run(models, name).resolve(which or "best")
 
 
-def newest_first(models: Path) -> list[RunFolder]:
-    """Every run, the one that was written to last in front."""
-    return sorted(list_runs(models), key=RunFolder.written_at, reverse=True)
-
-
 def newest_run(models: Path) -> RunFolder | None:
     """The run that was written to last: the one whose training people look at."""
-    return next(iter(newest_first(models)), None)
+    return max(list_runs(models), key=RunFolder.written_at, default=None)
+
+
+def published_runs(models: Path) -> list[RunFolder]:
+    """The runs that have snapshots, the one that was written to last in front: that one is served.
+
+    A start that fails only writes its reason down: that alone makes no run the newest.
+    """
+
+    def written(run: RunFolder) -> float:
+        status = run.status()
+        return run.published_at() if status is not None and status.phase == "failed" else run.written_at()
+
+    return sorted((run for run in list_runs(models) if run.snapshots()), key=written, reverse=True)
 
 
 def newest_published_run(models: Path) -> RunFolder | None:
-    """The newest run that has a model: the one that is served. A run that failed before its first has no say."""
-    return next((run for run in newest_first(models) if run.snapshots()), None)
+    """The run that is served."""
+    return next(iter(published_runs(models)), None)

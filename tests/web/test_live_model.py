@@ -76,6 +76,11 @@ def test_a_new_run_that_fails_changes_nothing(live: LiveModel, publish: Publish,
     RunFolder(models, "new").write_status(Status(run="new", phase="failed", message="Too short."))
     os.utime(models / "new" / "status.json", (later + 60, later + 60))
     assert served(live) == "shakespeare@step-000100"
+    # Nor does a failed start of a run that is there.
+    os.utime(models / "unrelated" / "snapshots", (later - 120, later - 120))
+    RunFolder(models, "unrelated").write_status(Status(run="unrelated", phase="failed", message="THREADS='none'"))
+    os.utime(models / "unrelated" / "status.json", (later + 90, later + 90))
+    assert served(live) == "shakespeare@step-000100"
     assert served(LiveModel(models)) == "shakespeare@step-000100"
 
 

@@ -6,12 +6,11 @@ on leaves its reason in a run's status, even where the run is not there yet.
 
 import os
 import re
-import shutil
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
-from gptbox.errors import DatasetError, DownloadError, GptboxError, RunBusyError, SettingError
+from gptbox.errors import DatasetError, DownloadError, GptboxError, RunBusyError, RunError, SettingError
 from gptbox.run_folder import RunFolder, Status, list_runs
 
 _SUPERVISOR = "GPTBOX_SUPERVISOR"
@@ -51,4 +50,5 @@ def remove_failed_starts(models: Path) -> None:
         status = run.status()
         kept = (run.dataset, run.checkpoint, run.path / "snapshots")
         if status is not None and status.phase == "failed" and not any(path.exists() for path in kept):
-            shutil.rmtree(run.path, ignore_errors=True)
+            with suppress(RunError):  # another trainer is just beginning it anew
+                run.delete()

@@ -9,7 +9,7 @@ from pathlib import Path
 from anyio import CapacityLimiter, to_thread
 
 from gptbox.errors import ModelFolderError, ModelNotFoundError, ModelsDamagedError, NoModelYetError
-from gptbox.run_folder import find_run, find_snapshot, newest_first, newest_published_run, unreadable
+from gptbox.run_folder import find_run, find_snapshot, newest_published_run, published_runs, unreadable
 from gptbox.web.model_cache import LoadedModel, ModelCache, SnapshotKey, snapshot_key
 from gptbox.web.no_model import models_damaged, no_model_yet
 
@@ -83,11 +83,10 @@ class LiveModel:
 
     def _candidates(self) -> Iterator[Path]:
         """Of each run, the newest first: its best snapshot, then its others, newest first."""
-        for run in newest_first(self.models):
-            if others := run.snapshots():
-                best = run.resolve("best")
-                yield best
-                yield from (path for path in reversed(others) if path != best)
+        for run in published_runs(self.models):
+            best = run.resolve("best")
+            yield best
+            yield from (path for path in reversed(run.snapshots()) if path != best)
 
     def _take(self, path: Path) -> bool:
         """Serve a snapshot, loading it unless it is served already; False where it is damaged, which is logged once."""
