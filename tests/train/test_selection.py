@@ -22,7 +22,7 @@ def test_the_three_lowest_estimates_compete() -> None:
 
 @pytest.mark.parametrize(
     ("estimates", "expected"),
-    [([1.5, 1.45, 1.44], [2, 1]), ([1.44, 1.45, 1.459], [0, 1, 2]), ([1.9, 1.6, 1.3], [2]), ([], [])],
+    [([1.5, 1.445, 1.44], [2, 1]), ([1.44, 1.445, 1.449], [0, 1, 2]), ([1.9, 1.6, 1.3], [2]), ([], [])],
 )
 def test_only_what_the_estimate_s_error_leaves_open_is_measured(estimates: list[float], expected: list[int]) -> None:
     assert selection.finalists(of(estimates)) == [f"step-{i:06d}" for i in expected]

@@ -294,7 +294,9 @@ LONG = "".join(f"{n} green bottles hanging on the wall, and if {n % 7} should fa
 
 @pytest.fixture
 def long_trainer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Trainer]:
-    monkeypatch.setattr(evaluation_schedule, "_FULL_RUN_S", 20.0)  # as many evaluations as in a minute and more
+    # As many evaluations as in a minute and more, whatever else the machine does.
+    monkeypatch.setattr(evaluation_schedule, "_FULL_RUN_S", 20.0)
+    monkeypatch.setattr(evaluation_schedule, "_CONTENDED_SHARE", 1.0)
     (tmp_path / "data" / "long").mkdir(parents=True)
     (tmp_path / "data" / "long" / "text.txt").write_text(LONG)
 
@@ -340,7 +342,7 @@ def test_the_best_is_chosen_by_the_exact_loss_not_by_the_estimate(
 ) -> None:
     """Estimates that flatter each later snapshot by less than their error: the exact losses tell another story."""
     trainer = long_trainer(replace(CONFIG, steps=90, eval_every=30))
-    estimates = {30: 1.000, 60: 1.010, 90: 1.005}
+    estimates = {30: 1.000, 60: 1.009, 90: 1.005}
     exact = {30: 1.20, 60: 1.10, 90: 1.30}
     monkeypatch.setattr(trainer.evaluator, "estimate", lambda _: estimates[trainer.progress.step])
     monkeypatch.setattr(trainer.evaluator, "exact", lambda _: exact[trainer.progress.step])

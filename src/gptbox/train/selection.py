@@ -4,9 +4,9 @@ from gptbox.train.checkpoint import Progress
 
 MAX_CANDIDATES = 3
 """Snapshots with the lowest estimates, of which one is the best."""
-MARGIN = 0.02
+MARGIN = 0.01
 """Nats a token above the lowest estimate at which a snapshot can no longer be the best. Two snapshots of a run are
-estimated on the same tokens, so that the error of their difference is a tenth of this: benchmarks/LOG.md."""
+estimated on the same tokens, so that the error of their difference is a fifth of this: benchmarks/LOG.md."""
 
 JUDGED = (
     "val_loss", "val_loss_estimate", "best_val_loss", "best_estimate", "best_snapshot", "latest_snapshot", "best_s",
