@@ -1,5 +1,7 @@
 import ctypes
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,6 +18,8 @@ from gptbox.engine.team import Team
 from gptbox.engine.ways import Way, Ways
 from gptbox.model_config import ModelConfig
 from gptbox.weights import Weights
+
+MIB = 2**20
 
 
 @pytest.fixture
@@ -317,9 +321,69 @@ def test_no_more_memory_is_taken_than_sequences_run_at_once(model: GPT) -> None:
     batch = Batch(model, 50)
     for i in range(10):
         run(batch, *(request(model, ids(20, 10 * i + j), max_tokens=3) for j in range(4)))
-    assert batch._used == 4
-    assert not batch._cache.keys[:, 4:].any()
+    assert batch._cache.used == 4  # pages, each of a whole context here
+    assert batch._cache.pages.memory[:4].any(1).all()
+    assert not batch._cache.pages.memory[4:].any()
     for j in range(50):
         assert not batch.full
         batch.add(request(model, [j], max_tokens=3))
     assert batch.full
+
+
+@pytest.fixture
+def large(make_weights: Callable[..., Weights]) -> GPT:
+    """A small model whose contexts take 8 MiB each, in 32 pages."""
+    config = ModelConfig(
+        architecture="gpt2", vocab_size=65, context_length=1024, n_layer=4, n_head=4, n_embd=256, n_kv_head=4
+    )
+    return GPT(config, make_weights(config))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_short_texts_cost_what_they_hold_and_not_their_context(large: GPT) -> None:
+    def resident() -> int:
+        return 4096 * int(Path("/proc/self/statm").read_text().split()[1])
+
+    run(Batch(large, 1), request(large, [1], max_tokens=4))  # what is loaded once
+    batch = Batch(large, 16)
+    before = resident()
+    run(batch, *(request(large, [1, i], max_tokens=4, seed=i) for i in range(16)))
+    assert batch.cache_bytes == 16 * KVCache.page_bytes(large.config) == 4 * MIB
+    assert resident() - before < 12 * MIB  # with large pages of the system, and the batch's logits
+    assert KVCache.pages_for(large.config) * KVCache.page_bytes(large.config) == 8 * MIB
+
+
+def test_a_long_text_takes_the_pages_of_those_that_have_ended(large: GPT) -> None:
+    batch, prompt = Batch(large, 8, pages=33), ids(900, 3)
+    # The pages that come free are scattered: every other one, in no order.
+    shorts = [request(large, ids(40, i), max_tokens=20 + 60 * (i % 2), seed=i) for i in range(8)]
+    run(batch, *shorts)
+    assert batch._cache.used == 4 * 2 + 4 * 4
+    long = request(large, prompt, max_tokens=100, seed=9)
+    assert batch.more_bytes(long) == (32 - 24) * KVCache.page_bytes(large.config)
+    batch.add(long)
+    short = request(large, ids(5), max_tokens=20, seed=1)
+    assert batch.more_bytes(short) == KVCache.page_bytes(large.config)
+    run(batch, short)
+    assert batch._cache.used == 33
+    expected = [alone(large, each.prompt, each.params) for each in (*shorts, long, short)]
+    assert [sink(each).ids for each in (*shorts, long, short)] == expected
+
+
+def test_what_is_shared_is_copied_into_pages_of_another_length(large: GPT, monkeypatch: pytest.MonkeyPatch) -> None:
+    batch, beginning = Batch(large, 3), ids(100)
+    first = request(large, beginning, max_tokens=300, seed=1)
+    batch.add(first)
+    while len(sink(first).ids) < 10:
+        batch.step()
+    prompt = np.concatenate([beginning[:70], ids(4, 1)])
+    expected = alone(large, prompt, SamplingParams(max_tokens=4, seed=2))
+    taken = counted(monkeypatch)
+    follower = request(large, prompt, max_tokens=4, seed=2)
+    batch.add(follower)
+    while len(sink(follower).ids) < 4:
+        batch.step()
+    assert taken[0] == 1 + 4  # the first's next token, and what the follower's prompt has of its own
+    assert sink(follower).ids == expected
+    run(batch)
+    assert sink(first).ids == alone(large, beginning, first.params)

@@ -13,7 +13,7 @@ import pytest
 from gptbox.engine import native
 from gptbox.engine.kernels import entry
 from gptbox.engine.network import Network
-from gptbox.engine.state import Drawn, Scratch, Sequences
+from gptbox.engine.state import Drawn, Pages, Scratch, Sequences
 from gptbox.errors import EngineError
 
 ALONE = """
@@ -109,7 +109,8 @@ def test_without_a_library_and_without_numba_it_is_said_what_to_do(
 
 
 def test_table_and_entries_agree() -> None:
-    assert entry._CACHE == 2 * len(Network._fields) == 32
+    assert entry._PAGES == 2 * len(Network._fields) == 32
+    assert len(Pages._fields) == 2
     assert len(Scratch._fields) == 13
     assert len(Sequences._fields) == 8
     assert len(Drawn._fields) == 4
@@ -117,6 +118,6 @@ def test_table_and_entries_agree() -> None:
     assert takes == native.ARGUMENTS
     table = native.table((7, np.zeros((2, 3), np.float32)), (np.zeros(5),))
     assert table[:, 0].tolist()[0] == 7
-    assert table[1, 1:].tolist() == [2, 3, 0, 0, 0]
+    assert table[1, 1:].tolist() == [2, 3, 0]
     assert table[2, 1] == 5
     ctypes.string_at(int(table[1, 0]), 24)

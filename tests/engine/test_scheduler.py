@@ -2,6 +2,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -208,7 +209,7 @@ def test_all_models_together_keep_to_the_memory_that_sequences_may_take(
     model: GPT, make_weights: Callable[..., Weights]
 ) -> None:
     other = GPT(CONFIG, make_weights(CONFIG, seed=1))
-    scheduler = Scheduler(cache_bytes=3 * KVCache.slot_bytes(CONFIG), max_active=8)
+    scheduler = Scheduler(cache_bytes=3 * KVCache.page_bytes(CONFIG), max_active=8)
     scheduler.start()
     requests = [request(each, 2000, seed=i) for i in range(4) for each in (model, other)]
     scheduler.submit(requests)
@@ -228,6 +229,26 @@ def test_one_sequence_is_served_however_little_memory_there_is(model: GPT) -> No
     scheduler.submit(requests)
     for each in requests:
         assert sink(each).wait() == alone(each)
+    scheduler.stop()
+
+
+def test_short_texts_run_together_where_only_one_context_fits(make_weights: Callable[..., Weights]) -> None:
+    config = replace(CONFIG, context_length=512)
+    model = GPT(config, make_weights(config))
+    scheduler = Scheduler(cache_bytes=16 * KVCache.page_bytes(config), max_active=32)
+    scheduler.start()
+    requests = [request(model, 28, seed=i) for i in range(16)]
+    scheduler.submit(requests)
+    for each in requests:
+        assert sink(each).wait() == alone(each)
+    assert scheduler.steps < 2 * 28
+    long = [request(model, 5000, seed=i) for i in range(2)]
+    scheduler.submit(long)
+    until(lambda: scheduler.active == 1)
+    assert scheduler.queued == 1
+    for each in long:
+        each.cancel()
+        sink(each).wait()
     scheduler.stop()
 
 
@@ -260,7 +281,7 @@ def test_after_a_while_without_requests_the_memory_of_sequences_goes_back(
     deadline = time.monotonic() + 30
     while not scheduler._batches:
         assert time.monotonic() < deadline
-    keys = weakref.ref(next(iter(scheduler._batches.values()))._cache.keys)
+    keys = weakref.ref(next(iter(scheduler._batches.values()))._cache.pages.memory)
     text = sink(first).wait()
     while keys() is not None:
         assert time.monotonic() < deadline

@@ -54,8 +54,15 @@ class _Row:
 class Batch:
     """The running rows of one model. For one thread, which others may help."""
 
-    def __init__(self, model: GPT, slots: int, team: Team | None = None, interrupt: NDArray[np.int64] | None = None):
-        """Room for up to `slots` requests at once, and memory of as many that have ended.
+    def __init__(
+        self,
+        model: GPT,
+        slots: int,
+        team: Team | None = None,
+        interrupt: NDArray[np.int64] | None = None,
+        pages: int | None = None,
+    ):
+        """Up to `slots` requests at once, with `pages` of keys and values for all of them; by default enough for each.
 
         `interrupt` (1,) is set by whoever wants steps to end soon.
         """
@@ -64,24 +71,24 @@ class Batch:
         self._team = team or Team(1)
         self._ways = model.ways(self._team.size)
         self._interrupt = np.zeros(1, np.int64) if interrupt is None else interrupt
-        self._cache = KVCache(model.config, slots)
+        self._cache = KVCache(model.config, slots, slots * KVCache.pages_for(model.config) if pages is None else pages)
         self._sequences = Sequences.of(model.config, self._cache.lengths)
         self._slots = slots
         self._used = 0
-        """Slots that have ever been in use, and so cost memory: the first ones; more only when none of them is free."""
+        """Slots that have ever been in use: the first ones; more only when none of them is free."""
         self._free: list[int] = []
-        """Of those, which are not in use now, the longest unused first."""
+        """Of those, the ones not in use, the longest unused first; they keep their pages until those are needed."""
         self._drawn = Drawn.of(slots)
         # One for each thread, and one for all together.
         threads = self._team.size
         self._scratch = [Scratch.of(model.config, slots, each) for each in (*[1] * threads, threads)]
-        cache, shared = (self._cache.keys, self._cache.values), (self._interrupt,)
         self._tables = [
             native.table(
-                model.network, model.draft or model.network, cache, scratch, self._sequences, self._drawn, shared
+                model.network, model.draft or model.network, self._cache.pages, scratch, self._sequences, self._drawn,
+                (self._interrupt,),
             )
             for scratch in self._scratch
-        ]
+        ]  # fmt: skip
         self._step_s = 1e-5 + model.network.panels.nbytes / 2e10  # as its weights come from memory, until it is known
         # Prompt tokens a step: some milliseconds' worth. A row takes a part at most, so that rows can be shared out.
         budget = threads * int(np.clip(250_000_000 // (model.network.panels.nbytes // 4), 16, 192))
@@ -89,31 +96,31 @@ class Batch:
         self._chunk = min(budget, 128)
 
     @property
-    def slot_bytes(self) -> int:
-        """What the keys and values of one more sequence may take."""
-        return KVCache.slot_bytes(self.model.config)
-
-    @property
     def cache_bytes(self) -> int:
-        """What those of the slots take that have ever been in use."""
-        return self._used * self.slot_bytes
+        """Memory that keys and values have taken: the pages that have ever been in use."""
+        return self._cache.used * KVCache.page_bytes(self.model.config)
 
-    @property
-    def has_free_slot(self) -> bool:
-        """Whether a sequence can join without taking memory."""
-        return bool(self._free)
+    def more_bytes(self, request: Request) -> int:
+        """Memory that keys and values will take if this request joins."""
+        idle = self._cache.used - sum(self._cache.held[row.slot] for row in self.rows)
+        return max(0, self._pages(request) - idle) * KVCache.page_bytes(self.model.config)
+
+    def _pages(self, request: Request) -> int:
+        """The most that a request's sequence needs: its last token does not go through the model."""
+        return KVCache.pages_for(self.model.config, len(request.prompt) + max(request.params.max_tokens - 1, 0))
 
     @property
     def full(self) -> bool:
         return not self._free and self._used == self._slots
 
     def add(self, request: Request) -> None:
-        """Give a request a slot; its prompt is read in the next steps."""
+        """Give a request a slot, for which there must be room; its prompt is read in the next steps."""
         window = request.prompt[-self.model.config.context_length :]
         if not self._free:
             self._free.append(self._used)
             self._used += 1
-        row = _Row(request, self._free.pop(0), window, len(window), request.params.max_tokens)
+        row = _Row(request, self._free[0], window, len(window), request.params.max_tokens)
+        shared, source = 0, row.slot
         if request.prompt_logprobs:
             row.scored = Logprobs([], [])  # every token has to go through the model
         else:
@@ -126,13 +133,27 @@ class Batch:
                 None,
             )
             if row.follows is None:
-                row.slot = self._best_slot(row.slot, window)
-        if request.prompt_logprobs or row.follows is not None:
-            self._cache.lengths[row.slot] = 0
+                shared, source = self._longest_held(window)
+                if source in self._free:
+                    row.slot = source
+        self._free.remove(row.slot)
+        self._make_room(row.slot, self._pages(request))
+        if shared and source != row.slot:
+            self._cache.copy(source, row.slot, shared)
+        self._cache.lengths[row.slot] = shared
         self._sequences.begin(row.slot, request.prompt, request.params)
         self._sequences.tokens[row.slot, : len(window)] = window
         request.interrupt = self._interrupt
         self.rows.append(row)
+
+    def _make_room(self, slot: int, pages: int) -> None:
+        """Let a slot have `pages`: its own, then idle ones, those of free slots, and last such as were never used."""
+        missing = pages - self._cache.held[slot]
+        for other in self._free:
+            if missing <= self._cache.idle:
+                break
+            self._cache.hold(other, 0)
+        self._cache.hold(slot, pages)
 
     def remove_ended(self) -> None:
         """Free the slots of those that need no further token, and tell their sinks."""
@@ -150,36 +171,23 @@ class Batch:
     def _reading(self, row: _Row) -> bool:
         return row.known - int(self._cache.lengths[row.slot]) > 1
 
-    def _held(self, window: NDArray[np.integer]) -> NDArray[np.int64]:
-        """How many tokens of the window's beginning each slot's cache has; never the last, whose logits are wanted."""
+    def _longest_held(self, window: NDArray[np.integer]) -> tuple[int, int]:
+        """The longest beginning of the window that a slot's cache has, and which slot; 0 where it is not worth it.
+
+        Never the last token, whose logits are wanted.
+        """
         same = self._sequences.tokens[: self._used, : len(window)] == window
         common = np.where(same.all(1), len(window), same.argmin(1))
-        return np.minimum(np.minimum(common, self._cache.lengths[: self._used]), len(window) - 1)
-
-    def _best_slot(self, slot: int, window: NDArray[np.integer]) -> int:
-        """`slot`, or a better free one, holding what any slot's cache has of the window's beginning."""
-        held = self._held(window)
+        held = np.minimum(np.minimum(common, self._cache.lengths[: self._used]), len(window) - 1)
         best = int(held.argmax())
-        if held[best] < SHARED_TOKENS:
-            self._cache.lengths[slot] = 0
-        elif best == slot or best in self._free:
-            if best != slot:
-                self._free.remove(best)
-                self._free.insert(0, slot)
-            self._cache.lengths[best] = held[best]
-            return best
-        else:
-            self._cache.copy(best, slot, int(held[best]))
-        return slot
+        return (int(held[best]), best) if held[best] >= SHARED_TOKENS else (0, -1)
 
     def _copy_from_leader(self, row: _Row) -> None:
         """Take over what a row that was waited for has read, wherever it is now."""
         row.follows = None
-        held = self._held(row.window)
-        held[row.slot] = 0
-        best = int(held.argmax())
-        if held[best] >= SHARED_TOKENS:
-            self._cache.copy(best, row.slot, int(held[best]))
+        shared, source = self._longest_held(row.window)
+        if shared:
+            self._cache.copy(source, row.slot, shared)
 
     def step(self) -> tuple[int, int]:
         """At least one token for every row that has read its prompt; none may have ended.

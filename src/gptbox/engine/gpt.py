@@ -49,7 +49,7 @@ class GPT:
         used = np.arange(len(cache.lengths))[slots]
         logits = np.empty((batch, time, vocabulary), np.float32)
         scratch = Scratch.of(self.config, MOST_TOKENS)
-        table = native.table(self.network, self.draft or self.network, (cache.keys, cache.values), scratch)
+        table = native.table(self.network, self.draft or self.network, cache.pages, scratch)
         # As many rows at once as fit, and of one that alone does not, as many tokens.
         rows, length = max(1, MOST_TOKENS // time), min(time, MOST_TOKENS)
         for row in range(0, batch, rows):

@@ -26,7 +26,7 @@ GENERATIONS = {
     "aarch64": {"asimd"},
 }
 """What a processor must have, by /proc/cpuinfo, for each library; the best first."""
-_ENTRY = 6
+_ENTRY = 4
 
 Function = Callable[..., int]
 
@@ -114,8 +114,7 @@ def table(*parts: tuple[Any, ...]) -> NDArray[np.int64]:
     for row, field in zip(result, fields, strict=True):
         if isinstance(field, np.ndarray):
             assert field.flags.c_contiguous
-            shape = field.shape[: _ENTRY - 1]
-            row[: 1 + len(shape)] = field.ctypes.data, *shape
+            row[: 1 + field.ndim] = field.ctypes.data, *field.shape
         else:
             row[0] = field
     return result

@@ -135,7 +135,7 @@ class Scheduler:
         clients = Counter(row.request.client for batch in self._batches.values() for row in batch.rows)
         while self._queue and self.active < self.max_active:
             # Whose client has the fewest places; among those who has waited longest.
-            free = [request for request in self._queue if self._has_room(self._batch_of(request.model, team))]
+            free = [request for request in self._queue if self._has_room(self._batch_of(request.model, team), request)]
             if not free:
                 return
             request = min(free, key=lambda request: clients[request.client])
@@ -143,17 +143,19 @@ class Scheduler:
             self._queue.remove(request)
             self._batch_of(request.model, team).add(request)
 
-    def _has_room(self, batch: Batch) -> bool:
-        """Whether another sequence fits; the first of a model always does."""
-        used = sum(each.cache_bytes for each in self._batches.values())
-        return not batch.rows or batch.has_free_slot or (not batch.full and used + batch.slot_bytes <= self.cache_bytes)
+    def _has_room(self, batch: Batch, request: Request) -> bool:
+        """Whether a request's sequence fits, as long as it may become; the first of a model always does."""
+        used, more = sum(each.cache_bytes for each in self._batches.values()), batch.more_bytes(request)
+        return not batch.rows or (not batch.full and (more == 0 or used + more <= self.cache_bytes))
 
     def _batch_of(self, model: GPT, team: Team) -> Batch:
         if id(model) not in self._batches:
             # A model without rows is kept only until the next one comes: its cache is reused while nothing changes.
             self._batches = {key: batch for key, batch in self._batches.items() if batch.rows}
-            slots = min(self.max_active, max(1, self.cache_bytes // KVCache.slot_bytes(model.config)))
-            self._batches[id(model)] = Batch(model, slots, team, self._interrupt)
+            context = KVCache.pages_for(model.config)
+            fit = self.cache_bytes // KVCache.page_bytes(model.config)
+            pages = min(max(fit, context), self.max_active * context)
+            self._batches[id(model)] = Batch(model, self.max_active, team, self._interrupt, pages)
         return self._batches[id(model)]
 
     def _step(self) -> None:

@@ -68,6 +68,15 @@ class Scratch(NamedTuple):
         )  # fmt: skip
 
 
+class Pages(NamedTuple):
+    """A cache's keys and values: see `gptbox.engine.kv_cache`."""
+
+    memory: Array
+    """(pages, numbers a page)."""
+    table: NDArray[np.int64]
+    """(slots, pages a context): the page that has a slot's positions 0 to 31, 32 to 63, and so on."""
+
+
 class Sequences(NamedTuple):
     """What a step needs to know of the sequence in each slot of a cache."""
 

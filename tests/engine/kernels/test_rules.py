@@ -1,5 +1,6 @@
 """Each rule against transformers' own processor for it, and what holds for any logits."""
 
+import time
 import warnings
 from typing import Any
 
@@ -181,6 +182,32 @@ def test_temperature_0_takes_the_most_probable_after_all_penalties() -> None:
     assert next_token(FULL, SamplingParams(temperature=0, presence_penalty=1.5), (49,), times=3) == [49, 48, 47]
     alternating = next_token(FULL, SamplingParams(temperature=0, frequency_penalty=0.015), times=4)
     assert alternating == [49, 49, 48, 49]
+
+
+def test_temperature_0_takes_the_first_of_the_most_probable() -> None:
+    assert next_token(np.array([1, 5, 2, 5, 5], np.float32), SamplingParams(temperature=0)) == [1]
+    assert next_token(np.array([-np.inf, -30, -30], np.float32), SamplingParams(temperature=0)) == [1]
+    # Two that are equally probable once rounded.
+    assert next_token(np.array([0.1, np.nextafter(np.float32(0.1), 1)], np.float32), SamplingParams(temperature=0)) == [
+        1
+    ]
+
+
+def test_temperature_0_costs_no_more_than_sampling_of_a_large_vocabulary() -> None:
+    config = ModelConfig(architecture="gpt2", vocab_size=50_257, context_length=8, n_layer=1, n_head=1, n_embd=32)
+    logits, weights = np.random.default_rng(1).normal(0, 2, (2, 50_257)).astype(np.float32)
+    sequences = Sequences.of(config, np.zeros(1, np.int64))
+
+    def fastest(temperature: float) -> float:
+        sequences.begin(0, np.array([0]), SamplingParams(temperature=temperature, seed=1))
+        times = []
+        for _ in range(20):
+            row, start = logits.copy(), time.perf_counter()
+            sample(row, sequences, 0, weights)
+            times.append(time.perf_counter() - start)
+        return min(times)
+
+    assert fastest(0.0) < fastest(1.0)
 
 
 @settings(max_examples=30)

@@ -1,24 +1,22 @@
 """Where Python enters: functions of integers alone, so that a compiled library is called as any C library is.
 
-A table holds what a call works on: the fields of Network, those of its draft's, the cache's keys and values, the fields
-of Scratch, Sequences and Drawn, and the interrupt, in this order, each in six int64: a number; or an array's address
-and its shape.
-`gptbox.engine.native` writes it.
+A table holds what a call works on: the fields of Network, those of its draft's, of Pages, Scratch, Sequences and
+Drawn, and the interrupt, in this order, each in four int64: a number; or an array's address
+and its shape. `gptbox.engine.native` writes it.
 """
 
 from typing import Any
 
 from gptbox.engine.kernels import steps
 from gptbox.engine.network import Network
-from gptbox.engine.panels import PANEL
-from gptbox.engine.state import Drawn, Scratch, Sequences
+from gptbox.engine.state import Drawn, Pages, Scratch, Sequences
 from gptbox.kernel_cache import kernel
 from gptbox.kernel_memory import doubles, floats, integers, small_integers, words
 
-_ENTRY = 6
+_ENTRY = 4
 _DRAFT = len(Network._fields)
-_CACHE = 2 * _DRAFT
-_SCRATCH = _CACHE + 2
+_PAGES = 2 * _DRAFT
+_SCRATCH = _PAGES + len(Pages._fields)
 _SEQUENCES = _SCRATCH + len(Scratch._fields)
 _DRAWN = _SEQUENCES + len(Sequences._fields)
 _INTERRUPT = _DRAWN + len(Drawn._fields)
@@ -46,13 +44,6 @@ def _three(t: Any, i: int) -> Any:
     return t[_ENTRY * i], (t[_ENTRY * i + 1], t[_ENTRY * i + 2], t[_ENTRY * i + 3])
 
 
-@kernel(counted=False, inline=True)
-def _cache(t: Any, i: int) -> Any:
-    # It has one dimension more than an entry; the last is always a panel.
-    at = _ENTRY * i
-    return floats(t[at], (t[at + 1], t[at + 2], t[at + 3], t[at + 4], t[at + 5], PANEL))
-
-
 @kernel(counted=False)
 def _network(t: Any, i: int) -> Any:
     return Network(
@@ -61,6 +52,11 @@ def _network(t: Any, i: int) -> Any:
         integers(*_three(t, i + 10)), integers(*_three(t, i + 11)), floats(*_two(t, i + 12)), floats(*_two(t, i + 13)),
         floats(*_two(t, i + 14)), floats(*_two(t, i + 15)),
     )  # fmt: skip
+
+
+@kernel(counted=False)
+def _pages(t: Any) -> Any:
+    return Pages(floats(*_two(t, _PAGES)), integers(*_two(t, _PAGES + 1)))
 
 
 @kernel(counted=False)
@@ -99,9 +95,9 @@ def gptbox_burst(
     """`steps.burst`; slots, fresh and drawing are the addresses of int64 (rows,)."""
     t = integers(table, _SIZE)
     return steps.burst(
-        _network(t, 0), _network(t, _DRAFT), _cache(t, _CACHE), _cache(t, _CACHE + 1), _scratch(t), _sequences(t),
-        _drawn(t), integers(_number(t, _INTERRUPT), 1), integers(slots, rows), integers(fresh, rows),
-        integers(drawing, rows), begin, end, steps_, ahead, rank, size,
+        _network(t, 0), _network(t, _DRAFT), _pages(t), _scratch(t), _sequences(t), _drawn(t),
+        integers(_number(t, _INTERRUPT), 1), integers(slots, rows), integers(fresh, rows), integers(drawing, rows),
+        begin, end, steps_, ahead, rank, size,
     )  # fmt: skip
 
 
@@ -109,10 +105,7 @@ def gptbox_burst(
 def gptbox_score(table: int, slot: int, count: int, alternatives: int) -> int:
     """`steps.score`; 0."""
     t = integers(table, _SIZE)
-    steps.score(
-        _network(t, 0), _cache(t, _CACHE), _cache(t, _CACHE + 1), _scratch(t), _sequences(t), _drawn(t), slot, count,
-        alternatives,
-    )  # fmt: skip
+    steps.score(_network(t, 0), _pages(t), _scratch(t), _sequences(t), _drawn(t), slot, count, alternatives)
     return 0
 
 
@@ -120,7 +113,7 @@ def gptbox_score(table: int, slot: int, count: int, alternatives: int) -> int:
 def gptbox_forward(table: int, count: int) -> int:
     """`steps.forward`; 0."""
     t = integers(table, _SIZE)
-    steps.forward(_network(t, 0), _cache(t, _CACHE), _cache(t, _CACHE + 1), _scratch(t), count)
+    steps.forward(_network(t, 0), _pages(t), _scratch(t), count)
     return 0
 
 

@@ -13,6 +13,7 @@ import numpy as np
 
 from gptbox.engine.kernels.layers import gelu, gelu_new, layer_norm, rms_norm, rotate, swiglu
 from gptbox.engine.kernels.meeting import barrier
+from gptbox.engine.kernels.paged import multiply_keys, multiply_values
 from gptbox.engine.kernels.product import multiply
 from gptbox.engine.kernels.softmax import softmax
 from gptbox.engine.panels import PANEL
@@ -98,30 +99,29 @@ def _embed(net: Any, ids: Any, positions: Any, x: Any) -> None:
 
 
 @kernel(counted=False)
-def _remember(net: Any, x: int, keys: int, values: int, context: int, at: int) -> None:
-    """Write the key and the value of one head and position, at address x of qkv, into a slot's part of the cache."""
+def _remember(net: Any, x: int, keys: int, at: int) -> None:
+    """Write the key and the value of one head, at address x of qkv, to position `at` of the page with its keys."""
     width = net.head_dim
-    key, panel = floats(x, width), floats(keys + 4 * width * PANEL * (at // PANEL), width * PANEL)
+    key, panel = floats(x, width), floats(keys, width * PANEL)
     for i in range(width):
-        panel[i * PANEL + at % PANEL] = key[i]
+        panel[i * PANEL + at] = key[i]
     for first in range(0, width, PANEL):
         some = min(PANEL, width - first)
         source = floats(x + 4 * (net.n_kv_head * width + first), some)
-        target = floats(values + 4 * (first * context + at * PANEL), some)
+        target = floats(keys + 4 * PANEL * (width + first + at), some)
         for i in range(some):
             target[i] = source[i]
 
 
 @kernel(counted=False)
-def _attention(net: Any, layer: int, keys: Any, values: Any, slots: Any, positions: Any, s: Any, rank: int,
-               size: int) -> None:  # fmt: skip
+def _attention(net: Any, layer: int, cache: Any, slots: Any, positions: Any, s: Any, rank: int, size: int) -> None:
     """This thread's heads: their keys and values into the cache, and what their queries read, into `mixed`."""
     heads, kv, width = net.n_head, net.n_kv_head, net.head_dim
     group, wide, room = heads // kv, s.qkv.shape[1], s.scores.shape[2]
     scores = address(s.scores) + 4 * rank * s.scores.shape[1] * room
     read = address(s.read) + 4 * rank * s.read.shape[1] * PANEL
-    context = values.shape[4]
-    key_size, value_size = 4 * width * keys.shape[3] * PANEL, 4 * values.shape[3] * context * PANEL
+    page_size = 4 * cache.memory.shape[1]
+    head_size = page_size // ((net.norms.shape[0] - 1) * kv)
     q_weight = _vector(net, max(net.norms[layer, _Q_NORM, 0], _NONE), width)
     k_weight = _vector(net, max(net.norms[layer, _K_NORM, 0], _NONE), width)
     scale, half, eps = 1 / np.sqrt(width), width // 2, net.vectors[0]
@@ -132,9 +132,9 @@ def _attention(net: Any, layer: int, keys: Any, values: Any, slots: Any, positio
         while n + rows < slots.size and slots[n + rows] == slots[n] and rows < s.scores.shape[1]:
             rows += 1
         length = positions[n + rows - 1] + 1
+        pages = address(cache.table) + 8 * slots[n] * cache.table.shape[1]
         for k in range(rank, kv, size):
-            place = (slots[n] * keys.shape[1] + layer) * kv + k
-            keys_at, values_at = address(keys) + place * key_size, address(values) + place * value_size
+            keys = address(cache.memory) + head_size * (layer * kv + k)
             for r in range(n, n + rows):
                 row = _row(s.qkv, r)
                 key = row + 4 * (heads + k) * width
@@ -142,15 +142,16 @@ def _attention(net: Any, layer: int, keys: Any, values: Any, slots: Any, positio
                     cos, sin = floats(_row(net.cos, positions[r]), half), floats(_row(net.sin, positions[r]), half)
                     rotate(row + 4 * k * group * width, group, q_weight, eps, cos, sin)
                     rotate(key, _ONE, k_weight, eps, cos, sin)
-                _remember(net, key, keys_at, values_at, context, positions[r])
+                page = cache.table[slots[n], positions[r] // PANEL]
+                _remember(net, key, keys + page_size * page, positions[r] % PANEL)
             for h in range(k * group, (k + 1) * group):
-                multiply(_row(s.qkv, n) + 4 * h * width, wide, rows, keys_at, _NONE, width, _NONE, -(-length // PANEL),
-                         scores, room, _SET)  # fmt: skip
+                multiply_keys(_row(s.qkv, n) + 4 * h * width, wide, rows, keys, pages, page_size, width,
+                              -(-length // PANEL), scores, room)  # fmt: skip
                 for r in range(rows):
                     softmax(floats(scores + 4 * r * room, length), positions[n + r] + 1, scale)
                 for first in range(0, width, PANEL):
-                    multiply(scores, room, rows, values_at + 4 * first * context, _NONE, length, _NONE, _ONE, read,
-                             _PANEL, _SET)  # fmt: skip
+                    multiply_values(scores, room, rows, keys + 4 * PANEL * (width + first), pages, page_size, length,
+                                    read, _PANEL)  # fmt: skip
                     some = min(PANEL, width - first)
                     for r in range(rows):
                         source = floats(read + 4 * r * PANEL, some)
@@ -178,8 +179,7 @@ def _activate(net: Any, s: Any, rows: int, rank: int, size: int) -> None:
 
 
 @kernel(counted=False)
-def blocks(net: Any, keys: Any, values: Any, ids: Any, slots: Any, positions: Any, s: Any, rank: int,
-           size: int) -> None:  # fmt: skip
+def blocks(net: Any, cache: Any, ids: Any, slots: Any, positions: Any, s: Any, rank: int, size: int) -> None:
     """From ids (N,) at `positions` of the cache's `slots` to the last block's output, in s.x.
 
     Run by `size` threads at once, which meet after each part; a row's new tokens stand in their order.
@@ -197,7 +197,7 @@ def blocks(net: Any, keys: Any, values: Any, ids: Any, slots: Any, positions: An
         _linear(net, i, _QKV, y, wide, net.n_embd, s.qkv, rows, attended + 2 * net.n_kv_head * net.head_dim, _SET,
                 rank, size)  # fmt: skip
         barrier(s.meeting, size)
-        _attention(net, i, keys, values, slots, positions, s, rank, size)
+        _attention(net, i, cache, slots, positions, s, rank, size)
         barrier(s.meeting, size)
         _linear(net, i, _OUT, address(s.mixed), s.mixed.shape[1], attended, s.x, rows, net.n_embd, _ADD, rank, size)
         barrier(s.meeting, size)

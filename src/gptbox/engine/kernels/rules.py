@@ -39,7 +39,8 @@ def apply_logit_bias(logits: Any, tokens: Any, biases: Any) -> None:
 
 
 @kernel(counted=False, exact=True)
-def _largest(logits: Any) -> int:
+def argmax(logits: Any) -> int:
+    """The most probable token; of several the first."""
     best = 0
     for i in range(logits.size):
         if logits[i] > logits[best]:
@@ -51,7 +52,7 @@ def _largest(logits: Any) -> int:
 def apply_temperature(logits: Any, temperature: float) -> None:
     """Ackley, Hinton and Sejnowski, A Learning Algorithm for Boltzmann Machines, 1985."""
     # Down from the largest, so that the tiniest temperature makes minus infinities of the others and never a NaN.
-    largest = logits[_largest(logits)]
+    largest = logits[argmax(logits)]
     divisor = np.float32(max(temperature, 1e-30))
     for i in range(logits.size):
         logits[i] = (logits[i] - largest) / divisor
@@ -88,7 +89,7 @@ def apply_top_k(logits: Any, k: int) -> None:
 @kernel(counted=False, exact=True)
 def weigh(logits: Any, weights: Any) -> float:
     """Softmax but for its sum, which is returned: weights (V,), the most probable token's being 1."""
-    largest = logits[_largest(logits)]
+    largest = logits[argmax(logits)]
     total = 0.0
     for i in range(logits.size):
         weights[i] = exp(logits[i] - largest) if logits[i] > _NEVER else np.float32(0)
@@ -141,7 +142,7 @@ def apply_min_p(logits: Any, p: float) -> None:
     """Nguyen et al., Turning Up the Heat: Min-p Sampling, arXiv 2407.01082."""
     if p <= 0:
         return
-    bound = logits[_largest(logits)] + np.float32(np.log(p))
+    bound = logits[argmax(logits)] + np.float32(np.log(p))
     for i in range(logits.size):
         if logits[i] < bound:
             logits[i] = _NEVER
@@ -181,7 +182,7 @@ def log_probabilities(logits: Any, weights: Any, token: int, tokens: Any, values
 
     `weights` (V,) is room to work in.
     """
-    normal = logits[_largest(logits)] + np.log(weigh(logits, weights))
+    normal = logits[argmax(logits)] + np.log(weigh(logits, weights))
     for j in range(tokens.size):
         best = -1
         for i in range(logits.size):

@@ -18,6 +18,7 @@ from gptbox.engine.kernels.rules import (
     apply_temperature,
     apply_top_k,
     apply_top_p,
+    argmax,
     draw,
     log_probabilities,
     uniform,
@@ -45,16 +46,13 @@ def sample(logits: Any, sequences: Any, slot: int, weights: Any) -> int:
     biases = int(rules[_BIASES])
     if biases:
         apply_logit_bias(logits, sequences.bias_tokens[slot, :biases], sequences.bias_values[slot, :biases])
-    number = 0.0  # of the cumulative probabilities of what is left of the most probable token: that token
     if rules[_TEMPERATURE] == 0:
-        apply_top_p(logits, number, weights)
-    else:
-        apply_temperature(logits, rules[_TEMPERATURE])
-        apply_top_k(logits, int(rules[_TOP_K]))
-        apply_top_p(logits, rules[_TOP_P], weights)
-        apply_min_p(logits, rules[_MIN_P])
-        number = uniform(sequences.random, slot)
-    return draw(logits, weights, number)
+        return argmax(logits)
+    apply_temperature(logits, rules[_TEMPERATURE])
+    apply_top_k(logits, int(rules[_TOP_K]))
+    apply_top_p(logits, rules[_TOP_P], weights)
+    apply_min_p(logits, rules[_MIN_P])
+    return draw(logits, weights, uniform(sequences.random, slot))
 
 
 @kernel(counted=False)
@@ -89,8 +87,7 @@ def _draw(net: Any, s: Any, sequences: Any, drawn: Any, i: int, slot: int, at: i
 
 
 @kernel(counted=False)
-def _write_ahead(draft: Any, keys: Any, values: Any, s: Any, sequences: Any, slot: int, count: int, rank: int,
-                 size: int) -> None:  # fmt: skip
+def _write_ahead(draft: Any, cache: Any, s: Any, sequences: Any, slot: int, count: int, rank: int, size: int) -> None:
     """Let `draft` write what it expects after the one token of a slot that has not gone through the model yet.
 
     It reads the model's own keys and values, and leaves its own for these tokens, until the model's replace them. Each
@@ -100,7 +97,7 @@ def _write_ahead(draft: Any, keys: Any, values: Any, s: Any, sequences: Any, slo
     length, random = sequences.lengths[slot], sequences.random[slot]
     for t in range(count):
         ids[0], places[0], positions[0] = sequences.tokens[slot, length + t], slot, length + t
-        blocks(draft, keys, values, ids, places, positions, s, rank, size)
+        blocks(draft, cache, ids, places, positions, s, rank, size)
         head(draft, address(s.x), s.x.shape[1], _ALONE, s, rank, size)
         if rank == 0:
             token = sample(s.logits[0, : draft.vocab_size], sequences, slot, s.weights[0, 0])
@@ -112,7 +109,7 @@ def _write_ahead(draft: Any, keys: Any, values: Any, s: Any, sequences: Any, slo
 
 @kernel(counted=False)
 def burst(
-    net: Any, draft: Any, keys: Any, values: Any, s: Any, sequences: Any, drawn: Any, interrupt: Any, slots: Any,
+    net: Any, draft: Any, cache: Any, s: Any, sequences: Any, drawn: Any, interrupt: Any, slots: Any,
     fresh: Any, drawing: Any, begin: int, end: int, steps: int, ahead: int, rank: int, size: int,
 ) -> int:  # fmt: skip
     """Up to `steps` steps of the rows from begin to end, of which `slots` has the slots; how many were made.
@@ -135,7 +132,7 @@ def burst(
         n, wanted, written = 0, 0, 0
         if alone and (step > 0 or fresh[begin] == 1):
             written = min(ahead, steps - step - 1)
-            _write_ahead(draft, keys, values, s, sequences, slots[begin], written, rank, size)
+            _write_ahead(draft, cache, s, sequences, slots[begin], written, rank, size)
         for r in range(begin, end):
             slot = slots[r]
             length = sequences.lengths[slot]
@@ -146,7 +143,7 @@ def burst(
                 for t in range(n - 1 - written, n):
                     last[wanted] = t
                     wanted += 1
-        blocks(net, keys, values, ids[:n], places[:n], positions[:n], s, rank, size)
+        blocks(net, cache, ids[:n], places[:n], positions[:n], s, rank, size)
         if rank == 0:
             for i in range(wanted):
                 for j in range(net.n_embd):
@@ -186,7 +183,7 @@ def burst(
 
 
 @kernel(counted=False)
-def score(net: Any, keys: Any, values: Any, s: Any, sequences: Any, drawn: Any, slot: int, count: int,
+def score(net: Any, cache: Any, s: Any, sequences: Any, drawn: Any, slot: int, count: int,
           alternatives: int) -> None:  # fmt: skip
     """Let the next `count` tokens of a slot through the model, and tell of each how probable the token after it was.
 
@@ -196,7 +193,7 @@ def score(net: Any, keys: Any, values: Any, s: Any, sequences: Any, drawn: Any, 
     length = sequences.lengths[slot]
     for t in range(count):
         ids[t], places[t], positions[t] = sequences.tokens[slot, length + t], slot, length + t
-    blocks(net, keys, values, ids, places, positions, s, _FIRST, _ALONE)
+    blocks(net, cache, ids, places, positions, s, _FIRST, _ALONE)
     # As many rows of logits at a time as there is room for.
     for first in range(0, count, s.logits.shape[0]):
         rows = min(count - first, s.logits.shape[0])
@@ -210,7 +207,7 @@ def score(net: Any, keys: Any, values: Any, s: Any, sequences: Any, drawn: Any, 
 
 
 @kernel(counted=False)
-def forward(net: Any, keys: Any, values: Any, s: Any, count: int) -> None:
+def forward(net: Any, cache: Any, s: Any, count: int) -> None:
     """s.logits of the `count` tokens of which s.plan has the ids, slots and positions."""
-    blocks(net, keys, values, s.plan[0, 0, :count], s.plan[0, 1, :count], s.plan[0, 2, :count], s, _FIRST, _ALONE)
+    blocks(net, cache, s.plan[0, 0, :count], s.plan[0, 1, :count], s.plan[0, 2, :count], s, _FIRST, _ALONE)
     head(net, address(s.x), s.x.shape[1], count, s, _FIRST, _ALONE)
