@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from gptbox import model_folder, weights
+from gptbox.engine import native
 from gptbox.model_config import ModelConfig
 from gptbox.model_folder import SnapshotInfo
 from gptbox.tokenizers.char import CharTokenizer
@@ -45,6 +46,12 @@ def _own_environment(monkeypatch: pytest.MonkeyPatch) -> None:
         "MAX_TOKENS", "SNAPSHOTS_KEPT", "QUANTIZE", "RUN", "TRAIN_CLOCK", "GPTBOX_SUPERVISOR",
     ):  # fmt: skip
         monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _compiled_engine() -> None:
+    """Compile it before a test waits for it."""
+    native.load()
 
 
 @pytest.fixture(scope="session")

@@ -244,6 +244,7 @@ def sample(
         print(f"The model does not know {shown(typed)} and reads {shown(known)} instead.", file=sys.stderr)
     prompt = folder.tokenizer.encode(start or "\n")
     gpt, team = GPT(folder.config, folder.weights, settings.quantize == "int8"), Team(settings.threads)
+    _load_engine()
     for first in range(0, num_samples, TEXTS_AT_ONCE):
         seeds = range(seed + first, seed + min(first + TEXTS_AT_ONCE, num_samples))
         rules = [
@@ -298,9 +299,18 @@ def evaluate(
     data = PreparedDataset.load(find_run(settings.models, model.partition("@")[0]).dataset)
     folder = load(path)
     window = min(window or folder.config.context_length, folder.config.context_length)
+    _load_engine()
     loss = measure(GPT(folder.config, folder.weights, settings.quantize == "int8"), data.val, window)
     bits = data.bits_per_byte(loss)
     print(f"{path.name}: val_loss {loss:.4f} nats a token, val_bpb {bits:.4f} (windows of {window} tokens)")
+
+
+def _load_engine() -> None:
+    from gptbox.engine import native
+
+    if not native.load(compile_too=False):
+        print("Compiling the engine for this processor, once: about half a minute ...", file=sys.stderr, flush=True)
+        native.load()
 
 
 def _find_model(settings: Settings, model: str | None) -> Path:

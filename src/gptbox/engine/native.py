@@ -1,20 +1,24 @@
-"""The compiled functions that the engine calls: from a library that was compiled ahead, or by Numba in this process.
+"""The compiled functions that the engine calls: from a library in an image, or from an object file of this machine's.
 
 An image holds libraries in the folder GPTBOX_LIBRARIES, for several generations of its processor's architecture, made
-by `gptbox.engine.kernels.build`; with one of those neither Numba nor a compiler is needed: 130 MB of memory less.
+by `gptbox.engine.kernels.build`: with one of those neither Numba nor llvmlite is needed. Elsewhere the first start
+compiles, or an installation does: see `gptbox.engine.object_file`.
 """
 
 import ctypes
 import os
 import platform
+import threading
 from collections.abc import Callable
-from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from gptbox.engine import object_file
+from gptbox.engine.object_file import processor
 from gptbox.errors import EngineError
 
 ARGUMENTS = {"gptbox_burst": 11, "gptbox_score": 4, "gptbox_forward": 2}
@@ -31,18 +35,9 @@ _ENTRY = 4
 Function = Callable[..., int]
 
 
-def _processor(file: Path = Path("/proc/cpuinfo")) -> set[str]:
-    """What this processor has."""
-    try:
-        lines = file.read_text().splitlines()
-    except OSError:
-        return set()
-    return {word for line in lines if line.startswith(("flags", "Features")) for word in line.partition(":")[2].split()}
-
-
 def find_library(folder: Path) -> Path | None:
     """The best library in a folder that this processor can run."""
-    has = _processor()
+    has = processor()
     machine = "aarch64" if platform.machine() in ("aarch64", "arm64") else "x86-64"
     for name, needed in GENERATIONS.items():
         path = folder / f"gptbox-{name}.so"
@@ -51,23 +46,14 @@ def find_library(folder: Path) -> Path | None:
     return None
 
 
-def _from_library(path: Path) -> dict[str, Function]:
-    library = ctypes.CDLL(str(path))
-    found: dict[str, Function] = {}
-    for name, count in ARGUMENTS.items():
-        function = getattr(library, name)
+class _Function:
+    """A compiled function as one of Python."""
+
+    def __init__(self, name: str, address: Callable[[str], int]) -> None:
+        self._name, self._code = name, address  # which holds the code in memory
         # Numba's own convention: a status, then by address the result and what there is to say of an error.
-        function.restype = ctypes.c_int
-        function.argtypes = [ctypes.c_void_p, ctypes.c_void_p, *[ctypes.c_int64] * count]
-        found[name] = _Checked(function, name)
-    return found
-
-
-class _Checked:
-    """A library's function as one of Python."""
-
-    def __init__(self, function: Any, name: str) -> None:
-        self._function, self._name = function, name
+        arguments = [ctypes.c_int64] * ARGUMENTS[name]
+        self._function = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p, *arguments)(address(name))
 
     def __call__(self, *arguments: int) -> int:
         result, error = ctypes.c_int64(), ctypes.c_void_p()
@@ -76,35 +62,66 @@ class _Checked:
         return result.value
 
 
-@cache
-def _functions() -> dict[str, Function]:
-    folder = os.environ.get("GPTBOX_LIBRARIES")
-    path = find_library(Path(folder)) if folder else None
-    if path is not None:
-        return _from_library(path)
-    try:
-        from gptbox.engine.kernels.entry import FUNCTIONS
-    except ModuleNotFoundError as error:
-        raise EngineError(
-            f"There is no library for this processor ({platform.machine()}) in {folder}, and {error.name}, which could "
-            "compile one, is not installed. Build the image on this machine, or install numba."
-        ) from None
-    return FUNCTIONS
+_loaded: dict[str, Function] = {}
+_loading = threading.Lock()
+
+
+def _from_library(path: Path) -> Callable[[str], int]:
+    library = ctypes.CDLL(str(path))
+
+    def address(name: str) -> int:
+        return ctypes.cast(library[name], ctypes.c_void_p).value or 0
+
+    return address
+
+
+def load(compile_too: bool = True, wanted: Callable[[], bool] = lambda: True) -> bool:
+    """Have the functions ready; whether they are.
+
+    Where they are not compiled yet, that is done in a process of its own, for half a minute, unless `compile_too` says
+    otherwise, and until `wanted` says no more. Raises EngineError where it cannot be done.
+    """
+    with _loading:
+        if _loaded:
+            return True
+        folder = os.environ.get("GPTBOX_LIBRARIES")
+        if path := find_library(Path(folder)) if folder else None:
+            address = _from_library(path)
+        else:
+            if not all(map(find_spec, ("numba", "llvmlite"))):
+                raise EngineError(
+                    f"The engine is not compiled for this processor ({platform.machine()}), and numba, which compiles "
+                    "it, is not installed. Build the image on this machine, or install numba."
+                )
+            code = object_file.find()
+            if code is None:
+                if not compile_too:
+                    return False
+                code = object_file.compile_and_keep(wanted)
+            address = object_file.link(code)
+        _loaded.update({name: _Function(name, address) for name in ARGUMENTS})
+        return True
+
+
+def _function(name: str) -> Function:
+    if not _loaded:
+        load()
+    return _loaded[name]
 
 
 def burst(*arguments: int) -> int:
     """See `gptbox.engine.kernels.entry`."""
-    return _functions()["gptbox_burst"](*arguments)
+    return _function("gptbox_burst")(*arguments)
 
 
 def score(*arguments: int) -> int:
     """See `gptbox.engine.kernels.entry`."""
-    return _functions()["gptbox_score"](*arguments)
+    return _function("gptbox_score")(*arguments)
 
 
 def forward(*arguments: int) -> int:
     """See `gptbox.engine.kernels.entry`."""
-    return _functions()["gptbox_forward"](*arguments)
+    return _function("gptbox_forward")(*arguments)
 
 
 def table(*parts: tuple[Any, ...]) -> NDArray[np.int64]:

@@ -11,6 +11,6 @@ async def healthz(request: Request) -> Response:
 
 
 async def readyz(request: Request) -> Response:
-    """Raises NoModelYetError."""
+    """Raises NoModelYetError, or EngineError while the engine is being compiled."""
     await service_of(request).models.resolve()
     return PlainTextResponse("ready\n")

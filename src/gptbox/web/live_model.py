@@ -8,13 +8,17 @@ from pathlib import Path
 
 from anyio import CapacityLimiter, to_thread
 
-from gptbox.errors import ModelFolderError, ModelNotFoundError, ModelsDamagedError, NoModelYetError
+from gptbox.engine import native
+from gptbox.errors import EngineError, ModelFolderError, ModelNotFoundError, ModelsDamagedError, NoModelYetError
 from gptbox.run_folder import find_run, find_snapshot, newest_published_run, published_runs, unreadable
 from gptbox.web.model_cache import LoadedModel, ModelCache, SnapshotKey, snapshot_key
 from gptbox.web.no_model import models_damaged, no_model_yet
 
 log = logging.getLogger(__name__)
 
+COMPILING = "The engine is being compiled for this processor, which takes about half a minute, once."
+COMPILE_AGAIN_S = 600.0
+"""After a compilation that failed: it may have been short of memory."""
 RETRY_S = 60.0
 """A damaged folder stays damaged, but memory that was short may be there again."""
 
@@ -30,6 +34,8 @@ class LiveModel:
         self.current: LoadedModel | None = None
         self.damaged: str | None = None
         """What to say where there are snapshots, but none that can be loaded."""
+        self.no_engine: str | None = None
+        """What to say until the engine is compiled."""
         self.cache = ModelCache(quantize=quantize)
         self._retry_at: dict[SnapshotKey, float] = {}
         self._unreadable: set[Path] = set()
@@ -39,15 +45,24 @@ class LiveModel:
         self._loads = CapacityLimiter(2)
 
     @property
+    def problem(self) -> str | None:
+        """Why no model can be served, where that is not for want of one."""
+        return self.no_engine or self.damaged
+
+    @property
     def loaded(self) -> int:
         """Snapshots in memory."""
         live = self.current
         return len(self.cache) + (live is not None and self.cache.get(live.key) is None)
 
     def start(self) -> None:
-        """Look once, so that a server with a model is ready from its first request; then watch."""
-        self.look()
+        """Look once, so that a server with a model is ready from its first request; then watch.
+
+        Where the engine has to be compiled first, that is done meanwhile.
+        """
         self._stop.clear()
+        if self._load_engine(compile_too=False):
+            self.look()
         self._thread = threading.Thread(target=self._watch, name="live-model", daemon=True)
         self._thread.start()
 
@@ -59,8 +74,23 @@ class LiveModel:
             self._thread = None
 
     def _watch(self) -> None:
+        while not self._load_engine():
+            if self._stop.wait(COMPILE_AGAIN_S):
+                return
+        self.look()
         while not self._stop.wait(self.poll_s):
             self.look()
+
+    def _load_engine(self, compile_too: bool = True) -> bool:
+        try:
+            loaded = native.load(compile_too, wanted=lambda: not self._stop.is_set())
+        except EngineError as error:
+            self.no_engine = str(error)
+            if not self._stop.is_set():
+                log.error("%s", error)
+            return False
+        self.no_engine = None if loaded else COMPILING
+        return loaded
 
     def look(self) -> None:
         """Serve what is best now. Never raises: the server lives on with what it has."""
@@ -114,8 +144,10 @@ class LiveModel:
         """The model of `RUN`, `RUN@best`, `RUN@latest` or `RUN@step-000250`; None is the live one.
 
         Raises NoModelYetError, ModelNotFoundError, ModelFolderError where the snapshot is damaged, ModelsDamagedError
-        where all are.
+        where all are, EngineError until the engine is compiled.
         """
+        if self.no_engine is not None:
+            raise EngineError(f"{self.no_engine} Try again in a moment.")
         live = self.current
         if name is None:
             if live is None:

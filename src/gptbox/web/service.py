@@ -82,7 +82,7 @@ class Service:
             "server": {
                 "ready": live is not None,
                 "model": None if live is None else live.name,
-                "problem": self.models.damaged,
+                "problem": self.models.problem,
                 "active": self.scheduler.active,
                 "queued": self.scheduler.queued,
                 "tokens_per_s": round(self.scheduler.tokens_per_s, 1),

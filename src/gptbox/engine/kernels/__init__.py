@@ -1,4 +1,4 @@
-"""The engine's arithmetic, compiled by Numba: in this process, or ahead of time by `gptbox.engine.kernels.build`.
+"""The engine's arithmetic, which `gptbox.engine.kernels.build` compiles with Numba.
 
-Only what compiles imports these modules; a program that finds a library compiled for its processor needs no compiler.
+Only what compiles imports these modules; what runs the engine loads what was compiled: see `gptbox.engine.native`.
 """

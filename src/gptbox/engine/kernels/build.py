@@ -1,46 +1,42 @@
 """Compile what the engine runs, ahead of the first start.
 
-    python -m gptbox.engine.kernels.build                 for this processor, into Numba's cache; half a minute
+    python -m gptbox.engine.kernels.build                 for this processor, kept for its next start; half a minute
     python -m gptbox.engine.kernels.build FOLDER          as libraries for every generation of its architecture
 
-For the second a linker is needed: binutils' ld.
+For the second a linker is needed: binutils' ld. Either lets `--object`, in a process of its own, write an object file
+to the standard output: for the processor that NUMBA_CPU_NAME and NUMBA_CPU_FEATURES name, or this one.
 """
 
 import os
 import platform
 import re
+import signal
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any
 
+from gptbox.engine import object_file
 from gptbox.engine.native import ARGUMENTS, GENERATIONS
+from gptbox.kernel_cache import keep_nothing
 
 
-def _compile() -> Any:
-    """The functions, compiled for the processor that NUMBA_CPU_NAME names, or this one."""
+def _object() -> bytes:
+    """An object file with nothing in it but the functions and what they call."""
+    keep_nothing()
+    from llvmlite import binding
     from numba import types
 
     from gptbox.engine.kernels.entry import FUNCTIONS
 
-    for name, function in FUNCTIONS.items():
-        function.compile((types.int64,) * ARGUMENTS[name])
-    return FUNCTIONS
-
-
-def _write_object(path: Path) -> None:
-    """One object file, with nothing in it but the functions and what they call."""
-    from llvmlite import binding
-
     binding.initialize_all_targets()
     binding.initialize_all_asmprinters()
-    name = os.environ["NUMBA_CPU_NAME"]
     whole = None
-    for function in _compile().values():
+    for name, function in FUNCTIONS.items():
+        function.compile((types.int64,) * ARGUMENTS[name])
         (signature,) = function.signatures
         compiled = function.overloads[signature]
-        text = function.inspect_llvm(signature).replace(compiled.fndesc.llvm_func_name, function.__name__)
+        text = function.inspect_llvm(signature).replace(compiled.fndesc.llvm_func_name, name)
         module = binding.parse_assembly(text)
         if whole is None:
             whole = module
@@ -50,14 +46,19 @@ def _write_object(path: Path) -> None:
     for each in [*whole.functions, *whole.global_variables]:
         if not each.is_declaration and each.name not in ARGUMENTS:
             each.linkage = "internal"
+    processor = os.environ.get("NUMBA_CPU_NAME") or binding.get_host_cpu_name()
+    features = os.environ.get("NUMBA_CPU_FEATURES")
+    if features is None:
+        features = binding.get_host_cpu_features().flatten()
     machine = binding.Target.from_triple(binding.get_process_triple()).create_target_machine(
-        cpu=name, features=os.environ["NUMBA_CPU_FEATURES"], opt=3, reloc="pic", codemodel="small"
+        cpu=processor, features=features, opt=3, reloc="pic", codemodel="small"
     )
     passes = binding.create_pass_builder(machine, binding.create_pipeline_tuning_options())
     manager = binding.create_new_module_pass_manager()
     manager.add_global_dead_code_eliminate_pass()
     manager.run(whole, passes)
-    path.write_bytes(machine.emit_object(whole))
+    code: bytes = machine.emit_object(whole)
+    return code
 
 
 def build(folder: Path) -> None:
@@ -71,10 +72,8 @@ def build(folder: Path) -> None:
             target = Path(scratch) / "gptbox.o"
             processor = "generic" if name == "aarch64" else name
             features = ",".join(f"+{each}" for each in sorted(GENERATIONS[name])) if name == "x86-64-v4" else ""
-            environment = os.environ | {
-                "NUMBA_CPU_NAME": processor, "NUMBA_CPU_FEATURES": features, "GPTBOX_KERNELS": scratch,
-            }  # fmt: skip
-            subprocess.run([sys.executable, "-m", __spec__.name, "--object", str(target)], env=environment, check=True)
+            environment = {"NUMBA_CPU_NAME": processor, "NUMBA_CPU_FEATURES": features}
+            target.write_bytes(object_file.compile_apart(environment))
             library = folder / f"gptbox-{name}.so"
             subprocess.run(["ld", "-shared", "-s", "-o", str(library), str(target)], check=True)
             missing = _unknown(library)
@@ -88,9 +87,12 @@ def _unknown(library: Path) -> list[str]:
 
 
 if __name__ == "__main__":
-    if sys.argv[1:2] == ["--object"]:
-        _write_object(Path(sys.argv[2]))
+    if sys.argv[1:] == ["--object"]:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # who started this process ends it
+        with os.fdopen(os.dup(1), "wb") as output:
+            os.dup2(2, 1)  # a library's words do not get into it
+            output.write(_object())
     elif sys.argv[1:]:
         build(Path(sys.argv[1]))
-    else:
-        _compile()
+    elif object_file.find() is None:
+        object_file.compile_and_keep()
