@@ -20,16 +20,20 @@ from gptbox.train.recipe import RECIPES
 from gptbox.train.shards import Shards, assign_gradient
 
 
-def _stamp() -> Path:
-    """The file that says that everything is compiled for this processor, in the folder of these sources."""
+def _stamp() -> Path | None:
+    """The file that says that everything is compiled for this processor; None where no code can be kept."""
+    folder = folder_of(Path(__file__).parent)
+    if folder is None:
+        return None
     processor = "-".join(cpu_target.target_context.codegen().magic_tuple())
     name = hashlib.sha256(processor.encode()).hexdigest()[:16]
-    return folder_of(Path(__file__).parent) / f"compiled-{name}"
+    return folder / f"compiled-{name}"
 
 
 def is_done() -> bool:
     """Whether the compiled code of this version for this processor is there."""
-    return _stamp().exists()
+    stamp = _stamp()
+    return stamp is not None and stamp.exists()
 
 
 def compile_all() -> None:
@@ -44,7 +48,8 @@ def compile_all() -> None:
     evaluate(model, ids)
     with torch.inference_mode():
         model.generate([0], 2)
-    _stamp().touch()
+    if (stamp := _stamp()) is not None:
+        stamp.touch()
 
 
 if __name__ == "__main__":
