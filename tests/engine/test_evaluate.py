@@ -45,14 +45,13 @@ def test_a_shorter_window_sees_less(config: ModelConfig, make_weights: Callable[
 
 
 def test_of_a_long_text_torch_and_engine_measure_the_same_places(
-    config: ModelConfig, make_weights: Callable[..., Weights], monkeypatch: pytest.MonkeyPatch
+    config: ModelConfig, make_weights: Callable[..., Weights]
 ) -> None:
     model, twin = make(config, make_weights(config))
     ids = np.random.default_rng(2).integers(0, 65, 1000).astype(np.uint16)
-    monkeypatch.setattr("gptbox.train.evaluate.LIMIT", 200)
     spread = np.mean([evaluate(model, ids[start : start + 33]) for start in range(0, 6 * 166, 166)])
     assert evaluate(model, ids, limit=200) == pytest.approx(spread, abs=1e-5)
-    assert torch_evaluate(twin, ids) == pytest.approx(spread, abs=1e-5)
+    assert torch_evaluate(twin, ids, limit=200) == pytest.approx(spread, abs=1e-5)
     assert evaluate(model, ids, limit=1000) == evaluate(model, ids) != pytest.approx(spread, abs=1e-5)
 
 
