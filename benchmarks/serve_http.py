@@ -10,11 +10,13 @@ weights of the default preset's shape; settings such as THREADS and MAX_QUEUE ar
   idle      requests one after the other: time to the first text
   busy      the same while the streams run, each beginning anew as it ends
   page      /cgi-bin/test, one visit after the other: time to the last byte
+  short     on kept connections, 8 at a time, two seconds each: requests for /healthz, and for one token, a second; then
+            for one token on one connection, one after the other: time to the last byte
 
 Then, where asked for: --clients sends so many requests for 500 tokens at once and counts what they get; --soak sends so
 many requests for 1 to 8 tokens, 16 at a time, and tells the server's resident memory (--pid says of which process where
 the server is not its own). The client is one process on the same cores; how much of a core it takes is told. Every
-request has a connection of its own, but for the soak's, which are kept.
+request has a connection of its own, but for the short ones and the soak's, which are kept.
 """
 
 import argparse
@@ -45,6 +47,8 @@ from serve_engine import SHAPES, publish
 
 TOKENS = 500
 PROBE_TOKENS = 16
+SHORT_S = 2.0
+SHORT_AT_ONCE = 8
 SOAK_TOKENS = 8
 """At most; the first request asks for 1, the next for 2, and so on, round and round."""
 LONGEST_S = 600.0
@@ -151,14 +155,16 @@ class Client:
             raise ValueError(f"{url} is not on this machine; this would be a load on somebody else's.")
         self.host = parts.netloc.encode()
 
-    def page(self, address: str) -> bytes:
-        return b"GET %s HTTP/1.1\r\nHost: %s\r\nConnection: close\r\n\r\n" % ((self.base + address).encode(), self.host)
+    def page(self, address: str, keep: bool = False) -> bytes:
+        kept = b"keep-alive" if keep else b"close"
+        return b"GET %s%s HTTP/1.1\r\nHost: %s\r\nConnection: %s\r\n\r\n" % (
+            self.base.encode(), address.encode(), self.host, kept,
+        )  # fmt: skip
 
-    def completion(self, tokens: int, seed: int, keep: bool = False) -> bytes:
-        wanted = {
-            "prompt": "\n", "max_tokens": tokens, "temperature": 0.8, "top_k": 200, "seed": seed, "stream": True,
-            "stream_options": {"include_usage": True},
-        }  # fmt: skip
+    def completion(self, tokens: int, seed: int, keep: bool = False, stream: bool = True) -> bytes:
+        wanted = {"prompt": "\n", "max_tokens": tokens, "temperature": 0.8, "top_k": 200, "seed": seed}
+        if stream:
+            wanted |= {"stream": True, "stream_options": {"include_usage": True}}
         body = json.dumps(wanted).encode()
         head = [
             b"POST %s/v1/completions HTTP/1.1" % self.base.encode(), b"Host: %s" % self.host,
@@ -203,6 +209,9 @@ class Figures:
     idle: list[list[float]] = field(default_factory=list)
     busy: list[list[float]] = field(default_factory=list)
     pages: list[list[float]] = field(default_factory=list)
+    short: dict[str, list[tuple[float, float]]] = field(default_factory=dict)
+    """Requests a second, and what the client took of a core meanwhile, by what was asked for."""
+    alone: list[list[float]] = field(default_factory=list)
 
 
 async def load(client: Client, streams: int, seed: int, figures: Figures) -> None:
@@ -256,6 +265,37 @@ async def visits(client: Client, count: int) -> list[float]:
             raise RuntimeError(f"/cgi-bin/test answers {reply.status}")
         times.append(reply.last_s)
     return times
+
+
+async def kept(client: Client, content: bytes, seconds: float) -> list[float]:
+    """One request again and again on one connection, or on the next where the server ends it; seconds each took.
+
+    Raises RuntimeError where a reply is not 200.
+    """
+    times: list[float] = []
+    connection: Connection | None = None
+    end = time.perf_counter() + seconds
+    while (began := time.perf_counter()) < end:
+        if connection is None or not connection.open:
+            connection = await client.connect()
+        reply = await connection.request(content, began)
+        if reply.status != 200:
+            raise RuntimeError(f"the server answers {reply.status}: {reply.body[-500:]!r}")
+        times.append(reply.last_s)
+    if connection is not None:
+        connection.close()
+    return times
+
+
+async def short(client: Client, figures: Figures) -> None:
+    one_token = client.completion(1, 1, keep=True, stream=False)
+    for what, content in (("/healthz", client.page("/healthz", keep=True)), ("one token", one_token)):
+        began, used = time.perf_counter(), time.process_time()
+        replies = await asyncio.gather(*(kept(client, content, SHORT_S) for _ in range(SHORT_AT_ONCE)))
+        seconds = time.perf_counter() - began
+        rate, cores = sum(map(len, replies)) / seconds, (time.process_time() - used) / seconds
+        figures.short.setdefault(what, []).append((rate, cores))
+    figures.alone.append(await kept(client, one_token, SHORT_S))
 
 
 async def crowd(client: Client, clients: int) -> None:
@@ -364,6 +404,13 @@ def report(figures: Figures, streams: int) -> None:
     if figures.pages:
         times = [each for one in figures.pages for each in one]
         print(f"/cgi-bin/test, {len(times)} visits, to the last byte: {spread(times)}")
+    for what, rounds in figures.short.items():
+        rates, cores = zip(*rounds, strict=True)
+        print(f"{what}, {SHORT_AT_ONCE} kept connections: {median_and_range(rates, ',.0f')} requests/s", end="")
+        print(f"; the client took {median_and_range(cores, '.2f')} of a core")
+    if figures.alone:
+        times = [each for one in figures.alone for each in one]
+        print(f"one token, one kept connection, {len(times)} requests: {spread(times)}")
 
 
 @contextmanager
@@ -411,6 +458,8 @@ async def measure(options: argparse.Namespace, client: Client, pid: int | None) 
                 figures.busy.append(await probe(client, options.probes, seed))
         if "page" in options.only:
             figures.pages.append(await visits(client, options.views))
+        if "short" in options.only:
+            await short(client, figures)
     report(figures, streams)
     if options.clients:
         await crowd(client, options.clients)
@@ -423,9 +472,8 @@ def parse_options() -> argparse.Namespace:
     parser.add_argument("--url", help="a running server on this machine, such as http://localhost")
     parser.add_argument("--models", type=Path, help="a models folder to serve (default: random weights)")
     parser.add_argument("--pid", type=int, help="of the server that --url names, for its memory")
-    parser.add_argument(
-        "--only", nargs="*", choices=("load", "first-text", "page"), default=["load", "first-text", "page"]
-    )
+    parts = ("load", "first-text", "page", "short")
+    parser.add_argument("--only", nargs="*", choices=parts, default=parts)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--streams", type=int, default=32, metavar="N", help="at once (default: 32)")
     parser.add_argument("--probes", type=int, default=40, metavar="N", help="for the first text, a round (default: 40)")

@@ -1,5 +1,6 @@
 """The server process: from its port to its end."""
 
+import asyncio
 import signal
 import socket
 import subprocess
@@ -15,7 +16,8 @@ import pytest
 
 from gptbox.errors import SettingError
 from gptbox.settings import Settings
-from gptbox.web import serve
+from gptbox.web import create_app, serve
+from gptbox.web.server import Server, open_port
 
 CODE = """
 import sys
@@ -133,6 +135,34 @@ def test_a_port_that_is_taken_is_said_in_one_line(models: Path) -> None:
             serve(Settings(models=models), "127.0.0.1", port)
     with pytest.raises(SettingError, match="Port 99999 does not exist"):
         serve(Settings(models=models), "127.0.0.1", 99_999)
+
+
+def nodelay(connection: Any) -> bool:
+    """TCP_NODELAY of the server's end of a connection, which this process holds as well."""
+    return bool(connection.transport.get_extra_info("socket").getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+@pytest.mark.parametrize("factory", [asyncio.new_event_loop, pytest.param(None, id="the installed one")])
+def test_a_reply_does_not_wait_for_a_delayed_acknowledgement(
+    tiny_run: Path, host: str, factory: Callable[[], asyncio.AbstractEventLoop] | None, wait_until: Callable[..., None]
+) -> None:
+    server = Server(create_app(Settings(models=tiny_run)))
+    if factory is not None:
+        server.config.get_loop_factory = lambda: factory  # type: ignore[method-assign]
+    with open_port(host, 0) as listener:
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+        thread.start()
+        try:
+            wait_until(lambda: server.started)
+            url = f"http://[{host}]" if ":" in host else f"http://{host}"
+            with httpx.Client(base_url=f"{url}:{listener.getsockname()[1]}") as client:
+                client.get("/healthz")
+                (connection,) = server.server_state.connections
+                assert nodelay(connection)
+        finally:
+            server.should_exit = True
+            thread.join(timeout=15)
 
 
 def test_a_stalled_reader_does_not_hold_the_end_up(

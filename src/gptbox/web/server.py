@@ -23,6 +23,7 @@ log = logging.getLogger(__name__)
 LAST_WORDS_S = 3.0
 """How long texts may be finished after the signal to stop; then their readers are told, and the engine stops."""
 GRACE_S = 5
+BACKLOG = 2048
 
 # Apache reaches us from another container; no address of the internet is among these.
 _PROXIES = "127.0.0.1,::1,10.0.0.0/8,172.16.0.0/12,192.168.0.0/16,fd00::/8"
@@ -88,12 +89,23 @@ def open_port(host: str, port: int) -> socket.socket:
     """
     if not 0 <= port <= 65_535:
         raise SettingError(f"Port {port} does not exist. Choose one between 1 and 65535.")
+    listener = None
     try:
-        return socket.create_server(
-            (host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET, backlog=2048
-        )
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        # Not socket.create_server, whose sockets have protocol 0: asyncio sets TCP_NODELAY only where IPPROTO_TCP is
+        # named, and without it each reply on a kept connection waits 40 ms for the client's delayed acknowledgement.
+        listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+        if os.name == "posix":
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        listener.bind((host, port))
+        listener.listen(BACKLOG)
     except OSError as error:
+        if listener is not None:
+            listener.close()
         raise SettingError(f"Port {port} of {host} cannot be opened: {error}. Choose another port.") from None
+    return listener
 
 
 @contextmanager
