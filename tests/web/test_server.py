@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -163,6 +164,34 @@ def test_a_reply_does_not_wait_for_a_delayed_acknowledgement(
         finally:
             server.should_exit = True
             thread.join(timeout=15)
+
+
+@pytest.mark.parametrize("pieces", [1, 40])
+def test_a_head_without_an_end_is_refused(server: Any, pieces: int) -> None:
+    with socket.create_connection(("127.0.0.1", server.port), timeout=10) as connection:
+        connection.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n")
+        sent = 0
+        with suppress(ConnectionError):
+            while sent < 4_000_000:
+                connection.sendall(b"X: " + b"a" * (100_000 // pieces))
+                sent += 100_000 // pieces
+                time.sleep(0.001)
+            connection.sendall(b"\r\n\r\n")
+        with suppress(ConnectionError):  # it is closed with some of this unread
+            assert connection.recv(4096).startswith(b"HTTP/1.1 400 ")
+    assert sent < 4_000_000
+
+
+def test_large_bodies_in_many_pieces_are_no_large_head(server: Any) -> None:
+    def pieces() -> Iterator[bytes]:
+        yield b'{"max_tokens": 1, "prompt": "'
+        for _ in range(60):
+            yield b"a" * 1000
+        yield b'"}'
+        for _ in range(40_000):
+            yield b" "
+
+    assert httpx.post(f"{server.url}/v1/completions", content=pieces(), timeout=30).status_code == 200
 
 
 def test_a_stalled_reader_does_not_hold_the_end_up(

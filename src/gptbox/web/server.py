@@ -16,6 +16,7 @@ from starlette.applications import Starlette
 from gptbox.errors import SettingError
 from gptbox.settings import Settings
 from gptbox.web.app import create_app
+from gptbox.web.http_protocol import Protocol
 from gptbox.web.service import Service
 
 log = logging.getLogger(__name__)
@@ -57,6 +58,7 @@ class Server(uvicorn.Server):
         super().__init__(
             uvicorn.Config(
                 app,
+                http=Protocol,
                 access_log=False,
                 log_config=None,
                 server_header=False,
