@@ -201,6 +201,45 @@ def test_the_health_check_does_not_fill_the_log(serving: Any) -> None:
     assert "/-/alive" not in serving.logs("apache")
 
 
+LIST_CONNECTIONS = """
+for name in ("/proc/net/tcp", "/proc/net/tcp6"):
+    for line in list(open(name))[1:]:
+        _, local, remote, state, *_ = line.split()
+        if local.endswith(":1F40") and state == "01":
+            print(remote)
+"""
+
+
+def connections_to_web(stack: Any) -> set[str]:
+    """The far ends of what is connected to web's port 8000."""
+    code, output = stack.inside("web", "python", "-c", LIST_CONNECTIONS)
+    assert code == 0, output
+    return set(output.split())
+
+
+def test_apache_keeps_its_connections_to_web(serving: Any) -> None:
+    used: list[set[str]] = []
+    for _ in range(3):
+        for _ in range(5):
+            assert serving.http.get("/healthz").status_code == 200
+        used.append(connections_to_web(serving))
+    assert used[0] & used[1] & used[2]
+
+
+@pytest.mark.acceptance
+def test_apache_uses_no_connection_that_web_is_about_to_close(serving: Any) -> None:
+    """Web closes what is idle for 75 s, Apache uses nothing that was for 30."""
+    for pause in (29, 31, 74.8, 75, 75.2):
+        assert serving.http.get("/healthz").status_code == 200
+        before = connections_to_web(serving)
+        time.sleep(pause)
+        body = {"model": "little", "prompt": "the", "max_tokens": 1}
+        assert serving.http.post("/v1/completions", json=body).status_code == 200
+        assert serving.http.get("/healthz").status_code == 200
+        if pause > 30:
+            assert not before & connections_to_web(serving)
+
+
 def test_keep_alive_serves_many_requests_on_one_connection(serving: Any) -> None:
     with httpx.Client(base_url=serving.url, timeout=10, limits=httpx.Limits(max_connections=1)) as client:
         assert {client.get("/healthz").status_code for _ in range(50)} == {200}

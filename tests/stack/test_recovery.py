@@ -1,7 +1,10 @@
 """web goes and comes back: what visitors see meanwhile, and how soon it is over."""
 
+import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from typing import Any
 
 import httpx
@@ -26,6 +29,62 @@ def address(stack: Any) -> str:
     return str(network["IPAddress"])
 
 
+def web_itself_is_ready(stack: Any) -> bool:
+    """Asked from inside its container, not through Apache."""
+    code = "from urllib.request import urlopen; urlopen('http://127.0.0.1:8000/readyz', timeout=5)"
+    return bool(stack.inside("web", "python", "-c", code)[0] == 0)
+
+
+def many_at_once(stack: Any) -> set[int]:
+    """The statuses of two dozen requests of all kinds that are sent at the same moment."""
+
+    def ask(client: httpx.Client, i: int) -> int:
+        if i % 3 == 0:
+            return client.post(
+                "/v1/completions", json={"model": "little", "prompt": "the", "max_tokens": 1}
+            ).status_code
+        return client.get("/readyz" if i % 3 == 1 else "/cgi-bin/test").status_code
+
+    with ExitStack() as end, ThreadPoolExecutor(24) as pool:
+        clients = [end.enter_context(httpx.Client(base_url=stack.url, timeout=20)) for _ in range(24)]
+        return set(pool.map(ask, clients, range(24)))
+
+
+def test_no_request_fails_but_while_web_is_down(serving: Any, until: Until) -> None:
+    """Apache keeps its connections to web, and notices which of them a restart has ended."""
+    seen: list[tuple[float, int | str]] = []
+    over = threading.Event()
+
+    def visit(method: str, path: str, body: Any, pause: float) -> None:
+        with httpx.Client(base_url=serving.url, timeout=20) as client:
+            while not over.wait(pause):
+                began = time.monotonic()
+                try:
+                    seen.append((began, client.request(method, path, json=body).status_code))
+                except httpx.TransportError as error:
+                    seen.append((began, repr(error)))
+
+    body = {"model": "little", "prompt": "the", "max_tokens": 1}
+    with ThreadPoolExecutor(5) as pool:
+        try:
+            for pause in (0.02, 0.2):
+                pool.submit(visit, "GET", "/healthz", None, pause)
+                pool.submit(visit, "POST", "/v1/completions", body, pause)
+            pool.submit(visit, "GET", "/cgi-bin/test", None, 0.5)
+            time.sleep(2)
+            stopped = time.monotonic()
+            serving.compose("restart", "web")
+            until(lambda: web_itself_is_ready(serving), within=30, what="web's return")
+            back = time.monotonic()
+            time.sleep(3)
+        finally:
+            over.set()
+    assert len([status for began, status in seen if began > back]) > 50
+    # A request that was sent just before may have met the end.
+    outside = [(began, status) for began, status in seen if not stopped - 0.5 < began < back]
+    assert [(began - back, status) for began, status in outside if status != 200] == []
+
+
 def test_killed_and_started_again(serving: Any, until: Until) -> None:
     serving.compose("kill", "web")
     started = time.monotonic()
@@ -41,23 +100,33 @@ def test_killed_and_started_again(serving: Any, until: Until) -> None:
     assert reply.status_code == 200
 
 
-def test_made_anew_at_another_address(serving: Any, until: Until) -> None:
+@pytest.mark.parametrize("inherited", [True, False])
+def test_made_anew_at_another_address(serving: Any, until: Until, inherited: bool) -> None:
     before = address(serving)
     serving.compose("rm", "--stop", "--force", "web")
-    # Somebody else gets the address that web had.
+    # Somebody else gets the address that web had, and keeps it, or goes: then nothing there so much as refuses.
     (network,) = serving.docker.networks.list(names=[f"{serving.project}_inside"])
-    squatter = serving.docker.containers.run(
-        f"{serving.project}-apache", ["sleep", "60"], detach=True, network=network.name,
-        labels={"com.docker.compose.project": serving.project},
-    )  # fmt: skip
+    others = []
     try:
-        squatter.reload()
-        assert squatter.attrs["NetworkSettings"]["Networks"][network.name]["IPAddress"] == before
+        while before not in [each.attrs["NetworkSettings"]["Networks"][network.name]["IPAddress"] for each in others]:
+            assert len(others) < 5
+            other = serving.docker.containers.run(
+                f"{serving.project}-apache", ["sleep", "60"], detach=True, network=network.name,
+                labels={"com.docker.compose.project": serving.project},
+            )  # fmt: skip
+            other.reload()
+            others.append(other)
         serving.compose("up", "--detach", "--no-build", "web")
         assert address(serving) != before
-        until(lambda: ready(serving), within=30, what="the recovery")
+        while not inherited and others:
+            others.pop().remove(force=True)
+        until(lambda: web_itself_is_ready(serving), within=30, what="web's return")
+        started = time.monotonic()
+        assert many_at_once(serving) == {200}
+        assert time.monotonic() - started < 2
     finally:
-        squatter.remove(force=True)
+        for other in others:
+            other.remove(force=True)
 
 
 def test_a_crash_is_mended_by_the_engine(serving: Any, until: Until) -> None:

@@ -1,6 +1,7 @@
 """The server process: from its port to its end."""
 
 import asyncio
+import re
 import signal
 import socket
 import subprocess
@@ -164,6 +165,15 @@ def test_a_reply_does_not_wait_for_a_delayed_acknowledgement(
         finally:
             server.should_exit = True
             thread.join(timeout=15)
+
+
+def test_web_closes_no_connection_that_apache_may_still_use(tiny_run: Path) -> None:
+    configuration = Path(__file__).parents[2].joinpath("apache/httpd.conf").read_text(encoding="utf-8")
+    lives = [
+        int(seconds) for seconds in re.findall(r"^ProxyPass .* enablereuse=on ttl=(\d+)", configuration, re.MULTILINE)
+    ]
+    assert lives
+    assert max(lives) * 2 < Server(create_app(Settings(models=tiny_run))).config.timeout_keep_alive
 
 
 @pytest.mark.parametrize("pieces", [1, 40])
