@@ -43,6 +43,13 @@ def test_a_quota_is_all_there_is_to_have(monkeypatch: pytest.MonkeyPatch) -> Non
     assert not any(train(clock, share, 30))
 
 
+def test_of_no_cpus_nothing_is_missed(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock(monkeypatch)
+    share = CpuShare(0.0)
+    clock.busy = 0.9
+    assert not any(train(clock, share, 30))
+
+
 @pytest.mark.parametrize(("cpu_s", "wall_s", "low"), [(50, 60, False), (10, 60, True), (1, 5, False)])
 def test_a_whole_run_is_judged_too(cpu_s: float, wall_s: float, low: bool) -> None:
     assert CpuShare(1).is_low_over(cpu_s, wall_s) is low

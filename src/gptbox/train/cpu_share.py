@@ -12,7 +12,7 @@ class CpuShare:
     """CPU time of this process as a share of what its threads could have had; to be sampled about once a second."""
 
     def __init__(self, cpus: float) -> None:
-        """`cpus` is how many CPUs this process may use at most, fractions of a quota included."""
+        """`cpus` is how many CPUs this process may use at most, fractions of a quota included; with 0 none is low."""
         self.cpus = cpus
         self.is_low = False
         self._samples = deque([(time.monotonic(), time.process_time())])

@@ -70,7 +70,8 @@ class Trainer:
         self.identity = {**config.fixed(), "text_sha256": dataset.text_sha256}
         self.disk = Disk(reporter)
         status = Status(run=run.name, phase="training", dataset_source=dataset.source)
-        cpus = min(self.shards.count, cgroup_quota() or math.inf)
+        # On a GPU the processor's share says nothing of how fast it goes.
+        cpus = 0.0 if self.world.device.type == "cuda" else min(self.shards.count, cgroup_quota() or math.inf)
         self.writer = StatusWriter(run, status, reporter, self.disk, CpuShare(cpus))
         self._all_know = False
         """That the run is over: every process has found it out by itself."""
