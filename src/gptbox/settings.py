@@ -83,7 +83,7 @@ class Settings:
     api_key: str | None = None
     """When set, the /v1 endpoints ask for `Authorization: Bearer <key>`."""
     max_queue: int = 64
-    """Texts that may wait for a free place before new requests are refused with 429."""
+    """Texts that may wait for a free place; who has more than a share of all places is then refused with 429."""
     max_tokens: int = 2048
     """The most tokens that one request may ask for."""
     quantize: str = "none"

@@ -1,6 +1,7 @@
 import threading
 import time
 import weakref
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
@@ -50,6 +51,18 @@ class Tokens:
         if self.error is not None:
             raise self.error
         return self.ids
+
+
+class Noted(Tokens):
+    """Says when it ends."""
+
+    def __init__(self, name: str, order: list[str]) -> None:
+        super().__init__()
+        self.name, self.order = name, order
+
+    def end(self, error: Exception | None) -> None:
+        self.order.append(self.name)
+        super().end(error)
 
 
 @pytest.fixture
@@ -197,12 +210,212 @@ def test_a_client_with_many_requests_does_not_keep_another_waiting(scheduler: Sc
     until(lambda: scheduler.active == 4)
     other = request(model, 5, client="b")
     scheduler.submit([other])
-    assert scheduler.position(other) == 6
+    assert scheduler.position(other) == 1  # all others that wait are of a client that has places already
     sink(other).wait()
     assert scheduler.position(other) == 0
     assert sum(sink(each).ended.is_set() for each in greedy) <= 4  # it waited for a place, not for all before it
     for each in greedy:
         each.cancel()
+
+
+def full(scheduler: Scheduler, model: GPT, *groups: int, client: str = "a") -> list[list[Request]]:
+    """Endless requests of a client, in groups that are submitted one after the other."""
+    result = []
+    for count in groups:
+        result.append([request(model, 1_000_000, seed=i, client=client) for i in range(count)])
+        scheduler.submit(result[-1])
+        until(lambda: scheduler.active == min(4, scheduler.active + scheduler.queued))
+    return result
+
+
+def cancel(*groups: list[Request]) -> None:
+    for group in groups:
+        for each in group:
+            each.cancel()
+
+
+def refused(each: Request) -> bool:
+    return sink(each).ended.is_set() and isinstance(sink(each).error, QueueFullError)
+
+
+def test_a_newcomer_within_its_share_takes_the_place_of_the_largest_ones_last_request(
+    scheduler: Scheduler, model: GPT
+) -> None:
+    running, kept, last = full(scheduler, model, 4, 3, 3)
+    other = request(model, 5, client="b")
+    scheduler.submit([other])
+    assert all(refused(each) for each in last)  # all of it or nothing
+    assert not any(sink(each).ended.is_set() for each in [*running, *kept])
+    assert scheduler.queued == 4
+    cancel(running)
+    assert len(sink(other).wait()) == 5
+    assert all(sink(each).ends == 1 for each in last)
+    cancel(kept)
+
+
+def test_it_is_not_taken_from_who_has_no_more_than_its_share(scheduler: Scheduler, model: GPT) -> None:
+    running, waiting = full(scheduler, model, 4, 2)
+    (small,) = full(scheduler, model, 3, client="b")
+    others = [request(model, 5, client="c") for _ in range(3)]
+    scheduler.submit(others)  # 3 of 10 places each, but for the first
+    assert all(refused(each) for each in waiting)
+    assert not any(sink(each).ended.is_set() for each in [*running, *small])
+    with pytest.raises(
+        QueueFullError, match="3 texts of yours are being written or wait already, and the 10 places are"
+    ):
+        scheduler.submit([request(model, client="c")])
+    cancel(running, small, others)
+
+
+def test_what_has_begun_is_never_taken_and_the_newcomer_has_its_place_all_the_same(
+    scheduler: Scheduler, model: GPT
+) -> None:
+    (begun,) = full(scheduler, model, 10)
+    others = [request(model, 5, client="b", seed=i) for i in range(5)]
+    scheduler.submit(others)
+    assert not any(sink(each).ended.is_set() for each in begun)
+    assert scheduler.queued == 11
+    begun[0].cancel()
+    for each in others:
+        assert len(sink(each).wait()) == 5
+    cancel(begun)
+
+
+def test_one_request_may_go_beyond_the_share_while_places_are_free(scheduler: Scheduler, model: GPT) -> None:
+    (one,) = full(scheduler, model, 1)
+    large = [request(model, 1_000_000, client="b") for _ in range(7)]
+    scheduler.submit(large)
+    assert scheduler.may_give_way("b")
+    assert not scheduler.may_give_way("a")
+    with pytest.raises(QueueFullError, match="7 texts of yours"):
+        scheduler.submit([request(model, client="b")])  # although places are free
+    assert scheduler.active + scheduler.queued == 8
+    cancel(one, large)
+
+
+def test_without_a_queue_a_newcomer_waits_for_the_next_place(model: GPT) -> None:
+    scheduler = Scheduler(max_active=2, max_queue=0)
+    scheduler.start()
+    (running,) = full(scheduler, model, 2)
+    with pytest.raises(QueueFullError):
+        scheduler.submit([request(model, client="a")])
+    other = request(model, 5, client="b")
+    scheduler.submit([other])
+    running[0].cancel()
+    assert len(sink(other).wait()) == 5
+    scheduler.stop()
+
+
+def test_of_more_clients_than_places_those_who_have_one_keep_it(scheduler: Scheduler, model: GPT) -> None:
+    first = [request(model, 1_000_000, client=f"{i}") for i in range(10)]
+    for each in first:
+        scheduler.submit([each])
+    with pytest.raises(QueueFullError, match="texts are waiting already"):
+        scheduler.submit([request(model, client="late")])
+    assert not any(sink(each).ended.is_set() for each in first)
+    cancel(first)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_whatever_comes_a_client_within_its_share_gets_its_places(scheduler: Scheduler, model: GPT, seed: int) -> None:
+    random = np.random.default_rng(seed)
+    taken: list[list[Request]] = []
+    for _ in range(80):
+        client = str(random.choice(["a", "a", "a", "b", "c", "d"]))
+        group = [request(model, 1_000_000, client=client) for _ in range(random.integers(1, 7))]
+        here = [each for other in taken for each in other if not sink(each).ended.is_set()]
+        begun = [each for each in here if any(one.interrupt is not None for one in each.together)]
+        clients = {each.client for each in here} | {client}
+        share = 10 // len(clients)
+        try:
+            scheduler.submit(group)
+        except QueueFullError:
+            assert sum(each.client == client for each in here) + len(group) > share
+        else:
+            taken.append(group)
+        assert not any(refused(each) for each in begun)
+        for other in taken:
+            assert len({refused(each) for each in other}) == 1
+        if random.random() < 0.3:
+            gone = taken.pop(int(random.integers(len(taken))))
+            cancel(gone)
+            for each in gone:
+                assert sink(each).ended.wait(10)
+        until(lambda: scheduler.active == min(4, scheduler.active + scheduler.queued))
+    cancel(*taken)
+
+
+def test_where_one_runs_at_a_time_clients_take_turns(model: GPT) -> None:
+    scheduler = Scheduler(max_active=1, max_queue=20)
+    scheduler.start()
+    order: list[str] = []
+    (first,) = full(scheduler, model, 1)
+    for client, count in (("a", 4), ("b", 3), ("c", 1)):
+        scheduler.submit([request(model, 5, client=client) for _ in range(count)])
+    waiting = list(scheduler._queue)
+    places = [scheduler.position(each) for each in waiting]
+    assert places == [3, 5, 7, 8, 1, 4, 6, 2]
+    for each in waiting:
+        each.sink = Noted(each.client, order)
+    cancel(first)
+    for each in waiting:
+        sink(each).wait()
+    assert order == ["b", "c", "a", "b", "a", "b", "a", "a"]
+    scheduler.stop()
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_position_is_how_many_go_before(model: GPT, seed: int) -> None:
+    scheduler = Scheduler(max_active=4, max_queue=1000)
+    scheduler.start()
+    random = np.random.default_rng(seed)
+    for size in (1, 1, 1, 1, 3, 4, 1, 1, 6, 2):
+        full(scheduler, model, size, client=str(random.choice(["a", "b", "c", "d"])))
+    waiting, running = (
+        list(scheduler._queue),
+        Counter(row.request.client for batch in scheduler._batches.values() for row in batch.rows),
+    )
+    turns, expected = dict(scheduler._turns), {}
+    while waiting:
+        following = min(waiting, key=lambda each: (running[each.client], turns.get(each.client, 0)))
+        waiting.remove(following)
+        running[following.client] += 1
+        turns[following.client] = max(turns.values()) + 1
+        expected[following] = len(expected) + 1
+    assert {each: scheduler.position(each) for each in expected} == expected
+    scheduler.stop()
+
+
+def test_short_texts_do_not_keep_a_long_one_waiting(make_weights: Callable[..., Weights]) -> None:
+    config = replace(CONFIG, context_length=512)
+    model = GPT(config, make_weights(config))
+    scheduler = Scheduler(max_active=4, max_queue=400, cache_bytes=16 * KVCache.page_bytes(config))
+    scheduler.start()
+    # Two fit at once, and never end together; the long one needs all of the memory.
+    shorts = [request(model, 190 + (37 * i) % 60, client="a", seed=i) for i in range(200)]
+    scheduler.submit(shorts)
+    until(lambda: sink(shorts[1]).ended.is_set())
+    long = request(model, 500, client="b")
+    scheduler.submit([long])
+    before = sum(sink(each).ended.is_set() for each in shorts)
+    assert sink(long).begun.wait(30)
+    assert sum(sink(each).ended.is_set() for each in shorts) <= before + 6
+    scheduler.stop()
+
+
+def test_memory_that_a_former_model_had_goes_to_the_next(model: GPT, make_weights: Callable[..., Weights]) -> None:
+    other = GPT(CONFIG, make_weights(CONFIG, seed=1))
+    scheduler = Scheduler(cache_bytes=4 * KVCache.page_bytes(CONFIG), max_active=8)
+    scheduler.start()
+    former = [request(model, 1_000_000, seed=i) for i in range(4)]
+    scheduler.submit(former)
+    until(lambda: scheduler.active == 4)
+    following = [request(other, 1_000_000, seed=i) for i in range(4)]
+    scheduler.submit(following)
+    until(lambda: scheduler.active == 5)
+    cancel(former)
+    until(lambda: scheduler.active == 4 and scheduler.queued == 0)
+    scheduler.stop()
 
 
 def test_all_models_together_keep_to_the_memory_that_sequences_may_take(

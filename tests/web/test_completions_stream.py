@@ -241,9 +241,10 @@ def test_when_the_engine_fails_the_stream_says_so(server: Any, stream: Stream, m
     last = list(events)[-1]
     assert last["error"]["type"] == "server_error"
     assert secret not in last["error"]["message"]
-    response = httpx.post(f"{server.url}/v1/completions", json={})
-    assert response.status_code == 500
-    assert response.json()["error"]["message"] == "Something went wrong on the server."
+    for body in ({}, {"stream": True}):  # nothing of it has been sent
+        response = httpx.post(f"{server.url}/v1/completions", json=body)
+        assert response.status_code == 500
+        assert response.json()["error"]["message"] == "Something went wrong on the server."
 
 
 def test_who_waits_is_told_how_many_are_before_in_comments(server: Any, wait_until: Callable[..., None]) -> None:

@@ -1,5 +1,6 @@
 """What the engine is asked for, and where what it makes goes."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -21,7 +22,10 @@ class Logprobs:
 
 
 class Sink(Protocol):
-    """Where a request's tokens go. Called on the engine's thread: must return at once and never raise."""
+    """Where a request's tokens go. Must return at once and never raise.
+
+    Called on the engine's thread; or on another one that submits, whose requests a queued one has to make way for.
+    """
 
     def prompt(self, logprobs: Logprobs) -> None:
         """Those of the prompt's tokens but the first that the model sees: once, before any token, if asked for."""
@@ -46,9 +50,11 @@ class Request:
     """Who asks: places are shared out evenly among clients."""
     prompt_logprobs: bool = False
     """Whether to tell the prompt's own log-probabilities, with as many alternatives as params.logprobs."""
+    together: Sequence["Request"] = field(default=(), init=False, repr=False)
+    """Those that were submitted together: they all have places, or wait for them, or none does."""
     cancelled: bool = field(default=False, init=False)
     interrupt: NDArray[np.int64] | None = field(default=None, init=False, repr=False)
-    """(1,): that of the batch where it has its place."""
+    """(1,): that of the batch where it has its place, once it has one."""
 
     def __post_init__(self) -> None:
         if len(self.prompt) == 0:

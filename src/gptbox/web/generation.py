@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from gptbox.engine.request import Logprobs, Request
 from gptbox.engine.sampling import SamplingParams
 from gptbox.engine.scheduler import Scheduler
+from gptbox.errors import QueueFullError
 from gptbox.tokenizers import Tokenizer
 from gptbox.web.model_cache import LoadedModel
 from gptbox.web.stop_strings import StopStrings
@@ -97,6 +98,11 @@ class _Text:
         self._ended = True
         self._notify()
 
+    @property
+    def error(self) -> Exception | None:
+        """How the text ended, where it was not as it should."""
+        return self._error
+
     def take(self) -> Piece | None:
         """All that came since the last call, as one piece.
 
@@ -175,6 +181,7 @@ class Generation:
         """
         self.began_at = time.monotonic()
         self._scheduler = scheduler
+        self._client = client
         self._loop = asyncio.get_running_loop()
         self._wake = asyncio.Event()
         self._woken = False
@@ -217,7 +224,7 @@ class Generation:
     @property
     def position(self) -> int:
         """How many texts stand in the queue up to the first of this request's; 0 once one has its place."""
-        return min(self._scheduler.position(request) for request in self._requests)
+        return self._scheduler.position(self._requests[0])  # which is the first of them to have its place
 
     def prompt_logprobs(self, index: int) -> Logprobs | None:
         """Of text `index`, once its first token or its end was read; None unless asked for."""
@@ -246,11 +253,25 @@ class Generation:
             with suppress(RuntimeError):  # the event loop has been closed: nobody reads any more
                 self._loop.call_soon_threadsafe(self._wake.set)
 
-    async def begun(self, timeout_s: float) -> bool:
-        """Wait until something can be read, but no longer than this; whether it can."""
-        with suppress(TimeoutError):
-            await asyncio.wait_for(self._wake.wait(), timeout_s)
-        return self._wake.is_set()
+    @property
+    def may_give_way(self) -> bool:
+        """Whether what waits may still have to make way for others, since its client has more than its share."""
+        return self._scheduler.may_give_way(self._client)
+
+    async def waiting(self, every_s: float) -> AsyncIterator[int]:
+        """The place in the queue (`position`), again and again, until there is something to read.
+
+        Raises QueueFullError where the request had to make way.
+        """
+        while position := self.position:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._wake.wait(), every_s)
+            if self._wake.is_set():
+                break
+            yield position
+        for text in self._texts:
+            if isinstance(text.error, QueueFullError):
+                raise text.error
 
     async def pieces(self) -> AsyncIterator[list[Piece]]:
         """What is new, each time there is something: at most one piece a text, everything that waits in it.

@@ -50,6 +50,8 @@ async def write(generation: Generation, start: str, count: int) -> AsyncIterator
     printed = 0
     waiting = [start] * count
     ended = [False] * count
+    async for _ in generation.waiting(1.0):
+        pass  # a reply that has not begun can become a 429
     yield (GREETING + waiting[0]).encode()
     waiting[0] = ""
     try:

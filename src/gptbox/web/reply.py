@@ -178,17 +178,24 @@ class Reply(ABC):
             parts[0] = f"{before}{compact_json(choices[0])}]{first}{after}"
             return "".join(parts).encode()
 
+        begun = False
         try:
-            # A comment, which clients pass over; the page shows it.
-            while (position := generation.position) and not await generation.begun(_QUEUE_NEWS_S):
-                yield f": queued {position}\n\n".encode()
+            async for position in generation.waiting(_QUEUE_NEWS_S):
+                # Who may have to make way is told nothing yet: only a reply that has not begun can become a 429.
+                if begun or not generation.may_give_way:
+                    begun = True
+                    yield f": queued {position}\n\n".encode()  # a comment, which clients pass over; the page shows it
             openings = [opening for i in range(len(self.prompts)) if (opening := self.opening(i)) is not None]
             if openings:
+                begun = True
                 yield events(openings)
             async for pieces in generation.pieces():
+                begun = True
                 yield events([self.piece(piece, generation) for piece in pieces])
-        except Exception as error:  # the reply has begun: an event is all that can tell of it
-            log_failure(error)
+        except Exception as error:
+            if not begun:
+                raise
+            log_failure(error)  # an event is all that can tell of it
             yield server_sent_event(error_object(error))
             return
         if self.request.include_usage:

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 T = TypeVar("T")
 
@@ -46,7 +46,10 @@ def server_sent_event(data: Mapping[str, Any], event: str | None = None) -> byte
 
 
 class LiveResponse(Response):
-    """Sends each chunk as it comes. The next one is asked for only when the client has taken most of the last."""
+    """Sends each chunk as it comes. The next one is asked for only when the client has taken most of the last.
+
+    The headers go with the first chunk: an exception before it is answered as anywhere else.
+    """
 
     def __init__(
         self,
@@ -64,14 +67,20 @@ class LiveResponse(Response):
         self.init_headers({"Cache-Control": "no-cache", "X-Accel-Buffering": "no"})
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        start = {"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers}
         try:
-            await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
-            if scope["method"] != "HEAD":
-                await while_connected(receive, self._send(send))
+            if scope["method"] == "HEAD" or not await while_connected(receive, self._send(start, send)):
+                await send(start)
             await send({"type": "http.response.body", "body": b"", "more_body": False})
         finally:
             self.on_close()
 
-    async def _send(self, send: Send) -> None:
+    async def _send(self, start: Message, send: Send) -> bool:
+        """Whether there was any chunk."""
+        begun = False
         async for chunk in self.chunks:
+            if not begun:
+                await send(start)
+            begun = True
             await send({"type": "http.response.body", "body": chunk, "more_body": True})
+        return begun
