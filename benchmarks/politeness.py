@@ -112,7 +112,7 @@ def server(environment: dict[str, str], log: Path) -> Iterator[int]:
     """`gptbox serve` with a model loaded; gives its port."""
 
     def port() -> int | None:
-        found = re.search(r"listening on http://\S+:(\d+)", log.read_text(errors="replace"))
+        found = re.search(r"the page is at http://\S+:(\d+)/", log.read_text(errors="replace"))
         return int(found[1]) if found else None
 
     def ready() -> int | None:

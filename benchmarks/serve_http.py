@@ -419,7 +419,7 @@ def server(models: Path, folder: Path) -> Iterator[tuple[str, int]]:
     log = folder / "server.log"
 
     def port() -> int | None:
-        found = re.search(r"listening on http://\S+:(\d+)", log.read_text(errors="replace"))
+        found = re.search(r"the page is at http://\S+:(\d+)/", log.read_text(errors="replace"))
         return int(found[1]) if found else None
 
     def ready() -> int | None:

@@ -43,7 +43,7 @@ def _own_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """No setting of the person who runs the tests gets in."""
     for name in (
         "GPTBOX_MODELS", "GPTBOX_DATA", "DATASET", "TRAIN_MINUTES", "PRESET", "THREADS", "API_KEY", "MAX_QUEUE",
-        "MAX_TOKENS", "SNAPSHOTS_KEPT", "QUANTIZE", "RUN", "TRAIN_CLOCK", "GPTBOX_SUPERVISOR",
+        "MAX_TOKENS", "SNAPSHOTS_KEPT", "QUANTIZE", "RUN", "TRAIN_CLOCK", "GPTBOX_SUPERVISOR", "LOG_FORMAT",
     ):  # fmt: skip
         monkeypatch.delenv(name, raising=False)
 

@@ -1,18 +1,26 @@
 """The command line as a person uses it: real processes, real output, real exit codes."""
 
+import fcntl
+import json
 import os
 import pty
+import re
 import signal
 import socket
 import subprocess
 import sys
+import termios
+import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import httpx
+import pyte
 import pytest
 
+from gptbox import __version__
 from gptbox.run_folder import RunFolder, Status
 
 TEXT = "".join(f"{n} green bottles hanging on the wall, and if {n % 7} should fall\n" for n in range(400))
@@ -111,6 +119,9 @@ def test_eval_measures_the_published_loss(trained: Path) -> None:
         (("train", "bottles"), {"TRAIN_MINUTES": "soon"}, "TRAIN_MINUTES='soon' is not a number of minutes"),
         (("train", "bottles"), {"THREADS": "0"}, "THREADS='0'"),
         (("train", "bottles"), {"PRESET": "huge"}, "PRESET 'huge' is not one of default, lesson"),
+        (("train", "bottles"), {"LOG_FORMAT": "xml"}, "LOG_FORMAT='xml' is not text or json"),
+        (("up", "bottles"), {"LOG_FORMAT": "xml"}, "LOG_FORMAT='xml' is not text or json"),
+        (("serve",), {"LOG_FORMAT": "xml"}, "LOG_FORMAT='xml' is not text or json"),
         (("serve",), {"MAX_QUEUE": "-1"}, "MAX_QUEUE='-1'"),
         (("sample", "--model", "nobody"), {}, "There is no run 'nobody'"),
         (("sample", "--model", "bottles@step-000001"), {}, "no snapshot 'step-000001'"),
@@ -240,6 +251,44 @@ def test_delete_asks_on_a_terminal_and_says_what_is_lost(full: Path, answer: str
     assert (full / "models" / "bottles").exists() == (not deleted)
 
 
+@pytest.mark.parametrize(
+    ("arguments", "settings", "said"),
+    [
+        (("train", "nowhere"), {}, "nowhere"),
+        (("train", "bottles"), {"THREADS": "0"}, "THREADS='0'"),
+        (("serve",), {"MAX_QUEUE": "-1"}, "MAX_QUEUE='-1'"),
+        (("up", "bottles"), {"PRESET": "foo"}, "PRESET 'foo' is not one of default, lesson"),
+    ],
+)
+def test_a_mistake_is_one_line_of_json_where_the_log_is(
+    trained: Path, arguments: tuple[str, ...], settings: dict[str, str], said: str
+) -> None:
+    done = gptbox(trained, *arguments, LOG_FORMAT="json", **settings)
+    assert done.returncode == 2
+    entry = json.loads(done.stdout + done.stderr)
+    assert entry["level"] == "error"
+    assert said in entry["message"]
+
+
+def test_training_logs_nothing_but_json_where_it_was_asked_to(home: Path) -> None:
+    steps = ("--preset", "lesson", "--steps", "60")
+    done = gptbox(home, "train", "bottles", "--run", "in-json", *steps, LOG_FORMAT="json")
+    assert done.returncode == 0
+    assert done.stderr == ""
+    entries = [json.loads(line) for line in done.stdout.splitlines()]
+    assert all({"time", "level", "message"} <= set(entry) for entry in entries)
+    assert {entry["level"] for entry in entries} == {"info"}
+    (published,) = (entry for entry in entries if "published step-000060" in entry["message"])
+    assert (published["run"], published["step"], published["steps"]) == ("in-json", 60, 60)
+    assert published["tokens"] == 60 * 12 * 64
+    assert 0 < published["val_loss_estimate"] < 5
+    assert 0 < published["train_loss"] < 5
+    assert published["tokens_per_s"] > 0
+    assert published["eta_s"] == 0
+    assert published["elapsed_s"] > 0
+    assert entries[-1]["message"].startswith("Finished after 60 steps")
+
+
 def test_version_and_help() -> None:
     home = Path.cwd()
     assert gptbox(home, "--version").stdout.startswith("gptbox ")
@@ -294,6 +343,90 @@ def test_up_serves_the_page_at_once_then_the_model_and_ends_both_on_ctrl_c(
     output, _ = process.communicate(timeout=20)
     assert process.returncode == 0, output
     assert "Traceback" not in output
+    assert output.count("the page is at") == 1
+    assert f"the page is at {address}/" in output
+    assert "\x1b" not in output, "what is no terminal gets plain lines"
     status = RunFolder(tmp_path / "models", "bottles").status()
     assert status is not None
     assert status.phase == "stopped"
+
+
+def test_up_says_that_the_port_is_taken_before_it_trains(home: Path, tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        done = gptbox(home, "up", "bottles", "--port", port, GPTBOX_MODELS=str(tmp_path / "models"))
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert f"Port {port} of 127.0.0.1 cannot be opened" in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert not (tmp_path / "models").exists()
+
+
+COLUMNS = 60
+
+
+class Terminal:
+    """`gptbox up` on a terminal of 60 columns."""
+
+    def __init__(self, home: Path, models: Path, port: int) -> None:
+        self.raw = b""
+        self.master, slave = pty.openpty()
+        termios.tcsetwinsize(slave, (50, COLUMNS))
+        arguments = ("up", "bottles", "--preset", "lesson", "--minutes", "5", "--port", str(port))
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "gptbox", *arguments],
+            cwd=home, env=os.environ | {"THREADS": "1", "GPTBOX_MODELS": str(models), "TERM": "xterm-256color"},
+            stdin=slave, stdout=slave, stderr=slave, start_new_session=True,
+            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+        )  # fmt: skip
+        os.close(slave)
+        self._reader = threading.Thread(target=self._read)
+        self._reader.start()
+
+    def _read(self) -> None:
+        with suppress(OSError):  # that is how a terminal ends
+            while data := os.read(self.master, 65536):
+                self.raw += data
+
+    def screen(self) -> pyte.Screen:
+        """All that was written, as it looks: every row, none scrolled away."""
+        screen = pyte.Screen(COLUMNS, 1000)
+        pyte.ByteStream(screen).feed(self.raw)
+        return screen
+
+    def end(self) -> None:
+        """By Ctrl-C."""
+        os.write(self.master, b"\x03")
+        self.process.wait(timeout=30)
+        self._reader.join(timeout=5)
+        os.close(self.master)
+
+
+def test_up_on_a_terminal_rewrites_one_line_and_visits_stand_above_it(home: Path, tmp_path: Path) -> None:
+    port = free_port()
+    address = f"http://127.0.0.1:{port}"
+    terminal = Terminal(home, tmp_path / "models", port)
+    try:
+        until_200(f"{address}/readyz", 90)
+        visits = 0
+        for _ in range(20):
+            until_200(f"{address}/", 5)
+            httpx.get(f"{address}/api/status")
+            visits += 1
+            time.sleep(0.1)
+        time.sleep(1)  # it is drawn again four times a second
+        rows = [row for row in terminal.screen().display if row.strip()]
+        assert [bool(re.search(r"step \d+/", row)) for row in rows[-2:]] == [False, True]
+        assert sum(bool(re.search(r"step \d+/", row)) for row in rows) == 1, "the line of progress is there once"
+    finally:
+        terminal.end()
+    assert terminal.process.returncode == 0
+    # The terminal itself has written ^C behind the last line.
+    screen = terminal.screen()
+    rows = [row.rstrip() for row in screen.display if row.strip()]
+    assert rows[0] == f"gptbox {__version__}: the page is at {address}/ (Ctrl-C ends i"[:COLUMNS]
+    assert sum(bool(re.fullmatch(r"127\.0\.0\.1 GET / 200 · \d+ ms · [0-9a-f]{24}", row)) for row in rows) == visits
+    assert sum("/api/status" in row for row in rows) == 0
+    assert terminal.raw.count(b"\r\x1b[2K") > 2 * visits, "it was rewritten"
+    assert pyte.modes.DECTCEM in screen.mode, "the cursor is back"
+    assert any(row.startswith("Stopped at step") for row in rows)

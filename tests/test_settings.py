@@ -39,6 +39,7 @@ def test_every_variable_is_read() -> None:
         "MAX_TOKENS": "7",
         "QUANTIZE": "int8",
         "SNAPSHOTS_KEPT": "1",
+        "LOG_FORMAT": "json",
     }
     assert set(environment) == set(_VARIABLES)
     assert Settings.from_environment(environment) == Settings(
@@ -55,6 +56,7 @@ def test_every_variable_is_read() -> None:
         quantize="int8",
         max_tokens=7,
         snapshots_kept=1,
+        log_format="json",
     )
 
 
@@ -93,6 +95,7 @@ def test_other_variables_do_not_matter() -> None:
         ("MAX_TOKENS", "0"),
         ("MAX_TOKENS", "9" * 5000),
         ("SNAPSHOTS_KEPT", "0"),
+        ("LOG_FORMAT", "JSON"),
         ("TRAIN_CLOCK", "sun"),
     ],
 )

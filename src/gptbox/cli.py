@@ -1,17 +1,19 @@
 """The command line: options in, calls out. Nothing heavy is imported before it is known what is wanted."""
 
+import logging
 import os
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
 import typer
 
-from gptbox import __version__
+from gptbox import __version__, logs
 from gptbox.errors import GptboxError, SettingError
 from gptbox.settings import Settings
 
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
 
     from gptbox.run_folder import RunFolder, Status
     from gptbox.tokenizers import Tokenizer
+
+log = logging.getLogger(__name__)
 
 STARTED = time.monotonic()
 TEXTS_AT_ONCE = 32
@@ -56,6 +60,12 @@ _OPTIONS = {"TRAIN_MINUTES": "--minutes", "PRESET": "--preset", "QUANTIZE": "--q
 def _settings(**changes: Any) -> Settings:
     given = {name: (_OPTIONS[name], str(value)) for name, value in changes.items() if value is not None}
     return Settings.from_environment(options=given)
+
+
+def _logged_settings(stream: TextIO, **changes: Any) -> Settings:
+    """The settings of a command that logs: to `stream`, and in LOG_FORMAT what is wrong with the settings, too."""
+    logs.configure(os.environ.get("LOG_FORMAT", "").strip(), stream)
+    return _settings(**changes)
 
 
 def _run_folder(settings: Settings, dataset: str | None, run: str | None) -> Any:
@@ -164,7 +174,7 @@ def _train(
     from gptbox.train import failure
 
     try:
-        settings = _settings(TRAIN_MINUTES=minutes, PRESET=preset)
+        settings = _logged_settings(sys.stdout, TRAIN_MINUTES=minutes, PRESET=preset)
         folder = _checked_start(settings, dataset, run, preset)
     except GptboxError as error:
         models = Path(os.environ.get("GPTBOX_MODELS") or Settings.models)
@@ -412,7 +422,7 @@ def serve(
     """Serve the page and the API, from the first second; models are taken up as they appear."""
     from gptbox.web.server import serve as serve_web
 
-    serve_web(_settings(QUANTIZE=quantize), host, port)
+    serve_web(_logged_settings(sys.stderr, QUANTIZE=quantize), host, port)
 
 
 @app.command()
@@ -428,18 +438,23 @@ def up(
     from gptbox.train.failure import UNDER_UP
     from gptbox.web.server import serve as serve_web
 
-    settings = _settings(TRAIN_MINUTES=minutes, PRESET=preset)
+    settings = _logged_settings(sys.stderr, TRAIN_MINUTES=minutes, PRESET=preset)
     _checked_start(settings, dataset, run, preset)
     options = {"--run": run, "--minutes": minutes, "--preset": preset}
     given = [text for name, value in options.items() if value is not None for text in (name, str(value))]
     command = [sys.executable, "-m", "gptbox", "train", dataset or settings.dataset, *given]
-    trainer = subprocess.Popen(command, env=os.environ | UNDER_UP)
-    print(f"gptbox {__version__}: the page is at http://{host}:{port}/ from now on. Ctrl-C ends it.", flush=True)
+    serve_web(settings, host, port, beside=_trainer(command, os.environ | UNDER_UP))
+
+
+@contextmanager
+def _trainer(command: list[str], environment: dict[str, str]) -> Iterator[None]:
+    """A training process, from the beginning to the end; it writes to the same terminal."""
+    process = subprocess.Popen(command, env=environment)
     try:
-        serve_web(settings, host, port)
+        yield
     finally:
-        trainer.terminate()
-        trainer.wait()
+        process.terminate()
+        process.wait()
 
 
 def _version(wanted: bool) -> None:
@@ -456,7 +471,10 @@ def _options(
 
 
 def _complain(error: GptboxError) -> None:
-    print(f"gptbox: {error}", file=sys.stderr)
+    if logs.is_json():
+        log.error("%s", error)
+    else:
+        print(f"gptbox: {error}", file=sys.stderr)
 
 
 def main() -> None:

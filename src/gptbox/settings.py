@@ -11,6 +11,7 @@ from typing import Any, Self
 
 from gptbox.cpus import available_cpus
 from gptbox.errors import SettingError
+from gptbox.logs import FORMATS
 
 
 def _positive_int(text: str) -> int:
@@ -25,16 +26,13 @@ def _natural_int(text: str) -> int:
     return value
 
 
-def _quantization(text: str) -> str:
-    if text not in ("none", "int8"):
-        raise ValueError
-    return text
+def _one_of(*names: str) -> Callable[[str], str]:
+    def parse(text: str) -> str:
+        if text not in names:
+            raise ValueError
+        return text
 
-
-def _clock(text: str) -> str:
-    if text not in ("wall", "cpu"):
-        raise ValueError
-    return text
+    return parse
 
 
 def _positive_float(text: str) -> float:
@@ -50,15 +48,16 @@ _VARIABLES: dict[str, tuple[str, Callable[[str], Any], str]] = {
     "GPTBOX_DATA": ("data", Path, "a folder"),
     "DATASET": ("dataset", str, "a dataset's name"),
     "TRAIN_MINUTES": ("train_minutes", _positive_float, "a number of minutes above 0, such as 5 or 0.5"),
-    "TRAIN_CLOCK": ("train_clock", _clock, "wall or cpu"),
+    "TRAIN_CLOCK": ("train_clock", _one_of("wall", "cpu"), "wall or cpu"),
     "PRESET": ("preset", str, "default or lesson"),
     "RUN": ("run", str, "a run's name"),
     "THREADS": ("threads", _positive_int, "a whole number of threads, 1 or more"),
     "API_KEY": ("api_key", str, "any text"),
     "MAX_QUEUE": ("max_queue", _natural_int, "a whole number, 0 or more"),
     "MAX_TOKENS": ("max_tokens", _positive_int, "a whole number, 1 or more"),
-    "QUANTIZE": ("quantize", _quantization, "none or int8"),
+    "QUANTIZE": ("quantize", _one_of("none", "int8"), "none or int8"),
     "SNAPSHOTS_KEPT": ("snapshots_kept", _positive_int, "a whole number, 1 or more"),
+    "LOG_FORMAT": ("log_format", _one_of(*FORMATS), "text or json"),
 }
 
 
@@ -90,6 +89,8 @@ class Settings:
     """How weights are kept while serving: `none` (32 bits) or `int8` (a quarter of the memory, a little less exact)."""
     snapshots_kept: int = 30
     """Snapshots kept of each run, and 1 GiB at most; the best and the latest are always among them."""
+    log_format: str = "text"
+    """How train and web log: `text`, for people, or `json`, an object a line."""
 
     def __post_init__(self) -> None:
         if self.threads == 0:

@@ -22,7 +22,7 @@ HERE = Path(__file__).parent
 
 SETTINGS = {
     "DATASET": "little", "TRAIN_MINUTES": "0.75", "PRESET": "", "SNAPSHOTS_KEPT": "", "THREADS": "",
-    "API_KEY": "", "MAX_QUEUE": "", "MAX_TOKENS": "", "RUN": "", "TRAIN_CLOCK": "",
+    "API_KEY": "", "MAX_QUEUE": "", "MAX_TOKENS": "", "RUN": "", "TRAIN_CLOCK": "", "LOG_FORMAT": "",
 }  # fmt: skip
 """Every setting, so that neither the environment nor a file .env of the person who runs the tests gets in."""
 

@@ -1,6 +1,7 @@
 """What goes wrong while nobody is there: a full disk, a text learned by heart."""
 
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -74,13 +75,14 @@ def all_complete(run: RunFolder) -> list[str]:
     return [path.name for path in run.snapshots()]
 
 
-def test_training_outlives_a_full_disk(small_disk: Path, data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_training_outlives_a_full_disk(small_disk: Path, data: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "gptbox")
     trainer = make_trainer(small_disk, data)
     at_step(trainer, 30, lambda: fill(small_disk))
     at_step(trainer, 50, lambda: (small_disk / "filler").unlink())
     assert trainer.train().phase == "finished"
     assert all_complete(trainer.run) == ["step-000020", "step-000060"], "there was no space at step 40"
-    assert capsys.readouterr().out.count("The disk is full: nothing can be saved or published until") == 1
+    assert caplog.text.count("The disk is full: nothing can be saved or published until") == 1
     rows = (trainer.run.path / "metrics.jsonl").read_text().splitlines()
     assert [json.loads(row)["step"] for row in rows][-1] == 60, "no row is torn"
     assert trainer.run.resolve("best").name == "step-000060"
@@ -147,9 +149,7 @@ def test_a_run_that_went_on_and_could_not_be_saved_has_failed(tmp_path: Path) ->
     assert (now.phase, now.message) == ("failed", "The disk is full.")
 
 
-def test_overfitting_is_said_and_ends_the_run(
-    tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_overfitting_is_said_and_ends_the_run(tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A text of random words has nothing to learn but itself."""
     import random
 

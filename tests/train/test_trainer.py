@@ -1,6 +1,7 @@
 """A run from its first step to its end, and every way in which it can end early."""
 
 import json
+import logging
 import os
 import signal
 import subprocess
@@ -147,15 +148,16 @@ def test_killed_between_checkpoint_and_snapshot(
 
 
 def test_a_finished_run_ends_at_once_and_changes_nothing(
-    make_trainer: Callable[..., Trainer], capsys: pytest.CaptureFixture[str]
+    make_trainer: Callable[..., Trainer], caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level(logging.INFO, "gptbox")
     make_trainer().train()
     run = make_trainer().run
     before = {path: path.stat().st_mtime_ns for path in run.path.rglob("*")}
     again = make_trainer()
     assert again.train().phase == "finished"
     assert again.progress.step == 60
-    assert "is complete" in capsys.readouterr().out
+    assert "is complete" in caplog.text
     assert {path: path.stat().st_mtime_ns for path in run.path.rglob("*")} == before
 
 
@@ -210,15 +212,16 @@ def test_a_validation_loss_that_is_no_number_is_never_published(make_trainer: Ca
 
 
 def test_a_damaged_checkpoint_falls_back_to_the_one_before(
-    make_trainer: Callable[..., Trainer], capsys: pytest.CaptureFixture[str]
+    make_trainer: Callable[..., Trainer], caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level(logging.INFO, "gptbox")
     trainer = make_trainer()
     stop_at(trainer, 45)  # checkpoints at 20, 40 and 45: the last two are kept
     trainer.train()
     state = trainer.checkpoint.path
     state.write_bytes(state.read_bytes()[:1000])
     assert make_trainer().train().step == 60
-    said = capsys.readouterr().out
+    said = caplog.text
     assert "is damaged" in said
     assert "Going on from step 40" in said
 
@@ -395,8 +398,9 @@ def test_a_stop_amid_the_choice_of_the_best_is_made_up_for(long_trainer: Callabl
 
 
 def test_a_damaged_candidate_is_passed_over(
-    long_trainer: Callable[..., Trainer], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    long_trainer: Callable[..., Trainer], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level(logging.INFO, "gptbox")
     trainer = long_trainer(replace(TIMED, minutes=8 / 60))
     monkeypatch.setattr(trainer.evaluator, "estimate", lambda _: 1.0 + 0.001 * len(trainer.run.snapshots()))
     original = trainer._choose_best
@@ -409,7 +413,7 @@ def test_a_damaged_candidate_is_passed_over(
     status = trainer.train()
     assert status.phase == "finished"
     assert status.best_snapshot != trainer.run.snapshots()[0].name
-    assert "is not a readable model folder" in capsys.readouterr().out
+    assert "is not a readable model folder" in caplog.text
 
 
 def test_the_minutes_of_a_run_that_is_over_before_its_first_step_are_refused(

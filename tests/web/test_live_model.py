@@ -57,6 +57,22 @@ def test_the_best_snapshot_of_the_newest_run_is_served(live: LiveModel, publish:
     assert served(live) == "other@step-000050"
 
 
+def test_the_log_names_the_run_that_is_served_not_each_of_its_snapshots(
+    live: LiveModel, publish: Publish, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "gptbox")
+    for step in (100, 200, 300):
+        publish(step)
+        live.look()
+    time.sleep(0.02)
+    publish(50, run="other")
+    live.look()
+    assert [record.getMessage() for record in caplog.records] == [
+        "serving tiny@step-000100",
+        "serving other@step-000050",
+    ]
+
+
 def test_a_new_run_without_a_snapshot_changes_nothing(live: LiveModel, publish: Publish, models: Path) -> None:
     publish(100)
     time.sleep(0.02)

@@ -127,7 +127,20 @@ def test_control_c_is_a_clean_end_too(process: Process) -> None:
     assert status == 0
     assert seconds < 2.5
     assert "Traceback" not in log
-    assert "listening on http://127.0.0.1:" in log
+    assert f"the page is at {process.url}/ (Ctrl-C ends it)\n" in log
+    assert log.endswith("Stopped.\n")
+
+
+def test_no_address_is_given_that_is_none(tiny_run: Path) -> None:
+    """In a container the server listens everywhere, and only who publishes its port knows where the page is."""
+    code = CODE.replace('"127.0.0.1", int(sys.argv[2])', '"0.0.0.0", 0')
+    with subprocess.Popen([sys.executable, "-c", code, str(tiny_run)], stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        line = process.stderr.readline()
+        process.terminate()
+        rest = process.stderr.read()
+    assert re.fullmatch(r"gptbox \S+: listening on port \d+\n", line)
+    assert "://" not in rest
 
 
 def test_a_port_that_is_taken_is_said_in_one_line(models: Path) -> None:

@@ -1,17 +1,27 @@
 """Showing people how training goes: a live line on a terminal, plain lines in a log."""
 
+import logging
 import sys
 import time
 from abc import ABC, abstractmethod
-from typing import Self
+from typing import Any, Self
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn
+from rich.progress import BarColumn, Progress, ProgressColumn, Task
+from rich.table import Column
 from rich.text import Text
 
+from gptbox import logs
 from gptbox.run_folder import Status
 
+log = logging.getLogger(__name__)
+
 LOG_EVERY_S = 10.0
+_FACTS = (
+    "run", "step", "steps", "tokens", "elapsed_s", "eta_s", "train_loss", "val_loss", "val_loss_estimate",
+    "tokens_per_s", "latest_snapshot",
+)  # fmt: skip
+"""What a line of JSON has of the status."""
 
 
 def duration(seconds: float | None) -> str:
@@ -48,16 +58,21 @@ def _val_loss(status: Status) -> str | None:
     return None if status.val_loss_estimate is None else f"{status.val_loss_estimate:.3f}"
 
 
-class Reporter(ABC):
-    """What the trainer tells while it works."""
+def _facts(status: Status) -> dict[str, Any]:
+    return {name: getattr(status, name) for name in _FACTS}
 
-    @abstractmethod
+
+class Reporter(ABC):
+    """What the trainer tells while it works. All of it is logged, but for a terminal's live line."""
+
     def say(self, sentence: str) -> None:
         """Something worth a line of its own."""
+        log.info("%s", sentence)
 
-    @abstractmethod
     def start(self, status: Status) -> None:
         """Training begins."""
+        model = f"a {status.architecture} with {status.parameters or 0:,} parameters on {status.device}"
+        log.info("Training %s.", model, extra=_facts(status))
 
     @abstractmethod
     def step(self, status: Status) -> None:
@@ -67,9 +82,9 @@ class Reporter(ABC):
     def evaluated(self, status: Status) -> None:
         """A validation loss was measured and a snapshot published."""
 
-    @abstractmethod
     def finish(self, status: Status) -> None:
         """Training is over, finished or stopped."""
+        log.info("%s", status.message, extra=_facts(status))
 
     def __enter__(self) -> Self:
         return self
@@ -79,28 +94,19 @@ class Reporter(ABC):
 
 
 class LogReporter(Reporter):
-    """Plain lines, as a container's log keeps them."""
+    """A line every ten seconds, as a container's log keeps them."""
 
     def __init__(self) -> None:
         self._next = 0.0
 
-    def say(self, sentence: str) -> None:
-        print(sentence, flush=True)
-
-    def start(self, status: Status) -> None:
-        self.say(f"Training {_model(status)}.")
-
     def step(self, status: Status) -> None:
         if time.monotonic() >= self._next:
             self._next = time.monotonic() + LOG_EVERY_S
-            self.say(describe(status))
+            log.info("%s", describe(status), extra=_facts(status))
 
     def evaluated(self, status: Status) -> None:
         self._next = time.monotonic() + LOG_EVERY_S
-        self.say(f"{describe(status)} · published {status.latest_snapshot}")
-
-    def finish(self, status: Status) -> None:
-        self.say(status.message)
+        log.info("%s · published %s", describe(status), status.latest_snapshot, extra=_facts(status))
 
 
 class _Details(ProgressColumn):
@@ -109,18 +115,21 @@ class _Details(ProgressColumn):
 
 
 class TerminalReporter(Reporter):
-    """One live line with a bar, and a line for each evaluation above it."""
+    """A live line with a bar; what is logged meanwhile appears above it.
+
+    It is one row, however narrow the terminal: whatever is logged, by `gptbox up`'s server too, clears that row
+    (logs.CLEAR_LINE), and it is drawn again below.
+    """
 
     def __init__(self, console: Console) -> None:
-        self._progress = Progress(TextColumn("{task.description}"), BarColumn(30), _Details(), console=console)
+        bar = BarColumn(None, table_column=Column(ratio=1, min_width=4, max_width=30))
+        details = _Details(table_column=Column(no_wrap=True, overflow="ellipsis"))
+        self._progress = Progress(bar, details, console=console, refresh_per_second=4)
         self._task = self._progress.add_task("training", total=1.0, details="", visible=False)
         self._progress.start()
 
     def __exit__(self, *_: object) -> None:
         self._progress.stop()
-
-    def say(self, sentence: str) -> None:
-        self._progress.console.print(sentence, highlight=False, markup=False)
 
     def _update(self, status: Status) -> None:
         total = status.elapsed_s + (status.eta_s or 0.0)
@@ -128,27 +137,22 @@ class TerminalReporter(Reporter):
         self._progress.update(self._task, completed=done, details=describe(status), visible=True)
 
     def start(self, status: Status) -> None:
-        self.say(f"Training {_model(status)}.")
+        super().start(status)
         self._update(status)
 
     def step(self, status: Status) -> None:
         self._update(status)
 
     def evaluated(self, status: Status) -> None:
-        self.say(f"step {status.step:>6,} · val {_val_loss(status)} · published {status.latest_snapshot}")
+        log.info("step %6s · val %s · published %s", f"{status.step:,}", _val_loss(status), status.latest_snapshot)
         self._update(status)
 
     def finish(self, status: Status) -> None:
         self._update(status)
         self._progress.stop()
-        self.say(status.message)
-
-
-def _model(status: Status) -> str:
-    return f"a {status.architecture} with {status.parameters or 0:,} parameters on {status.device}"
+        super().finish(status)
 
 
 def make_reporter() -> Reporter:
     """For where standard output goes: a terminal or a log."""
-    console = Console()
-    return TerminalReporter(console) if console.is_terminal and sys.stdout.isatty() else LogReporter()
+    return TerminalReporter(Console()) if logs.is_terminal(sys.stdout) and not logs.is_json() else LogReporter()

@@ -136,8 +136,10 @@ class LiveModel:
                 log.warning("%s (%s)", error, kept)
             self._retry_at[key] = time.monotonic() + RETRY_S
             return False
+        # Each better snapshot of a run is told by training, which has just published it.
+        news = self.current is None or self.current.run != model.run
         self.current = model
-        log.info("serving %s", model.name)
+        log.log(logging.INFO if news else logging.DEBUG, "serving %s", model.name)
         return True
 
     async def resolve(self, name: str | None = None) -> LoadedModel:

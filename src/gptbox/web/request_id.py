@@ -1,11 +1,11 @@
-"""An id for each request, shared with the proxy, and a line in the log for each, without a word of what was asked."""
+"""An id for each request, shared with the proxy, and each visit's line in the log, without a word of what was asked."""
 
-import json
 import logging
 import re
 import secrets
 import time
-from datetime import UTC, datetime
+from typing import Any
+from urllib.parse import quote
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -15,8 +15,11 @@ HEADER = "X-Request-ID"
 log = logging.getLogger("gptbox.requests")
 
 _GOOD = re.compile(r"[\w.@:-]{1,64}", re.ASCII)
-_QUIET = ("/health", "/readyz", "/metrics", "/static/")
-"""Asked for by machines, many times a minute."""
+_QUIET = ("/health", "/readyz", "/metrics", "/static/", "/api/events")
+"""Asked for by machines, or by a page that has its line already. apache/httpd.conf has the same ones."""
+_CLIENT_LEFT = 499
+"""In the log alone, as nginx calls it: nobody was left to answer."""
+_LONGEST_PATH = 200
 
 
 class RequestId:
@@ -30,8 +33,8 @@ class RequestId:
             return await self.app(scope, receive, send)
         given = Headers(scope=scope).get(HEADER, "")
         scope["request_id"] = given if _GOOD.fullmatch(given) else secrets.token_hex(12)
-        facts = scope["facts"] = {}
-        began, status = time.monotonic(), 0
+        scope["facts"] = {}
+        began, status = time.monotonic(), _CLIENT_LEFT
 
         async def sending(message: Message) -> None:
             nonlocal status
@@ -43,14 +46,29 @@ class RequestId:
         try:
             await self.app(scope, receive, sending)
         finally:
-            if not scope["path"].startswith(_QUIET):
-                entry = {
-                    "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
-                    "request_id": scope["request_id"],
-                    "method": scope["method"],
-                    "path": scope["path"],
-                    "status": status,
-                    "ms": round(1000 * (time.monotonic() - began), 1),
-                    **facts,
-                }
-                log.info("%s", json.dumps(entry))
+            if _is_visit(scope, status):
+                _log(scope, status, round(1000 * (time.monotonic() - began), 1))
+
+
+def _is_visit(scope: Scope, status: int) -> bool:
+    """A view of the page, a text that was written, or a failure. What the page fetches beside that is no visit."""
+    if scope["path"].startswith(_QUIET):
+        return False
+    return scope["path"] == "/" or bool(scope["facts"]) or status >= 400
+
+
+def _log(scope: Scope, status: int, ms: float) -> None:
+    facts: dict[str, Any] = {
+        "request_id": scope["request_id"],
+        "client": scope["client"][0] if scope.get("client") else None,
+        "method": scope["method"],
+        # Escaped: a path may hold line breaks and a terminal's control characters.
+        "path": quote(scope["path"])[:_LONGEST_PATH],
+        "status": status,
+        "ms": ms,
+        **scope["facts"],
+    }
+    parts = [f"{facts['client'] or '-'} {facts['method']} {facts['path']} {status}"]
+    if "completion_tokens" in facts:
+        parts.append(f"{facts['completion_tokens']:,} tokens")
+    log.info(" · ".join([*parts, f"{ms:,.0f} ms", scope["request_id"]]), extra=facts)

@@ -2,17 +2,18 @@
 
 import asyncio
 import logging
-import logging.config
 import os
 import signal
 import socket
+import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import uvicorn
 from starlette.applications import Starlette
 
+from gptbox import __version__, logs
 from gptbox.errors import SettingError
 from gptbox.settings import Settings
 from gptbox.web.app import create_app
@@ -28,24 +29,6 @@ BACKLOG = 2048
 
 # Apache reaches us from another container; no address of the internet is among these.
 _PROXIES = "127.0.0.1,::1,10.0.0.0/8,172.16.0.0/12,192.168.0.0/16,fd00::/8"
-
-_LOGGING = {
-    "version": 1,
-    "disable_existing_loggers": False,
-    "formatters": {
-        "plain": {"format": "%(asctime)s %(levelname)s %(message)s"},
-        "json": {"format": "%(message)s"},
-    },
-    "handlers": {
-        "stderr": {"class": "logging.StreamHandler", "formatter": "plain"},
-        "requests": {"class": "logging.StreamHandler", "formatter": "json"},
-    },
-    "loggers": {
-        "gptbox": {"handlers": ["stderr"], "level": "INFO", "propagate": False},
-        "gptbox.requests": {"handlers": ["requests"], "level": "INFO", "propagate": False},
-        "uvicorn": {"handlers": ["stderr"], "level": "WARNING", "propagate": False},
-    },
-}
 
 
 class Server(uvicorn.Server):
@@ -124,15 +107,27 @@ def _signals_mean_success() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def serve(settings: Settings, host: str = "127.0.0.1", port: int = 8000) -> None:
-    """Serve until SIGTERM or SIGINT, then return within ten seconds.
+def serve(
+    settings: Settings,
+    host: str = "127.0.0.1",
+    port: int = 8000,
+    beside: AbstractContextManager[object] = nullcontext(),  # noqa: B008  (it does nothing, and may be entered again)
+) -> None:
+    """Serve until SIGTERM or SIGINT, then return within ten seconds. `beside` is entered once the port is open.
 
     Raises SettingError where the port cannot be opened.
     """
     with open_port(host, port) as listener:
-        logging.config.dictConfig(_LOGGING)
-        shown = f"[{host}]" if ":" in host else host
-        log.info("listening on http://%s:%d", shown, listener.getsockname()[1])
-        with _signals_mean_success():
+        logs.configure(settings.log_format, sys.stderr)
+        address = _address(host, listener.getsockname()[1])
+        log.info("gptbox %s: %s", __version__, address)
+        with beside, _signals_mean_success():
             Server(create_app(settings)).run(sockets=[listener])
-        log.info("stopped")
+        log.info("Stopped.")
+
+
+def _address(host: str, port: int) -> str:
+    """What to say of it: a browser's address, but not of a host that stands for all of a machine's or a container's."""
+    if host in ("0.0.0.0", "::"):
+        return f"listening on port {port}"
+    return f"the page is at http://{f'[{host}]' if ':' in host else host}:{port}/ (Ctrl-C ends it)"
