@@ -167,7 +167,8 @@ def test_nobody_else_can_be_named_as_the_sender(serving: Any) -> None:
         assert trace not in seen
 
 
-def test_no_prompt_and_no_referring_page_is_written_down(serving: Any) -> None:
+def test_no_prompt_and_no_referring_page_is_written_down(serving: Any, until: Any) -> None:
+    until(lambda: serving.http.get("/readyz").status_code == 200, within=30, what="web after the test before")
     secret = "MySecretPrompt"
     serving.http.get("/cgi-bin/test", params={"start": secret}, headers={"Referer": f"http://{secret}.example/"})
     serving.http.post("/v1/completions", json={"model": "little", "prompt": secret, "max_tokens": 3})

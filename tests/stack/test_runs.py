@@ -47,3 +47,19 @@ def test_a_trainer_that_dies_is_noticed_and_its_run_can_be_deleted(
     assert "docker compose run --rm train gptbox delete killed" in said
     assert "Deleted /models/killed" in serving.compose(*delete)
     until(lambda: training()["run"] == "little", within=5, what="the other run")
+
+
+def test_a_start_that_cannot_be_right_shows_on_the_page_and_is_not_repeated(serving: Any, until: Until) -> None:
+    until(lambda: not serving.state("train")["Running"], within=240, every=1, what="the end of training")
+    before = serving.status()
+    serving.compose("up", "--detach", "--no-build", "train", THREADS="none")
+    until(lambda: serving.status()["training"]["phase"] == "failed", within=30, what="the reason on the page")
+    assert "THREADS='none' is not a whole number" in serving.status()["training"]["message"]
+    until(lambda: not serving.state("train")["Running"], within=10, what="the end of the container")
+    state = serving.state("train")
+    assert (state["Running"], state["ExitCode"], serving.container("train").attrs["RestartCount"]) == (False, 0, 0)
+    assert serving.status()["server"]["model"] == before["server"]["model"], "what is there goes on being served"
+
+    serving.compose("up", "--detach", "--no-build", "train")
+    until(lambda: serving.status()["training"]["phase"] == "finished", within=30, what="the run as it was")
+    assert serving.status()["training"]["step"] == before["training"]["step"]
