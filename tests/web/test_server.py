@@ -122,6 +122,25 @@ def test_a_short_text_is_finished_after_sigterm(process: Process) -> None:
     assert len(answers[0].json()["choices"][0]["text"]) == 600
 
 
+def test_a_signal_amid_the_start_is_not_lost(tiny_run: Path) -> None:
+    """Before uvicorn handles signals: it went on for ever, until `docker stop` lost its patience."""
+    early = """
+import os, signal
+import gptbox.web.server as module
+create = module.create_app
+def create_signalled(settings):
+    os.kill(os.getpid(), signal.SIGTERM)
+    return create(settings)
+module.create_app = create_signalled
+"""
+    code = CODE.replace("serve(Settings", f"{early}serve(Settings")
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tiny_run), "0"], capture_output=True, text=True, timeout=30, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.endswith("Stopped.\n")
+
+
 def test_control_c_is_a_clean_end_too(process: Process) -> None:
     status, seconds, log = process.end(signal.SIGINT)
     assert status == 0

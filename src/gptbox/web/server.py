@@ -93,15 +93,36 @@ def open_port(host: str, port: int) -> socket.socket:
     return listener
 
 
+class _Stop:
+    """Handles the signals that uvicorn does not: those before it has begun, and the one it raises again at its end.
+
+    The default handlers would make that one a failure.
+    """
+
+    def __init__(self) -> None:
+        self._came = False
+        self._server: Server | None = None
+
+    def __call__(self, *_: object) -> None:
+        self._came = True
+        if self._server is not None:
+            self._server.should_exit = True
+
+    def watch(self, server: Server) -> None:
+        """Let this server end as soon as it has started, should a signal have come, or come before it handles them."""
+        self._server = server
+        server.should_exit = self._came
+
+
 @contextmanager
-def _signals_mean_success() -> Iterator[None]:
-    """uvicorn raises the signal that ended it once more; the default handlers would make that a failure."""
+def _stop_on_signals() -> Iterator[_Stop]:
+    stop = _Stop()
     if threading.current_thread() is not threading.main_thread():
-        yield
+        yield stop
         return
-    former = {number: signal.signal(number, lambda *_: None) for number in (signal.SIGTERM, signal.SIGINT)}
+    former = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
-        yield
+        yield stop
     finally:
         for number, handler in former.items():
             signal.signal(number, handler)
@@ -117,12 +138,14 @@ def serve(
 
     Raises SettingError where the port cannot be opened.
     """
-    with open_port(host, port) as listener:
+    with open_port(host, port) as listener, _stop_on_signals() as stopping:
         logs.configure(settings.log_format, sys.stderr)
         address = _address(host, listener.getsockname()[1])
         log.info("gptbox %s: %s", __version__, address)
-        with beside, _signals_mean_success():
-            Server(create_app(settings)).run(sockets=[listener])
+        with beside:
+            server = Server(create_app(settings))
+            stopping.watch(server)
+            server.run(sockets=[listener])
         log.info("Stopped.")
 
 
