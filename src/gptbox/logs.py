@@ -62,7 +62,7 @@ def configure(log_format: str, stream: TextIO) -> None:
     warnings.formatwarning = _warning
     if log_format == "json":  # Python's own tracebacks are text
         sys.excepthook = _uncaught
-        threading.excepthook = lambda args: _uncaught(args.exc_type, args.exc_value, args.exc_traceback)
+        threading.excepthook = _uncaught_in_thread
         sys.unraisablehook = lambda args: _uncaught(args.exc_type, args.exc_value, args.exc_traceback)
 
 
@@ -79,3 +79,8 @@ def _warning(
 
 def _uncaught(kind: type[BaseException], error: BaseException | None, trace: TracebackType | None) -> None:
     log.critical("%s was not caught", kind.__name__, exc_info=(kind, error or kind(), trace))
+
+
+def _uncaught_in_thread(args: threading.ExceptHookArgs) -> None:
+    if args.exc_type is not SystemExit:  # by which a thread may end
+        _uncaught(args.exc_type, args.exc_value, args.exc_traceback)
