@@ -22,7 +22,7 @@ from gptbox.engine.evaluate import evaluate
 from gptbox.engine.gpt import GPT
 from gptbox.errors import DatasetError, DivergedError, RunError
 from gptbox.run_folder import RunFolder, Status
-from gptbox.train import evaluation_schedule, session
+from gptbox.train import evaluation_schedule
 from gptbox.train.budget import Instant
 from gptbox.train.config import TrainConfig
 from gptbox.train.progress import LogReporter
@@ -527,7 +527,7 @@ def test_kill_9_loses_nothing_that_was_published(tmp_path: Path, data: Path) -> 
 
 def test_two_trainers_on_one_run_are_refused(tmp_path: Path, data: Path) -> None:
     run = RunFolder(tmp_path / "models", "bottles")
-    with session.lock(run):
+    with run.lock():
         arguments, environment = command(tmp_path, "--steps", "10")
         done = subprocess.run(arguments, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 1

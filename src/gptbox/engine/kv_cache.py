@@ -39,7 +39,7 @@ class KVCache:
 
     @staticmethod
     def pages_for(config: ModelConfig, tokens: int | None = None) -> int:
-        """Pages that so many tokens of a sequence take; by default a full context."""
+        """Pages that `tokens` of a sequence take; None means a full context."""
         context = config.context_length
         return padded(context if tokens is None else min(tokens, context)) // PANEL
 
@@ -59,7 +59,7 @@ class KVCache:
         for i in range(count, self.held[slot]):
             heapq.heappush(self._idle, int(row[i]))
         for i in range(self.held[slot], count):
-            # The lowest: those that have never been used cost nothing yet.
+            # The lowest page first: pages never used cost no memory yet.
             if self._idle:
                 row[i] = heapq.heappop(self._idle)
             else:

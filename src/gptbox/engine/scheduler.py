@@ -142,7 +142,7 @@ class Scheduler:
         return Counter(request.client for request in [*running, *list(self._queue)] if not request.cancelled)
 
     def _share(self, clients: int) -> int:
-        """Places of each of so many clients."""
+        """Places a client may have where `clients` share them."""
         return max(1, (self.max_active + self.max_queue) // max(1, clients))
 
     def may_give_way(self, client: str) -> bool:

@@ -46,9 +46,6 @@ class Request:
     """Of TrainConfig's fields; these win over whatever is chosen."""
 
 
-lock = RunFolder.lock
-
-
 @contextmanager
 def stop_on_signals(trainer: Trainer) -> Iterator[list[int]]:
     """Let SIGTERM (docker stop) and SIGINT (Ctrl-C) end the training as `stop()` does; yields those that came."""
@@ -95,7 +92,7 @@ def train(
             failure.remove_failed_starts(run.path.parent)
         is_new = not run.path.exists()
         # The leader alone holds the run; the others only read what it has written.
-        with lock(run) if world.leads else nullcontext():
+        with run.lock() if world.leads else nullcontext():
             before = run.status()
             try:
                 if world.leads:
