@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from gptbox.engine import native
+from gptbox.engine.autotune import Strategy, StrategyTuner
 from gptbox.engine.batch import SHARED_TOKENS, Batch, generate
 from gptbox.engine.gpt import GPT
 from gptbox.engine.kv_cache import KVCache
@@ -15,7 +16,6 @@ from gptbox.engine.request import Logprobs, Request
 from gptbox.engine.sampling import SamplingParams
 from gptbox.engine.state import MOST_TOKENS
 from gptbox.engine.team import Team
-from gptbox.engine.ways import Way, Ways
 from gptbox.model_config import ModelConfig
 from gptbox.weights import Weights
 
@@ -117,7 +117,7 @@ def test_threads_and_company_change_no_token(
     model: GPT, team: Team, monkeypatch: pytest.MonkeyPatch, products: bool
 ) -> None:
     """Threads with rows of their own, and threads that share each product."""
-    monkeypatch.setattr(Ways, "choose", lambda self, rows: (Way(products, 0), False))
+    monkeypatch.setattr(StrategyTuner, "choose", lambda self, rows: (Strategy(products, 0), 1.0))
     prompts = [ids(1 + 5 * i, i) for i in range(7)]
     params = [
         SamplingParams(max_tokens=20 + 17 * i, seed=i, top_k=30, top_p=0.95, repetition_penalty=1.1, min_p=0.01)
@@ -127,15 +127,15 @@ def test_threads_and_company_change_no_token(
     assert together(model, prompts, params, team) == expected
 
 
-WAYS = [Way(False, 5), Way(True, 5), Way(False, 1)]
+STRATEGIES = [Strategy(False, 5), Strategy(True, 5), Strategy(False, 1)]
 
 
 @pytest.mark.parametrize("draft", ["8 bits", "wrong"])
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("strategy", STRATEGIES)
 @pytest.mark.parametrize("temperature", [0.0, 0.8])
 def test_a_draft_changes_nothing(
     config: ModelConfig, make_weights: Callable[..., Weights], team: Team, monkeypatch: pytest.MonkeyPatch,
-    temperature: float, way: Way, draft: str,
+    temperature: float, strategy: Strategy, draft: str,
 ) -> None:  # fmt: skip
     """Tokens, their log-probabilities and the alternatives, of a text that is several times as long as the context."""
     model, prompt = GPT(config, make_weights(config)), ids(5)
@@ -150,10 +150,10 @@ def test_a_draft_changes_nothing(
     run(Batch(model, 3), *expected)  # together they have none
     if draft == "wrong":
         model.draft = GPT(config, make_weights(config, seed=1)).draft
-    monkeypatch.setattr(Ways, "choose", lambda self, rows: (way, False))
+    monkeypatch.setattr(StrategyTuner, "choose", lambda self, rows: (strategy, 1.0))
     for each, other in zip(rules, expected, strict=True):
         lone = request(model, prompt, **each)
-        run(Batch(model, 1, team if way.products else None), lone)
+        run(Batch(model, 1, team if strategy.tensor_parallel else None), lone)
         assert sink(lone).ids == sink(other).ids
         assert sink(lone).told == sink(other).told
         assert sink(lone).alternatives == sink(other).alternatives
@@ -161,7 +161,7 @@ def test_a_draft_changes_nothing(
 
 def test_a_draft_is_nearly_always_right(model: GPT, monkeypatch: pytest.MonkeyPatch) -> None:
     """So that a step makes several tokens, at any temperature."""
-    monkeypatch.setattr(Ways, "choose", lambda self, rows: (Way(False, 5), False))
+    monkeypatch.setattr(StrategyTuner, "choose", lambda self, rows: (Strategy(False, 5), 1.0))
     monkeypatch.setattr("gptbox.engine.batch.STRETCH_S", 0)  # a single step at a time
     made = []
     for temperature in (0, 0.8):
@@ -177,7 +177,7 @@ def test_a_draft_is_nearly_always_right(model: GPT, monkeypatch: pytest.MonkeyPa
 def test_a_model_in_8_bits_needs_no_draft(config: ModelConfig, make_weights: Callable[..., Weights]) -> None:
     narrow = GPT(config, make_weights(config), quantize=True)
     assert narrow.draft is None
-    assert {way.ahead for way in Batch(narrow, 1)._ways.possible(1)} == {0}
+    assert {each.num_draft_tokens for each in Batch(narrow, 1)._tuner.strategies(1)} == {0}
 
 
 def test_steps_longer_than_a_stretch_say_which_way_is_faster_too(
@@ -186,7 +186,7 @@ def test_steps_longer_than_a_stretch_say_which_way_is_faster_too(
     monkeypatch.setattr("gptbox.engine.batch.STRETCH_S", 1e-9)
     batch = Batch(model, 1, team)
     run(batch, request(model, ids(5), max_tokens=200))
-    assert all(batch._ways._speeds[1, way].seconds > 0 for way in batch._ways.possible(1))
+    assert all(batch._tuner._speeds[1, each].seconds > 0 for each in batch._tuner.strategies(1))
 
 
 def test_a_long_prompt_is_read_in_parts_while_others_go_on(make_weights: Callable[..., Weights]) -> None:

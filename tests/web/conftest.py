@@ -132,7 +132,7 @@ def server_for() -> Iterator[Callable[..., RunningServer]]:
 @pytest.fixture
 def server(tiny_run: Path, server_for: Callable[..., RunningServer]) -> RunningServer:
     """A real server over `tiny_run` that writes long texts."""
-    return server_for(tiny_run, max_tokens=100_000)
+    return server_for(tiny_run, max_tokens=10_000_000)
 
 
 @pytest.fixture

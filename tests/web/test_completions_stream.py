@@ -171,7 +171,7 @@ def test_errors_before_the_stream_are_plain_replies(server: Any) -> None:
 def test_a_client_that_goes_away_frees_all_its_slots(
     server: Any, wait_until: Callable[..., None], streamed: bool
 ) -> None:
-    body = json.dumps({"max_tokens": 100_000, "n": 4, "stream": streamed}).encode()
+    body = json.dumps({"max_tokens": 10_000_000, "n": 4, "stream": streamed}).encode()
     with socket.create_connection(("127.0.0.1", server.port)) as connection:
         head = f"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n"
         connection.sendall(head.encode() + body)
@@ -184,7 +184,7 @@ def test_a_client_that_leaves_the_queue_frees_its_place(
     server: Any, stream: Stream, wait_until: Callable[..., None]
 ) -> None:
     server.service.scheduler.max_active = 1
-    first = stream(server.url, {"max_tokens": 100_000})
+    first = stream(server.url, {"max_tokens": 10_000_000})
     next(first)
     with contextlib.suppress(httpx.ReadTimeout):
         httpx.post(f"{server.url}/v1/completions", json={"n": 3, "stream": True}, timeout=0.3)
@@ -218,7 +218,7 @@ def test_a_reader_that_stalls_holds_nobody(
 
 
 def test_a_long_stream_does_not_delay_others(server: Any, stream: Stream) -> None:
-    long = stream(server.url, {"max_tokens": 100_000, "n": 8})
+    long = stream(server.url, {"max_tokens": 10_000_000, "n": 8})
     next(long)
     thread = threading.Thread(target=lambda: [None for _ in zip(range(2000), long, strict=False)])
     thread.start()
@@ -231,7 +231,7 @@ def test_a_long_stream_does_not_delay_others(server: Any, stream: Stream) -> Non
 
 def test_when_the_engine_fails_the_stream_says_so(server: Any, stream: Stream, monkeypatch: pytest.MonkeyPatch) -> None:
     secret = "a text that nobody else may see"
-    events = stream(server.url, {"max_tokens": 100_000, "prompt": secret})
+    events = stream(server.url, {"max_tokens": 10_000_000, "prompt": secret})
     next(events)
 
     def broken(*_: object, **__: object) -> None:
@@ -250,7 +250,7 @@ def test_when_the_engine_fails_the_stream_says_so(server: Any, stream: Stream, m
 def test_who_waits_is_told_how_many_are_before_in_comments(server: Any, wait_until: Callable[..., None]) -> None:
     server.service.scheduler.max_active = 1
     url = f"{server.url}/v1/completions"
-    endless = {"stream": True, "max_tokens": 100_000}
+    endless = {"stream": True, "max_tokens": 10_000_000}
     with contextlib.ExitStack() as streams:
         first = streams.enter_context(httpx.stream("POST", url, json=endless))
         wait_until(lambda: server.busy() == 1)

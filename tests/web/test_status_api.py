@@ -83,7 +83,7 @@ def test_the_engines_load_is_shown(
     server: Any, stream: Callable[..., Iterator[Any]], wait_until: Callable[..., None]
 ) -> None:
     server.service.scheduler.max_active = 2
-    events = stream(server.url, {"n": 5, "max_tokens": 100_000})
+    events = stream(server.url, {"n": 5, "max_tokens": 10_000_000})
     next(events)
     wait_until(lambda: server.busy() == 5)
     status = httpx.get(f"{server.url}/api/status").json()["server"]

@@ -8,13 +8,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gptbox.engine import native
+from gptbox.engine.autotune import Strategy
 from gptbox.engine.gpt import GPT
 from gptbox.engine.kv_cache import KVCache
 from gptbox.engine.request import Logprobs, Request
 from gptbox.engine.sampling import SamplingParams
 from gptbox.engine.state import MOST_STEPS, MOST_TOKENS, Drawn, Scratch, Sequences
 from gptbox.engine.team import Team
-from gptbox.engine.ways import Way
 from gptbox.windows import slide
 
 STRETCH_S = 0.01
@@ -24,9 +24,7 @@ MANY_ROWS = 8
 _READ_SHARE = 0.25
 """About what a token of a context that is read again takes of one that is written."""
 _FEW_STEPS = 4
-"""So many say how fast a way is."""
-_TRIAL_SHARE = 0.3
-"""Of a stretch, for a way that may be many times as slow: threads that meet at each product wait for one put aside."""
+"""Fewest decoding steps that give a usable timing."""
 SHARED_TOKENS = 16
 """A prompt's beginning that another sequence has in its cache is copied from there, if it is at least this long."""
 
@@ -69,7 +67,7 @@ class Batch:
         self.model = model
         self.rows: list[_Row] = []
         self._team = team or Team(1)
-        self._ways = model.ways(self._team.size)
+        self._tuner = model.tuner(self._team.size)
         self._interrupt = np.zeros(1, np.int64) if interrupt is None else interrupt
         self._cache = KVCache(model.config, slots, slots * KVCache.pages_for(model.config) if pages is None else pages)
         self._sequences = Sequences.of(model.config, self._cache.lengths)
@@ -226,45 +224,46 @@ class Batch:
             most = min(most, row.left, context - length - new + 1)
         if not taking:
             return 0, 0
-        way, trial = self._ways.choose(len(taking))
-        stretch = STRETCH_S * (_TRIAL_SHARE if trial else 2 if len(taking) >= MANY_ROWS else 1)
-        steps = min(most, max(_FEW_STEPS if trial else 1, 1 + way.ahead, int(stretch / self._step_s)))
+        strategy, share = self._tuner.choose(len(taking))
+        stretch = STRETCH_S * share * (2 if len(taking) >= MANY_ROWS else 1)
+        least = max(1 if share == 1 else _FEW_STEPS, 1 + strategy.num_draft_tokens)
+        steps = min(most, max(least, int(stretch / self._step_s)))
         begun = time.perf_counter()
-        done = self._burst(taking, np.array(fresh), np.array(drawing, np.int64), steps, way)
+        done = self._burst(taking, np.array(fresh), np.array(drawing, np.int64), steps, strategy)
         took = time.perf_counter() - begun
         self._step_s += 0.2 * (took / max(done) - self._step_s)
         # Of mostly a prompt, or of few steps, it says little; but a single step of many rows or a large model will do.
         written, read = sum(done), sum(fresh) - len(fresh)
         if read < written and (max(done) >= _FEW_STEPS or len(taking) >= MANY_ROWS or took > STRETCH_S / 2):
-            self._ways.measured(len(taking), way, written + _READ_SHARE * read, took)
+            self._tuner.record(len(taking), strategy, written + _READ_SHARE * read, took, share)
         return sum(self._deliver(row, i, done[i]) for i, row in enumerate(taking) if drawing[i]), max(done)
 
     def _burst(
-        self, rows: list[_Row], fresh: NDArray[np.int64], drawing: NDArray[np.int64], steps: int, way: Way
+        self, rows: list[_Row], fresh: NDArray[np.int64], drawing: NDArray[np.int64], steps: int, strategy: Strategy
     ) -> list[int]:
         """Let the steps be made; how many were, of each row."""
-        threads, count = self._team.size, len(rows)
+        threads, count, draft = self._team.size, len(rows), strategy.num_draft_tokens
         burst = native.burst  # the same for all threads, which wait for each other
         slots = np.array([row.slot for row in rows])
         arrays = slots.ctypes.data, fresh.ctypes.data, drawing.ctypes.data, count
         done = [0] * count
         # Parts of about as many tokens each.
-        groups = 1 if way.products else min(threads, count)
+        groups = 1 if strategy.tensor_parallel else min(threads, count)
         ends = np.searchsorted(np.cumsum(fresh), np.arange(1, groups) * (fresh.sum() / groups) - 0.5) + 1
         bounds = [0, *np.minimum(ends, count).tolist(), count]
 
         def rows_of_its_own(rank: int) -> None:
             begin, end = bounds[rank], bounds[rank + 1]
             if begin < end:
-                made = burst(self._tables[rank].ctypes.data, *arrays, begin, end, steps, way.ahead, 0, 1)
+                made = burst(self._tables[rank].ctypes.data, *arrays, begin, end, steps, draft, 0, 1)
                 done[begin:end] = [made] * (end - begin)
 
         def part_of_each_product(rank: int) -> None:
-            made = burst(self._tables[threads].ctypes.data, *arrays, 0, count, steps, way.ahead, rank, threads)
+            made = burst(self._tables[threads].ctypes.data, *arrays, 0, count, steps, draft, rank, threads)
             if rank == 0:
                 done[:] = [made] * count
 
-        if way.products:
+        if strategy.tensor_parallel:
             self._team.run(part_of_each_product)
         else:
             self._team.run(rows_of_its_own, groups)

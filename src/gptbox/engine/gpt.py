@@ -4,10 +4,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gptbox.engine import native
+from gptbox.engine.autotune import StrategyTuner
 from gptbox.engine.kv_cache import KVCache
 from gptbox.engine.network import network
 from gptbox.engine.state import MOST_AHEAD, MOST_TOKENS, Scratch
-from gptbox.engine.ways import Ways
 from gptbox.model_config import ModelConfig
 from gptbox.weights import Array, Weights
 
@@ -21,7 +21,7 @@ class GPT:
         self.network = network(config, weights, quantize)
         self.draft = None if quantize else network(config, weights, True)
         """The same model in 8 bits, which writes a lone text ahead: it makes that faster, and changes nothing in it."""
-        self._ways: dict[int, Ways] = {}
+        self._tuners: dict[int, StrategyTuner] = {}
 
     @property
     def size(self) -> int:
@@ -29,9 +29,9 @@ class GPT:
         arrays = [array for part in (self.network, self.draft or ()) for array in part if isinstance(array, np.ndarray)]
         return sum(array.nbytes for array in {id(array): array for array in arrays}.values())
 
-    def ways(self, threads: int) -> Ways:
-        """What is known of how so many threads make its texts the fastest; it outlives the batches."""
-        return self._ways.setdefault(threads, Ways(threads, 0 if self.draft is None else MOST_AHEAD))
+    def tuner(self, threads: int) -> StrategyTuner:
+        """The tuner for this number of threads; what it has measured outlives the batches."""
+        return self._tuners.setdefault(threads, StrategyTuner(threads, 0 if self.draft is None else MOST_AHEAD))
 
     def forward(
         self, ids: NDArray[np.integer], cache: KVCache, slots: slice = slice(None), last_only: bool = False
