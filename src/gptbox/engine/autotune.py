@@ -43,6 +43,8 @@ class _Speed:
 
     def add(self, tokens: float, seconds: float, weight: float) -> None:
         self.bursts += 1
+        if self.bursts == 1:
+            return  # it also pays for memory that is touched for the first time
         shown = min(seconds * weight, _MAX_SHOWN_S)
         self.tokens = _DECAY * self.tokens + tokens * shown / seconds
         self.seconds = _DECAY * self.seconds + shown
