@@ -39,7 +39,9 @@ def _keys(typing_context, x, ldx, place, pages, page_size, inputs, y, ldy, rows,
             indices = [registers.load(b.add(pages, number(8 * p)), _I64) for p in range(panels)]
             starts = [b.add(place, b.mul(page_size, index)) for index in indices]
             zeros = registers.zeros(rows * panels * VECTORS)
-            sums = registers.sums(registers.rows(x, ldx, rows), starts, inputs, zeros)
+            # A page's keys of a head are followed by its values, and these by the next head's keys.
+            values = b.mul(inputs, number(4 * PANEL))
+            sums = registers.sums(registers.rows(x, ldx, rows), starts, inputs, zeros, values)
             _store(registers, sums, registers.rows(y, ldy, rows))
 
         choose(b, rows, panels, SHAPES, emit)
@@ -66,7 +68,8 @@ def _values(typing_context, x, ldx, place, pages, page_size, inputs, y, ldy, row
             rest = b.sub(inputs, first)
             some = b.select(b.icmp_unsigned("<", rest, number(PANEL)), rest, number(PANEL))
             here = [registers.at(source, first, 4) for source in sources]
-            sums = registers.sums(here, [b.add(place, b.mul(page_size, index))], some, totals)
+            start = b.add(place, b.mul(page_size, index))
+            sums = registers.sums(here, [start], some, totals, number(4 * PANEL * PANEL))
             following = b.add(first, number(PANEL))
             first.add_incoming(number(0), before)
             first.add_incoming(following, b.block)

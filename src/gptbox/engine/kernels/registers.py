@@ -10,6 +10,7 @@ from typing import Any
 import numba
 import numpy as np
 from llvmlite import binding, ir
+from numba.core import cgutils
 
 from gptbox.engine.kernels.vectors import FLOATS, LANES, call, spread
 from gptbox.engine.panels import PANEL
@@ -24,6 +25,9 @@ PANELS = {1: 4, 2: 4, 3: 2, 4: 2, 5: 2, 6: 2} if WIDE else {1: 2}
 """Panels that fit for few rows."""
 SHAPES = [(rows, 1) for rows in range(1, MOST_ROWS + 1)] + list(PANELS.items())
 PANELS_AT_ONCE = np.array([PANELS.get(rows, 1) for rows in range(MOST_ROWS + 1)])
+
+_CACHE_LINE = 64
+"""Bytes."""
 
 _I64, _FLOAT = ir.IntType(64), ir.FloatType()
 
@@ -58,8 +62,21 @@ class Registers:
     def zeros(self, count: int) -> list[Any]:
         return [ir.Constant(FLOATS, [0.0] * LANES)] * count
 
-    def sums(self, sources: Sequence[Any], panels: Sequence[Any], inputs: Any, former: Sequence[Any]) -> list[Any]:
-        """`former` (N, P, V) plus the products of rows and panels, which are addresses, over at least one input."""
+    def prefetch(self, address: Any) -> None:
+        """Ask for a cache line in the second-level cache; an address that does not exist does no harm."""
+        pointer, whole = ir.IntType(8).as_pointer(), ir.IntType(32)
+        kind = ir.FunctionType(ir.VoidType(), [pointer, whole, whole, whole])
+        function = cgutils.get_or_insert_function(self.b.module, kind, "llvm.prefetch.p0i8")
+        self.b.call(function, [self.b.inttoptr(address, pointer), whole(0), whole(2), whole(1)])
+
+    def sums(
+        self, sources: Sequence[Any], panels: Sequence[Any], inputs: Any, former: Sequence[Any],
+        prefetch_distance: Any = None,
+    ) -> list[Any]:  # fmt: skip
+        """`former` (N, P, V) plus the products of rows and panels, which are addresses, over at least one input.
+
+        With a prefetch distance in bytes, whatever lies so far behind each weight is fetched meanwhile.
+        """
         b, before = self.b, self.b.block
         loop, after = b.append_basic_block("inputs"), b.append_basic_block("summed")
         b.branch(loop)
@@ -71,6 +88,11 @@ class Registers:
             for panel in panels
             for v in range(VECTORS)
         ]
+        if prefetch_distance is not None:
+            for panel in panels:
+                first = b.add(self.at(panel, i, PANEL * self.size), prefetch_distance)
+                for line in range(0, PANEL * self.size, _CACHE_LINE):
+                    self.prefetch(b.add(first, number(line)))
         added: list[Any] = []
         for source in sources:
             x = spread(b, self.load(self.at(source, i, 4), _FLOAT))
