@@ -1,9 +1,9 @@
-"""The lesson's training run beside nanoGPT's own: the same work, the losses and the wall times.
+"""The lesson preset beside nanoGPT's own run: the same work, its losses and wall times.
 
     python benchmarks/lesson_vs_nanogpt.py --nanogpt ../nanoGPT --text input.txt [--rounds 2]
 
-Both programs run as whole commands, in turn, on the same cores. nanoGPT logs the loss of 20 random batches; its
-last checkpoint is measured here once more, exactly, over the whole validation split.
+Both programs run as whole commands, alternately, on the same cores. nanoGPT logs the mean loss of 20 random batches;
+its last checkpoint is measured here again, exactly, over the whole validation split.
 """
 
 import argparse
@@ -16,16 +16,16 @@ import numpy as np
 
 import commands
 import nanogpt
-from gptbox.run_folder import RunFolder
+from gptbox.models.runs import RunFolder
 
 
 def run_gptbox(folder: Path, seed: int) -> tuple[float, dict[int, float]]:
-    """Seconds, exact losses by step."""
+    """Seconds of the command, and exact losses by step."""
     name = f"seed-{seed}"
     command = [sys.executable, "-m", "gptbox", "train", "--preset", "lesson", "--seed", str(seed), "--run", name]
     settings = {"GPTBOX_MODELS": str(folder / "models"), "GPTBOX_DATA": str(folder / "data")}
     done = commands.run(command, environment=os.environ | settings, timeout_s=1800)
-    rows = RunFolder(folder / "models", name).rows("metrics")
+    rows = RunFolder(folder / "models", name).read_rows("metrics")
     return done.seconds, {row["step"]: row["val_loss"] for row in rows if row["val_loss"] is not None}
 
 

@@ -1,10 +1,10 @@
-"""What a long text costs: `gptbox prepare`, then half a minute of `gptbox train`, on a text made up for it.
+"""Time and memory for a long text: `gptbox prepare`, then half a minute of `gptbox train`, on a generated text.
 
     python benchmarks/long_text.py [--megabytes 1000] [--minutes 0.5] [--ascii] [--prepare-only]
 
-It prints each command's wall time and peak memory: all of it, which counts the pages of mapped files that the system
-may take back at any time, and the process's own. `prepare again` finds the text unchanged, `touched` finds only its
-time changed, so that it reads it once.
+Prints each command's wall time and its peak memory: total, including pages of mapped files that the system may reclaim
+at any time, and anonymous. `prepare again` finds the text unchanged; `touched` finds only its modification time changed
+and reads it once.
 """
 
 import argparse
@@ -20,7 +20,7 @@ MB = 1_000_000
 
 
 def write_text(path: Path, megabytes: int, ascii_only: bool = False) -> None:
-    """Verses of made-up words, a few of them with characters that are not ASCII."""
+    """Write verses of invented words, a few of them not ASCII."""
     rng = random.Random(1)
     syllables = [
         "the",
@@ -53,8 +53,8 @@ def write_text(path: Path, megabytes: int, ascii_only: bool = False) -> None:
             file.write(chunk if left > len(chunk) else chunk[:left].decode(errors="ignore").encode().ljust(left))
 
 
-def own_memory(pid: int) -> int:
-    """Bytes that are a process's own at present, not a file's."""
+def anonymous_memory(pid: int) -> int:
+    """Bytes of a process's resident memory that no file backs."""
     try:
         lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     except OSError:
@@ -63,15 +63,15 @@ def own_memory(pid: int) -> int:
 
 
 def measure(label: str, folder: Path, megabytes: int, *arguments: str) -> None:
-    """Run gptbox; a failure ends the benchmark with what it wrote."""
+    """Run a gptbox command and print its figures; a failure ends the benchmark with the command's output."""
     environment = os.environ | {"GPTBOX_MODELS": str(folder / "models"), "GPTBOX_DATA": str(folder / "data")}
     with (folder / "log").open("w+") as log:
         began = time.perf_counter()
         command = [sys.executable, "-m", "gptbox", *arguments]
         process = subprocess.Popen(command, stdout=log, stderr=log, env=environment)
-        own = 0
+        anonymous = 0
         while not (ended := os.wait4(process.pid, os.WNOHANG))[0]:
-            own = max(own, own_memory(process.pid))
+            anonymous = max(anonymous, anonymous_memory(process.pid))
             time.sleep(0.02)
         seconds = time.perf_counter() - began
         process.returncode = os.waitstatus_to_exitcode(ended[1])
@@ -81,7 +81,7 @@ def measure(label: str, folder: Path, megabytes: int, *arguments: str) -> None:
     peak = ended[2].ru_maxrss * (1 if sys.platform == "darwin" else 1024)
     print(
         f"{label:16} {seconds:7.2f} s  {megabytes / seconds:7.1f} MB/s  "
-        f"peak memory {peak / MB:7.1f} MB, its own {own / MB:7.1f} MB",
+        f"peak memory {peak / MB:7.1f} MB, anonymous {anonymous / MB:7.1f} MB",
         flush=True,
     )
 
@@ -90,7 +90,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--megabytes", type=int, default=1000)
     parser.add_argument("--minutes", type=float, default=0.5)
-    parser.add_argument("--ascii", action="store_true", help="a text of ASCII characters alone")
+    parser.add_argument("--ascii", action="store_true", help="write only ASCII characters")
     parser.add_argument("--prepare-only", action="store_true")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
@@ -99,7 +99,7 @@ def main() -> None:
         file = folder / "data" / "long" / "a.txt"
         write_text(file, options.megabytes, options.ascii)
         print(f"{file.stat().st_size / MB:,.0f} MB of text, with {os.cpu_count()} processors")
-        time.sleep(3)  # a file younger than two seconds is not yet taken for unchanged
+        time.sleep(3)  # prepare does not trust the modification time of a file younger than two seconds
         measure("prepare", folder, options.megabytes, "prepare", "long")
         measure("prepare again", folder, options.megabytes, "prepare", "long")
         os.utime(file)

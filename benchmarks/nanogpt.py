@@ -1,4 +1,4 @@
-"""nanoGPT as the benchmarks' peer: the lesson's training command in a copy of its checkout, and its exact loss."""
+"""nanoGPT as a peer of the benchmarks: the lesson's training command in a copy of its checkout, and its exact loss."""
 
 import os
 import re
@@ -14,7 +14,7 @@ import torch
 import commands
 from gptbox.engine.evaluate import evaluate
 from gptbox.engine.gpt import GPT
-from gptbox.model_config import ModelConfig
+from gptbox.models.config import ModelConfig
 
 DATASET = "shakespeare_char"
 SEED = 1337
@@ -28,7 +28,7 @@ FLAGS = [
     f"--block_size={WINDOW}", "--batch_size=12", "--n_layer=4", "--n_head=4", "--n_embd=128", "--dropout=0.0",
 ]  # fmt: skip
 
-# nanoGPT's names within a block: ours
+# Names of a block's weights: nanoGPT's to gptbox's.
 NAMES = {
     "ln_1": "attention_norm",
     "attn.c_attn": "attention.qkv",
@@ -41,20 +41,20 @@ NAMES = {
 
 @dataclass(frozen=True)
 class Run:
-    """What one whole command gave."""
+    """Result of one whole command."""
 
     seed: int
     seconds: float
     peak_mib: float
     loss: float
-    """Exact, over the whole validation split in windows of 64, of the checkpoint that it left."""
+    """Exact loss of the checkpoint, over the whole validation split in windows of 64."""
     checkpoint_step: int
     estimates: list[tuple[int, float, float]]
-    """Step, seconds since the command's start, its own estimate of the loss: the mean of 20 random batches."""
+    """(Step, seconds since the command's start, nanoGPT's estimate of the loss: the mean of 20 random batches)."""
 
 
 def set_up(folder: Path, checkout: Path, text: Path) -> Path:
-    """Copy the checkout below `folder`, put the text in place for both programs, and prepare it for nanoGPT."""
+    """Copy the checkout into `folder`, put the text in place for both programs, and prepare it for nanoGPT."""
     copy = folder / "nanoGPT"
     shutil.copytree(checkout, copy, ignore=shutil.ignore_patterns(".git", "out-*"))
     for target in (copy / "data" / DATASET, folder / "data" / DATASET):
@@ -69,9 +69,9 @@ def validation_ids(checkout: Path) -> np.ndarray:
 
 
 def loss(checkout: Path) -> tuple[float, int]:
-    """The exact validation loss of the checkpoint that nanoGPT left, in windows of 64, and the step it is of.
+    """The exact validation loss of nanoGPT's checkpoint in windows of 64, and the checkpoint's step.
 
-    nanoGPT saves where its estimate is the best so far: this is its best by that measure.
+    nanoGPT saves when its estimate is the lowest so far, so this is its best model by that estimate.
     """
     saved = torch.load(checkout / "out-shakespeare-char" / "ckpt.pt", map_location="cpu", weights_only=True)
     theirs = {name: tensor.float().numpy() for name, tensor in saved["model"].items()}
@@ -93,19 +93,19 @@ def loss(checkout: Path) -> tuple[float, int]:
 
 
 def run(checkout: Path, seed: int = SEED, steps: int = STEPS) -> Run:
-    """The lesson's command in a copy made by `set_up`; the seed, which is no option of nanoGPT's, is put into it.
+    """Run the lesson's command in a copy made by `set_up`; the seed, no option of nanoGPT's, is patched into it.
 
     `steps` is a multiple of 250. Raises commands.CommandFailed.
     """
     script = checkout / "train.py"
     source, found = re.subn(r"torch\.manual_seed\(\d+ ", f"torch.manual_seed({seed} ", script.read_text("utf-8"))
-    assert found == 1, "train.py does not set its seed as it used to"
+    assert found == 1, "train.py sets its seed in another way"
     script.write_text(source, "utf-8")
     shutil.rmtree(checkout / "out-shakespeare-char", ignore_errors=True)
     done = commands.run(
         [sys.executable, "train.py", *FLAGS, f"--max_iters={steps}", f"--lr_decay_iters={steps}"],
         cwd=checkout,
-        environment=os.environ | {"PYTHONUNBUFFERED": "1"},  # its lines, when it prints them
+        environment=os.environ | {"PYTHONUNBUFFERED": "1"},  # so that the lines are timed when printed
         timeout_s=1800,
     )
     estimates = [

@@ -1,10 +1,10 @@
-"""What a visit of /cgi-bin/test costs: gptbox through Apache, against the lesson's CGI script.
+"""The latency of /cgi-bin/test: gptbox through Apache against the lesson's CGI script.
 
     docker compose up --wait web apache
     python benchmarks/page_view.py --url http://localhost/cgi-bin/test --nanogpt ../nanoGPT [--requests 50]
 
-The checkout must hold a model trained by the lesson's command (out-shakespeare-char). Its side is the lesson's script
-word for word, a process a visit: sample.py with one sample and a random seed.
+The checkout must contain a model trained by the lesson's command (out-shakespeare-char). For each visit the peer starts
+a process, exactly as the lesson's script does: sample.py with one sample and a random seed.
 """
 
 import argparse
@@ -19,28 +19,28 @@ import numpy as np
 
 
 def visit(url: str) -> tuple[float, float, int]:
-    """Seconds to the first byte and to the last, and the length."""
-    began = time.perf_counter()
+    """Seconds to the first and to the last byte, and the length in bytes."""
+    start = time.perf_counter()
     with urllib.request.urlopen(url, timeout=60) as response:
         first = response.read(1)
-        to_first = time.perf_counter() - began
+        first_byte_s = time.perf_counter() - start
         text = first + response.read()
-    return to_first, time.perf_counter() - began, len(text)
+    return first_byte_s, time.perf_counter() - start, len(text)
 
 
-def lesson(checkout: Path) -> float:
-    """Seconds of one run of sample.py, as the lesson's script starts it."""
+def run_sample_py(checkout: Path) -> float:
+    """Seconds for one run of sample.py, with the arguments of the lesson's script."""
     seed = random.randrange(32768)
-    began = time.perf_counter()
+    start = time.perf_counter()
     subprocess.run(
         [sys.executable, "sample.py", "--out_dir=out-shakespeare-char", "--device=cpu", "--num_samples=1",
          f"--seed={seed}"],
         cwd=checkout, check=True, stdout=subprocess.DEVNULL,
     )  # fmt: skip
-    return time.perf_counter() - began
+    return time.perf_counter() - start
 
 
-def spread(seconds: list[float]) -> str:
+def summarize(seconds: list[float]) -> str:
     return f"median {np.median(seconds) * 1000:.0f} ms, p95 {np.percentile(seconds, 95) * 1000:.0f} ms"
 
 
@@ -56,14 +56,13 @@ def main() -> None:
     for i in range(options.requests):
         ours.append(visit(options.url))
         if options.nanogpt and i % max(1, options.requests // options.peer_requests) == 0:
-            theirs.append(lesson(options.nanogpt))
-    print(
-        f"gptbox, {len(ours)} requests of {ours[0][2]} bytes: to the last byte {spread([last for _, last, _ in ours])}"
-    )
-    print(f"gptbox, to the first byte: {spread([first for first, _, _ in ours])}")
+            theirs.append(run_sample_py(options.nanogpt))
+    last_byte_s = [last for _, last, _ in ours]
+    print(f"gptbox, {len(ours)} requests of {ours[0][2]} bytes: to the last byte {summarize(last_byte_s)}")
+    print(f"gptbox, to the first byte: {summarize([first for first, _, _ in ours])}")
     if theirs:
-        ratio = np.median(theirs) / np.median([last for _, last, _ in ours])
-        print(f"sample.py, {len(theirs)} runs: {spread(theirs)}; ratio of the medians {ratio:.1f}")
+        ratio = np.median(theirs) / np.median(last_byte_s)
+        print(f"sample.py, {len(theirs)} runs: {summarize(theirs)}; ratio of the medians {ratio:.1f}")
 
 
 if __name__ == "__main__":

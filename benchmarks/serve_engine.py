@@ -1,19 +1,19 @@
-"""How many tokens a second the engine generates, beside nanoGPT, transformers and llama.cpp; no HTTP.
+"""Decoding throughput of the engine, beside nanoGPT, transformers and llama.cpp; without HTTP.
 
     python benchmarks/serve_engine.py --nanogpt ../nanoGPT [--large] [--rounds 5] [--only gptbox transformers ...]
         [--trained models/lesson/best models/five/best] [--llama-python VENV/bin/python] [--json figures.json]
 
-The models are nanoGPT's lesson (4 x 128, context 64), the default preset's shape (4 x 128, context 256), or with
---large GPT-2's (124M), in float32 and with 8-bit matrices. Their weights are random, or those of the snapshots that
---trained names, by their shape: a draft in 8 bits is right more often about a trained model, and a lone text faster.
-They are published as gptbox publishes them; transformers loads the same folder, llama.cpp the same weights as GGUF.
-nanoGPT has weights of its own, of that shape; how fast it is does not depend on them.
+The models have the shape of nanoGPT's lesson (4 x 128, context 64), of the default preset (4 x 128, context 256), or,
+with --large, of GPT-2 (124M), in float32 and with int8 matrices. Weights are random, or those of the snapshots in
+--trained, matched by shape: speculative decoding accepts more of the draft's tokens with a trained model, so that a
+single stream is faster. Models are published as gptbox publishes them; transformers loads the same folder, llama.cpp
+the same weights as GGUF. nanoGPT has random weights of the same shape; its speed does not depend on them.
 
-Every measurement is a process of its own, which first warms up; a round makes each once, in turn. All sample with
-temperature 0.8 and top-k 200, from one token on, 500 tokens a text (--large: 100). Where the context is full, gptbox
-goes on from its newest quarter. transformers and llama.cpp are driven to do the same; nanoGPT computes the whole window
-for every token, as it always does. That gptbox, transformers and llama.cpp run the same model is checked: 40 tokens,
-greedily. llama.cpp keeps its cache in float16, its default. Loading is not counted.
+Each measurement runs in a fresh process, which first warms up; a round runs each measurement once, in turn. All sample
+at temperature 0.8 with top-k 200, from a prompt of one token, 500 tokens per text (--large: 100). When the context is
+full, gptbox continues from its newest quarter, and transformers and llama.cpp are driven to do the same; nanoGPT always
+recomputes the whole window for every token. The script checks with 40 greedy tokens that gptbox, transformers and
+llama.cpp run the same model. llama.cpp's cache is float16, its default. Loading is not counted.
 """
 
 import argparse
@@ -29,11 +29,12 @@ from typing import Any
 
 import numpy as np
 
-from gptbox import model_folder, weights
-from gptbox.cpus import available_cpus
 from gptbox.errors import GptboxError
-from gptbox.model_config import ModelConfig
-from gptbox.model_folder import SnapshotInfo
+from gptbox.models import folder as model_folder
+from gptbox.models import weights
+from gptbox.models.config import ModelConfig
+from gptbox.models.folder import SnapshotInfo
+from gptbox.system.cpus import available_cpus
 from gptbox.tokenizers.char import CharTokenizer
 from serve_peers import GREEDY, PEERS, Job, Result
 
@@ -49,13 +50,13 @@ SHAPES = {
     ),
 }  # fmt: skip
 STREAMS = (8, 32)
-LONGEST_S = 900
-"""A measurement that takes longer is given up. Most take some seconds; kernels may have to be compiled first."""
+MAX_MEASUREMENT_S = 900
+"""Timeout of a measurement. Most take seconds, but kernels may have to be compiled first."""
 
 
 @dataclass
 class Case:
-    """One line of the table."""
+    """One line of the table: a job, and its result in each round."""
 
     job: Job
     results: list[Result] = field(default_factory=list)
@@ -70,11 +71,11 @@ class Case:
 
 
 class CaseFailed(Exception):  # noqa: N818  (its name says it)
-    """The message ends with what the process said last."""
+    """The message ends with the tail of the process's standard error."""
 
 
 def random_weights(config: ModelConfig, seed: int = 0) -> weights.Weights:
-    """Large enough that no rounding decides which token is the most probable."""
+    """Random weights, large enough that rounding never decides which token is the most probable."""
     random = np.random.default_rng(seed)
     result = {}
     for name, shape in weights.shapes(config).items():
@@ -84,7 +85,7 @@ def random_weights(config: ModelConfig, seed: int = 0) -> weights.Weights:
 
 
 def publish(path: Path, config: ModelConfig) -> None:
-    """A model with random weights, as a folder that gptbox could have trained."""
+    """Write a model with random weights, in the format that training publishes."""
     tokenizer = CharTokenizer([chr(i) for i in (10, *range(32, 31 + config.vocab_size))])
     info = SnapshotInfo(
         run="random", dataset="none", dataset_source="a benchmark", step=1, tokens=0, train_loss=None, val_loss=None,
@@ -96,14 +97,14 @@ def publish(path: Path, config: ModelConfig) -> None:
 
 
 def bytes_read(config: ModelConfig, quantized: bool) -> int:
-    """Of weights, for one token: every matrix and vector once, but only a row of the embeddings.
+    """Bytes of weights read per token: each matrix and vector once, but one row of each embedding table.
 
-    8-bit matrices have one float32 a row beside them.
+    An int8 matrix has a float32 scale per row.
     """
     total = 0
     for name, shape in weights.shapes(config).items():
-        looked_up = name == "position.weight" or (name == "embedding.weight" and not config.tie_embeddings)
-        if looked_up:
+        is_lookup = name == "position.weight" or (name == "embedding.weight" and not config.tie_embeddings)
+        if is_lookup:
             total += 4 * shape[1]
         elif quantized and len(shape) == 2:
             total += shape[0] * shape[1] + 4 * shape[0]
@@ -113,7 +114,7 @@ def bytes_read(config: ModelConfig, quantized: bool) -> int:
 
 
 def cases_of(shape: str, folder: Path, options: argparse.Namespace) -> list[Case]:
-    """What is to be measured of a model, gptbox first."""
+    """The measurements of a model, gptbox first."""
     config, tokens = SHAPES[shape], options.tokens or (100 if shape == "large" else 500)
     base: dict[str, Any] = {"folder": str(folder), "context": config.context_length, "tokens": tokens}
     threads = sorted({1, available_cpus()})
@@ -130,7 +131,7 @@ def cases_of(shape: str, folder: Path, options: argparse.Namespace) -> list[Case
             jobs.append(Job(peer="floor", threads=1, quantized=quantized, bytes_read=size, **base))
     if "nanogpt" in options.only and config.architecture == "gpt2":
         if options.nanogpt is None:
-            print("nanoGPT is left out: say where its checkout is with --nanogpt.")
+            print("nanoGPT is skipped: name its checkout with --nanogpt.")
         else:
             jobs += [
                 Job(peer="nanogpt", threads=n, nanogpt=str(options.nanogpt), bias=config.bias, **base) for n in threads
@@ -139,14 +140,14 @@ def cases_of(shape: str, folder: Path, options: argparse.Namespace) -> list[Case
         jobs += [Job(peer="transformers", threads=n, **base) for n in threads]
     if "llama.cpp" in options.only and config.architecture == "qwen3":
         if missing := llama_missing(options.llama_python):
-            print(f"llama.cpp is left out: {missing}")
+            print(f"llama.cpp is skipped: {missing}")
         else:
             jobs += [Job(peer="llama.cpp", threads=n, **base) for n in threads]
     return [Case(job) for job in jobs]
 
 
 def llama_missing(python: str) -> str:
-    """Why llama.cpp cannot be measured with this interpreter; empty where it can."""
+    """Why llama.cpp cannot be measured with this interpreter; empty if it can."""
     try:
         command = [python, "-c", "import llama_cpp, gguf, numpy"]
         tried = subprocess.run(command, capture_output=True, text=True, timeout=120)
@@ -156,9 +157,9 @@ def llama_missing(python: str) -> str:
 
 
 def run(job: Job, llama_python: str) -> Result:
-    """One measurement, in a fresh process.
+    """Run one measurement in a fresh process.
 
-    Raises CaseFailed.
+    Raises CaseFailed if it fails or takes longer than MAX_MEASUREMENT_S.
     """
     python = llama_python if job.peer == "llama.cpp" else sys.executable
     script = Path(__file__).with_name("serve_peers.py")
@@ -168,28 +169,28 @@ def run(job: Job, llama_python: str) -> Result:
     try:
         done = subprocess.run(
             [python, str(script), json.dumps(asdict(job))],
-            env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=LONGEST_S,
+            env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=MAX_MEASUREMENT_S,
         )  # fmt: skip
     except subprocess.TimeoutExpired:
-        raise CaseFailed(f"{job.peer}: killed after {LONGEST_S} s") from None
+        raise CaseFailed(f"{job.peer}: killed after {MAX_MEASUREMENT_S} s") from None
     if done.returncode != 0:
         raise CaseFailed(f"{job.peer}: exit code {done.returncode}\n{done.stderr[-2000:]}")
     return Result(**json.loads(done.stdout.strip().rpartition("\n")[2]))
 
 
-def spread(values: Sequence[float], form: str = ",.0f") -> str:
-    """Median, and the range where there is one."""
-    middle = format(float(np.median(values)), form)
-    return middle if len(values) == 1 else f"{middle} ({min(values):{form}} to {max(values):{form}})"
+def spread(values: Sequence[float], format_spec: str = ",.0f") -> str:
+    """The median, and the range of several values."""
+    median = format(float(np.median(values)), format_spec)
+    return median if len(values) == 1 else f"{median} ({min(values):{format_spec}} to {max(values):{format_spec}})"
 
 
 def ratios(of: Case, to: Case) -> list[float]:
-    """Of speeds, round by round."""
+    """Ratios of speeds, round by round."""
     return [a / b for a, b in zip(of.speeds, to.speeds, strict=True)]
 
 
 def single(cases: list[Case], threads: int, quantized: bool = False) -> Case | None:
-    """gptbox's line of one stream."""
+    """gptbox's case with one stream; None if it was not measured."""
     for case in cases:
         job = case.job
         if (job.peer, job.streams, job.threads, job.quantized) == ("gptbox", 1, threads, quantized):
@@ -198,11 +199,12 @@ def single(cases: list[Case], threads: int, quantized: bool = False) -> Case | N
 
 
 def report(shape: str, cases: list[Case], kind: str) -> None:
+    """Print the table of one model."""
     c = SHAPES[shape]
     print(f"\n{shape}: {c.architecture}, {c.n_layer} x {c.n_embd}, context {c.context_length}", end="")
-    print(f", {c.parameters / 1e6:.2f}M parameters; {cases[0].job.tokens} tokens a text; {kind};")
-    print("tokens/s of all streams together: ", end="")
-    print(f"the median of {len(cases[0].results)} rounds and their range; ratios within a round")
+    print(f", {c.parameters / 1e6:.2f}M parameters; {cases[0].job.tokens} tokens per text; {kind};")
+    print("tokens/s of all streams: ", end="")
+    print(f"median of {len(cases[0].results)} rounds, and range; ratios are within a round")
     print(f"{'':<14} {'streams':>7} {'threads':>7}   {'tokens/s':<28} ")
     for case in cases:
         job = case.job
@@ -211,9 +213,9 @@ def report(shape: str, cases: list[Case], kind: str) -> None:
         line = f"{case.name:<14} {job.streams:>7} {job.threads:>7}   {spread(case.speeds):<28} "
         if job.peer != "gptbox":
             if ours := single(cases, job.threads):
-                line += f"gptbox, 1 stream, as many threads, is {spread(ratios(ours, case), ',.2f')} times as fast"
-        elif (alone := single(cases, 1, job.quantized)) and alone is not case:
-            line += f"{spread(ratios(case, alone), ',.2f')} times 1 stream, 1 thread"
+                line += f"gptbox with 1 stream, same threads, is {spread(ratios(ours, case), ',.2f')} times as fast"
+        elif (base := single(cases, 1, job.quantized)) and base is not case:
+            line += f"{spread(ratios(case, base), ',.2f')} times 1 stream, 1 thread"
         print(line.rstrip())
     for case in cases:
         if case.job.peer == "floor":
@@ -222,15 +224,17 @@ def report(shape: str, cases: list[Case], kind: str) -> None:
 
 
 def report_floor(case: Case, ours: Case | None) -> None:
-    size, most = case.job.bytes_read, float(np.median(case.speeds))
-    kind = "8-bit" if case.job.quantized else "float32"
-    print(f"Floor, {kind}: a token reads {size / 1e6:.2f} MB of weights; at its best one thread reads an array of that")
-    print(f"    size at {size * most / 1e9:.1f} GB/s: at most {spread(case.speeds)} tokens/s for one stream.", end="")
+    """Print the throughput that memory bandwidth allows."""
+    size, max_tokens_per_s = case.job.bytes_read, float(np.median(case.speeds))
+    kind = "int8" if case.job.quantized else "float32"
+    print(f"Floor, {kind}: a token reads {size / 1e6:.2f} MB of weights; one thread reads an array of this size")
+    print(f"    at {size * max_tokens_per_s / 1e9:.1f} GB/s at best: ", end="")
+    print(f"at most {spread(case.speeds)} tokens/s for one stream.", end="")
     print(f" gptbox takes {spread(ratios(case, ours), ',.2f')} times as long." if ours else "")
 
 
 def report_greedy(cases: list[Case]) -> None:
-    """Whether the peers that have gptbox's weights write what it writes."""
+    """Print whether the peers with gptbox's weights generate the same greedy tokens."""
     ours = single(cases, 1)
     if ours is None or ours.results[0].greedy is None:
         return
@@ -240,17 +244,17 @@ def report_greedy(cases: list[Case]) -> None:
             continue
         pairs = enumerate(zip(theirs, ours.results[0].greedy, strict=True))
         differing = next((i + 1 for i, (a, b) in pairs if a != b), None)
-        said = "the same as gptbox" if differing is None else f"something else than gptbox, from token {differing} on"
-        print(f"Greedily, {GREEDY} tokens: {case.name} writes {said}.")
+        outcome = "agrees with gptbox" if differing is None else f"differs from gptbox from token {differing} on"
+        print(f"Greedy, {GREEDY} tokens: {case.name} {outcome}.")
 
 
 def shape_of(folder: Path, parser: argparse.ArgumentParser) -> str:
-    """Which of SHAPES a published model has."""
+    """The name in SHAPES of a published model's shape; ends the program if it has none of them."""
     try:
         config = model_folder.load(folder).config
     except GptboxError as error:
         parser.error(str(error))
-    # Published folders have biases, of zeros where nothing was learned.
+    # A published GPT-2 model always has biases, zeros if it was trained without.
     found = next((name for name, shape in SHAPES.items() if replace(shape, bias=config.bias) == config), None)
     if found is None:
         parser.error(f"{folder} has none of the shapes measured here: {config}")
@@ -262,23 +266,28 @@ def parse_options() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--only", nargs="+", choices=PEERS, default=list(PEERS), metavar="PEER", help=", ".join(PEERS))
     parser.add_argument("--shapes", nargs="+", choices=SHAPES, metavar="SHAPE", help="lesson, default, large")
-    parser.add_argument("--large", action="store_true", help="GPT-2's shape in place of the small ones")
+    parser.add_argument("--large", action="store_true", help="GPT-2's shape instead of the small ones")
     parser.add_argument(
-        "--trained", type=Path, nargs="+", default=[], metavar="SNAPSHOT", help="published folders, in place of random"
+        "--trained",
+        type=Path,
+        nargs="+",
+        default=[],
+        metavar="SNAPSHOT",
+        help="published folders, instead of random weights",
     )
-    parser.add_argument("--tokens", type=int, help="of each text (default: 500; of GPT-2's shape 100)")
+    parser.add_argument("--tokens", type=int, help="tokens per text (default: 500; with GPT-2's shape 100)")
     parser.add_argument("--nanogpt", type=Path, metavar="CHECKOUT", help="a checkout of karpathy/nanoGPT")
     parser.add_argument(
         "--llama-python", default=sys.executable, metavar="PYTHON", help="an interpreter with llama_cpp, gguf and numpy"
     )
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write every figure, anew after each round")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures, after each round")
     options = parser.parse_args()
     options.shapes = options.shapes or (["large"] if options.large else ["lesson", "default"])
     if options.rounds < 1 or (options.tokens is not None and options.tokens < 1):
         parser.error("--rounds and --tokens must be at least 1")
     options.trained = {shape_of(folder, parser): folder for folder in options.trained}
     if options.nanogpt and not (options.nanogpt / "model.py").is_file():
-        parser.error(f"{options.nanogpt} is no checkout of nanoGPT: model.py is not in it")
+        parser.error(f"{options.nanogpt} is not a checkout of nanoGPT: it has no model.py")
     return options
 
 
@@ -308,7 +317,7 @@ def main() -> None:
                     try:
                         case.results.append(run(case.job, options.llama_python))
                     except CaseFailed as failed:
-                        print(f"Left out from now on, {failed}", flush=True)
+                        print(f"Skipped from now on: {failed}", flush=True)
                         cases.remove(case)
                 save()
             if cases:

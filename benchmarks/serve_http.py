@@ -1,22 +1,22 @@
-"""What visitors get over HTTP: tokens a second, time to the first text, page views, a crowd, and a long run's memory.
+"""Serving over HTTP: throughput, time to first text, page views, a crowd of clients, and memory over a long run.
 
     python benchmarks/serve_http.py [--models models] [--streams 32] [--rounds 3] [--clients 500] [--soak 100000]
-    python benchmarks/serve_http.py --url http://localhost [--pid PID] ...          a running server, as through Apache
+    python benchmarks/serve_http.py --url http://localhost [--pid PID] ...     a running server, for example Apache
 
-Without --url it starts `gptbox serve` on a free port of the loopback, over the newest run in --models, or over random
-weights of the default preset's shape; settings such as THREADS and MAX_QUEUE are passed on. In turn, round by round:
+Without --url it starts `gptbox serve` on a free loopback port, serving the newest run in --models, or random weights of
+the default preset's shape. Settings such as THREADS and MAX_QUEUE are passed on. Each round measures:
 
-  load      --streams texts of 500 tokens at once, streamed: tokens (as `usage` counts them) over the wall time
-  idle      requests one after the other: time to the first text
-  busy      the same while the streams run, each beginning anew as it ends
-  page      /cgi-bin/test, one visit after the other: time to the last byte
-  short     on kept connections, 8 at a time, two seconds each: requests for /healthz, and for one token, a second; then
-            for one token on one connection, one after the other: time to the last byte
+  load      --streams concurrent streams of 500 tokens: tokens (as counted by `usage`) per second of wall time
+  idle      sequential requests: time to the first text
+  busy      the same while the streams run, each restarted as it ends
+  page      sequential visits of /cgi-bin/test: time to the last byte
+  short     on 8 kept connections for two seconds each: requests per second for /healthz and for one token; then on one
+            connection, sequential requests for one token: time to the last byte
 
-Then, where asked for: --clients sends so many requests for 500 tokens at once and counts what they get; --soak sends so
-many requests for 1 to 8 tokens, 16 at a time, and tells the server's resident memory (--pid says of which process where
-the server is not its own). The client is one process on the same cores; how much of a core it takes is told. Every
-request has a connection of its own, but for the short ones and the soak's, which are kept.
+On request, --clients N sends N concurrent requests for 500 tokens and counts the outcomes; --soak N sends N requests
+for 1 to 8 tokens, 16 at a time, and reports the server's resident memory (--pid names the process if the server was not
+started here). The client is one process on the same cores, and its CPU time is reported. Each request has a connection
+of its own, except for the short and the soak requests, which keep theirs.
 """
 
 import argparse
@@ -41,37 +41,38 @@ from urllib.request import urlopen
 
 import numpy as np
 
-from gptbox.run_folder import RunFolder
+from gptbox.models.runs import RunFolder
 from politeness import running, wait_for
 from serve_engine import SHAPES, publish
 
 TOKENS = 500
 PROBE_TOKENS = 16
 SHORT_S = 2.0
-SHORT_AT_ONCE = 8
+SHORT_CONNECTIONS = 8
 SOAK_TOKENS = 8
-"""At most; the first request asks for 1, the next for 2, and so on, round and round."""
-LONGEST_S = 600.0
-"""A reply that takes longer counts as lost."""
-_END_OF_CHUNKS = b"\r\n0\r\n\r\n"
-_CHUNK_SIZES = re.compile(rb"\r\n(?:[0-9a-fA-F]+\r\n)?")
+"""Requests ask for 1, 2, ... tokens up to this number, in turn."""
+TIMEOUT_S = 600.0
+"""A response that takes longer counts as lost."""
+_LAST_CHUNK = b"\r\n0\r\n\r\n"
+_CHUNK_SIZE_LINES = re.compile(rb"\r\n(?:[0-9a-fA-F]+\r\n)?")
 _FIRST_TEXT = re.compile(rb'"text": ?"[^"]')
 
 
 @dataclass(frozen=True)
-class Reply:
+class Response:
     status: int
     body: bytes
-    """As it came: the sizes of chunks are still in it."""
-    first_s: float | None
-    """From the request to the first text, with connecting where that was needed; None where there was none."""
-    last_s: float
+    """As received, including the chunk sizes."""
+    first_text_s: float | None
+    """From the request, including the connection if new, to the first text; None if there was no text."""
+    total_s: float
+    """From the request to the last byte."""
 
-    def complete(self, tokens: int) -> bool:
-        """Whether it is a whole stream of so many tokens, by the server's own count. Only its end is parsed."""
-        if self.status != 200 or self.first_s is None:
+    def is_complete(self, tokens: int) -> bool:
+        """Whether this is a whole stream with this number of tokens in its `usage`. Only the end is parsed."""
+        if self.status != 200 or self.first_text_s is None:
             return False
-        lines = _CHUNK_SIZES.sub(b"", self.body[-16384:]).split(b"\n\n")
+        lines = _CHUNK_SIZE_LINES.sub(b"", self.body[-16384:]).split(b"\n\n")
         events = [line[6:] for line in lines if line.startswith(b"data: ")]
         if len(events) < 2 or events[-1] != b"[DONE]":
             return False
@@ -79,31 +80,31 @@ class Reply:
             usage = json.loads(events[-2])["usage"]
         except (ValueError, KeyError):
             return False
-        whole = any(b'"finish_reason":"length"' in event for event in events[-4:-2])
-        return whole and bool(usage["completion_tokens"] == tokens)
+        has_finished = any(b'"finish_reason":"length"' in event for event in events[-4:-2])
+        return has_finished and bool(usage["completion_tokens"] == tokens)
 
 
 class Connection(asyncio.Protocol):
-    """One request at a time. Of what comes in, only the beginning and the end are looked at."""
+    """A minimal HTTP client: one request at a time, looking only at the start and the end of the response."""
 
     def __init__(self) -> None:
-        self.open = False
+        self.is_open = False
         self._transport: asyncio.Transport | None = None
-        self._done: asyncio.Future[Reply] | None = None
-        self._began = 0.0
+        self._response: asyncio.Future[Response] | None = None
+        self._start = 0.0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
-        self._transport, self.open = transport, True
+        self._transport, self.is_open = transport, True
 
-    def request(self, content: bytes, began: float) -> asyncio.Future[Reply]:
+    def request(self, content: bytes, start: float) -> asyncio.Future[Response]:
         assert self._transport is not None
-        self._began, self._body, self._head = began, bytearray(), b""
-        self._first: float | None = None
-        self._length: int | None = None
-        self._done = asyncio.get_running_loop().create_future()
+        self._start, self._body, self._head = start, bytearray(), b""
+        self._first_text_s: float | None = None
+        self._body_length: int | None = None
+        self._response = asyncio.get_running_loop().create_future()
         self._transport.write(content)
-        return self._done
+        return self._response
 
     def data_received(self, data: bytes) -> None:
         body = self._body
@@ -113,62 +114,64 @@ class Connection(asyncio.Protocol):
             if end < 0:
                 return
             self._head = bytes(body[:end]).lower()
-            del body[: end + 2]  # the line break before the first chunk's size stays
+            del body[: end + 2]  # keeps the line break before the first chunk's size
             if found := re.search(rb"\r\ncontent-length: *(\d+)", self._head):
-                self._length = int(found[1]) + 2
-        if self._first is None and _FIRST_TEXT.search(body):
-            self._first = time.perf_counter() - self._began
-        if len(body) == self._length or (self._length is None and body.endswith(_END_OF_CHUNKS)):
+                self._body_length = int(found[1]) + 2
+        if self._first_text_s is None and _FIRST_TEXT.search(body):
+            self._first_text_s = time.perf_counter() - self._start
+        if len(body) == self._body_length or (self._body_length is None and body.endswith(_LAST_CHUNK)):
             if b"\r\nconnection: close" in self._head:
                 self.close()
             self._finish()
 
     def connection_lost(self, error: Exception | None) -> None:
-        self.open = False
-        if self._done is not None and not self._done.done():
-            self._done.set_exception(error or ConnectionError("the connection was closed before the reply's end"))
+        self.is_open = False
+        if self._response is not None and not self._response.done():
+            self._response.set_exception(
+                error or ConnectionError("the connection was closed before the end of the response")
+            )
 
     def _finish(self) -> None:
-        if self._done is not None and not self._done.done():
-            last = time.perf_counter() - self._began
-            self._done.set_result(Reply(int(self._head[9:12]), bytes(self._body), self._first, last))
+        if self._response is not None and not self._response.done():
+            total_s = time.perf_counter() - self._start
+            self._response.set_result(Response(int(self._head[9:12]), bytes(self._body), self._first_text_s, total_s))
 
     def close(self) -> None:
-        self.open = False
+        self.is_open = False
         if self._transport is not None:
             self._transport.close()
 
 
 class Client:
-    """Requests to one server on the loopback."""
+    """Builds and sends requests to one server on the loopback."""
 
     def __init__(self, url: str) -> None:
-        """Raises ValueError where the address is another machine's."""
+        """Raises ValueError if the URL is not on this machine."""
         parts = urlsplit(url)
         if parts.scheme != "http" or not parts.hostname:
-            raise ValueError(f"{url} is not an address that begins with http://")
+            raise ValueError(f"{url} is not a URL that begins with http://")
         self.port, self.base = parts.port or 80, parts.path.rstrip("/")
         found = socket.getaddrinfo(parts.hostname, self.port, type=socket.SOCK_STREAM)
-        # IPv4 first: where only one of localhost's addresses is listened on, it is this one.
+        # IPv4 first: a server that listens on only one of localhost's addresses listens on this one.
         self.address = str(sorted(found)[0][4][0])
         if not ipaddress.ip_address(self.address).is_loopback:
             raise ValueError(f"{url} is not on this machine; this would be a load on somebody else's.")
         self.host = parts.netloc.encode()
 
-    def page(self, address: str, keep: bool = False) -> bytes:
-        kept = b"keep-alive" if keep else b"close"
+    def get(self, path: str, keep_alive: bool = False) -> bytes:
+        connection = b"keep-alive" if keep_alive else b"close"
         return b"GET %s%s HTTP/1.1\r\nHost: %s\r\nConnection: %s\r\n\r\n" % (
-            self.base.encode(), address.encode(), self.host, kept,
+            self.base.encode(), path.encode(), self.host, connection,
         )  # fmt: skip
 
-    def completion(self, tokens: int, seed: int, keep: bool = False, stream: bool = True) -> bytes:
-        wanted = {"prompt": "\n", "max_tokens": tokens, "temperature": 0.8, "top_k": 200, "seed": seed}
+    def completion(self, tokens: int, seed: int, keep_alive: bool = False, stream: bool = True) -> bytes:
+        fields = {"prompt": "\n", "max_tokens": tokens, "temperature": 0.8, "top_k": 200, "seed": seed}
         if stream:
-            wanted |= {"stream": True, "stream_options": {"include_usage": True}}
-        body = json.dumps(wanted).encode()
+            fields |= {"stream": True, "stream_options": {"include_usage": True}}
+        body = json.dumps(fields).encode()
         head = [
             b"POST %s/v1/completions HTTP/1.1" % self.base.encode(), b"Host: %s" % self.host,
-            b"Connection: %s" % (b"keep-alive" if keep else b"close"), b"Content-Type: application/json",
+            b"Connection: %s" % (b"keep-alive" if keep_alive else b"close"), b"Content-Type: application/json",
             b"Content-Length: %d" % len(body),
         ]  # fmt: skip
         return b"\r\n".join([*head, b"", body])
@@ -178,156 +181,158 @@ class Client:
         _, connection = await loop.create_connection(Connection, self.address, self.port)
         return connection
 
-    async def ask(self, content: bytes) -> Reply:
-        """One request on a connection of its own.
+    async def send(self, content: bytes) -> Response:
+        """The response to one request, on a new connection.
 
         Raises OSError or TimeoutError.
         """
-        began = time.perf_counter()
+        start = time.perf_counter()
         connection = await self.connect()
         try:
-            return await asyncio.wait_for(connection.request(content, began), LONGEST_S)
+            return await asyncio.wait_for(connection.request(content, start), TIMEOUT_S)
         finally:
             connection.close()
 
-    async def text(self, tokens: int, seed: int) -> Reply:
-        """A whole streamed completion.
+    async def stream_text(self, tokens: int, seed: int) -> Response:
+        """A complete streamed completion.
 
-        Raises RuntimeError where the reply is anything else.
+        Raises RuntimeError for any other response.
         """
-        reply = await self.ask(self.completion(tokens, seed))
-        if not reply.complete(tokens):
-            raise RuntimeError(f"the server answers {reply.status}: {reply.body[-500:]!r}")
-        return reply
+        response = await self.send(self.completion(tokens, seed))
+        if not response.is_complete(tokens):
+            raise RuntimeError(f"the server answers {response.status}: {response.body[-500:]!r}")
+        return response
 
 
 @dataclass
-class Figures:
+class Measurements:
+    """One entry per round in each list."""
+
     tokens_per_s: list[float] = field(default_factory=list)
     client_cores: list[float] = field(default_factory=list)
-    """What the client took while it counted those."""
+    """CPU cores used by the client meanwhile."""
     idle: list[list[float]] = field(default_factory=list)
     busy: list[list[float]] = field(default_factory=list)
     pages: list[list[float]] = field(default_factory=list)
     short: dict[str, list[tuple[float, float]]] = field(default_factory=dict)
-    """Requests a second, and what the client took of a core meanwhile, by what was asked for."""
-    alone: list[list[float]] = field(default_factory=list)
+    """By kind of request: requests per second, and CPU cores used by the client meanwhile."""
+    sequential: list[list[float]] = field(default_factory=list)
 
 
-async def load(client: Client, streams: int, seed: int, figures: Figures) -> None:
-    began, used = time.perf_counter(), time.process_time()
-    await asyncio.gather(*(client.text(TOKENS, seed + i) for i in range(streams)))
-    seconds = time.perf_counter() - began
-    figures.tokens_per_s.append(streams * TOKENS / seconds)
-    figures.client_cores.append((time.process_time() - used) / seconds)
+async def load(client: Client, streams: int, seed: int, measurements: Measurements) -> None:
+    start, used = time.perf_counter(), time.process_time()
+    await asyncio.gather(*(client.stream_text(TOKENS, seed + i) for i in range(streams)))
+    seconds = time.perf_counter() - start
+    measurements.tokens_per_s.append(streams * TOKENS / seconds)
+    measurements.client_cores.append((time.process_time() - used) / seconds)
 
 
 async def probe(client: Client, count: int, seed: int) -> list[float]:
-    """Seconds to the first text, request by request, with short pauses so that they meet the load anywhere."""
+    """Seconds to the first text of sequential requests, with random pauses so that they hit the load at any phase."""
     times = []
-    chance = random.Random(seed)
+    rng = random.Random(seed)
     for i in range(count):
-        await asyncio.sleep(chance.uniform(0, 0.02))
-        reply = await client.text(PROBE_TOKENS, seed + i)
-        assert reply.first_s is not None
-        times.append(reply.first_s)
+        await asyncio.sleep(rng.uniform(0, 0.02))
+        response = await client.stream_text(PROBE_TOKENS, seed + i)
+        assert response.first_text_s is not None
+        times.append(response.first_text_s)
     return times
 
 
 @asynccontextmanager
 async def under_load(client: Client, streams: int, seed: int) -> AsyncIterator[None]:
-    """So many texts being written all the time."""
+    """Keep `streams` texts running; each is restarted as it ends."""
 
-    async def again(i: int) -> None:
+    async def stream_forever(i: int) -> None:
         while True:
-            await client.text(TOKENS, seed + i)
+            await client.stream_text(TOKENS, seed + i)
             i += streams
 
-    tasks = [asyncio.create_task(again(i)) for i in range(streams)]
+    tasks = [asyncio.create_task(stream_forever(i)) for i in range(streams)]
     await asyncio.sleep(1)
     try:
         yield
         for task in tasks:
             if task.done():
-                task.result()  # raises what ended it: there was less load than said
+                task.result()  # raises its error: there was less load than reported
     finally:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        await asyncio.sleep(0.5)  # the server sees that they are gone
+        await asyncio.sleep(0.5)  # until the server notices the disconnects
 
 
 async def visits(client: Client, count: int) -> list[float]:
     times = []
     for _ in range(count):
-        reply = await client.ask(client.page("/cgi-bin/test"))
-        if reply.status != 200:
-            raise RuntimeError(f"/cgi-bin/test answers {reply.status}")
-        times.append(reply.last_s)
+        response = await client.send(client.get("/cgi-bin/test"))
+        if response.status != 200:
+            raise RuntimeError(f"/cgi-bin/test answers {response.status}")
+        times.append(response.total_s)
     return times
 
 
-async def kept(client: Client, content: bytes, seconds: float) -> list[float]:
-    """One request again and again on one connection, or on the next where the server ends it; seconds each took.
+async def keep_requesting(client: Client, content: bytes, seconds: float) -> list[float]:
+    """Repeat one request on one connection, or a new one if the server closes it; returns the seconds of each.
 
-    Raises RuntimeError where a reply is not 200.
+    Raises RuntimeError if a status is not 200.
     """
     times: list[float] = []
     connection: Connection | None = None
     end = time.perf_counter() + seconds
-    while (began := time.perf_counter()) < end:
-        if connection is None or not connection.open:
+    while (start := time.perf_counter()) < end:
+        if connection is None or not connection.is_open:
             connection = await client.connect()
-        reply = await connection.request(content, began)
-        if reply.status != 200:
-            raise RuntimeError(f"the server answers {reply.status}: {reply.body[-500:]!r}")
-        times.append(reply.last_s)
+        response = await connection.request(content, start)
+        if response.status != 200:
+            raise RuntimeError(f"the server answers {response.status}: {response.body[-500:]!r}")
+        times.append(response.total_s)
     if connection is not None:
         connection.close()
     return times
 
 
-async def short(client: Client, figures: Figures) -> None:
-    one_token = client.completion(1, 1, keep=True, stream=False)
-    for what, content in (("/healthz", client.page("/healthz", keep=True)), ("one token", one_token)):
-        began, used = time.perf_counter(), time.process_time()
-        replies = await asyncio.gather(*(kept(client, content, SHORT_S) for _ in range(SHORT_AT_ONCE)))
-        seconds = time.perf_counter() - began
-        rate, cores = sum(map(len, replies)) / seconds, (time.process_time() - used) / seconds
-        figures.short.setdefault(what, []).append((rate, cores))
-    figures.alone.append(await kept(client, one_token, SHORT_S))
+async def short(client: Client, measurements: Measurements) -> None:
+    one_token = client.completion(1, 1, keep_alive=True, stream=False)
+    for what, content in (("/healthz", client.get("/healthz", keep_alive=True)), ("one token", one_token)):
+        start, used = time.perf_counter(), time.process_time()
+        responses = await asyncio.gather(*(keep_requesting(client, content, SHORT_S) for _ in range(SHORT_CONNECTIONS)))
+        seconds = time.perf_counter() - start
+        rate, cores = sum(map(len, responses)) / seconds, (time.process_time() - used) / seconds
+        measurements.short.setdefault(what, []).append((rate, cores))
+    measurements.sequential.append(await keep_requesting(client, one_token, SHORT_S))
 
 
 async def crowd(client: Client, clients: int) -> None:
-    """All at once; each complete reply is checked for its end and its number of tokens."""
+    """Send all requests at once, and count complete responses and errors."""
     print(f"\n{clients} clients at once, {TOKENS} tokens each:", flush=True)
-    began = time.perf_counter()
-    replies = await asyncio.gather(
-        *(client.ask(client.completion(TOKENS, i)) for i in range(clients)), return_exceptions=True
+    start = time.perf_counter()
+    responses = await asyncio.gather(
+        *(client.send(client.completion(TOKENS, i)) for i in range(clients)), return_exceptions=True
     )
-    seconds = time.perf_counter() - began
-    kinds: Counter[str] = Counter()
+    seconds = time.perf_counter() - start
+    outcomes: Counter[str] = Counter()
     first: list[float] = []
-    for reply in replies:
-        if isinstance(reply, BaseException):
-            kinds[f"{type(reply).__name__}: {reply}"] += 1
-        elif reply.complete(TOKENS):
-            kinds["complete"] += 1
-            assert reply.first_s is not None
-            first.append(reply.first_s)
-        elif reply.status == 200:
-            kinds["200, but not complete"] += 1
+    for response in responses:
+        if isinstance(response, BaseException):
+            outcomes[f"{type(response).__name__}: {response}"] += 1
+        elif response.is_complete(TOKENS):
+            outcomes["complete"] += 1
+            assert response.first_text_s is not None
+            first.append(response.first_text_s)
+        elif response.status == 200:
+            outcomes["200, but not complete"] += 1
         else:
-            kinds[str(reply.status)] += 1
-    print(f"  {', '.join(f'{count} {kind}' for kind, count in sorted(kinds.items()))}; all done after {seconds:.1f} s")
+            outcomes[str(response.status)] += 1
+    counts = ", ".join(f"{count} {outcome}" for outcome, count in sorted(outcomes.items()))
+    print(f"  {counts}; all done after {seconds:.1f} s")
     if first:
-        print(
-            f"  {kinds['complete'] * TOKENS / seconds:,.0f} tokens/s; first text of the complete ones: {spread(first)}"
-        )
+        rate = outcomes["complete"] * TOKENS / seconds
+        print(f"  {rate:,.0f} tokens/s; first text of the complete ones: {summarize(first)}")
 
 
 def resident_mib(pid: int | None) -> float | None:
-    """Of the process and its children: in a container an init stands before the server."""
+    """Resident memory of the process and its children: in a container the server is the child of an init."""
     if pid is None:
         return None
     found = re.search(r"VmRSS:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text(encoding="utf-8"))
@@ -336,48 +341,48 @@ def resident_mib(pid: int | None) -> float | None:
 
 
 async def soak(client: Client, requests: int, at_once: int, minutes: float, pid: int | None) -> None:
-    """Short requests, one after the other on each of a few connections."""
+    """Sequential short requests on each of `at_once` connections."""
     print(f"\n{requests:,} requests for 1 to {SOAK_TOKENS} tokens, {at_once} at a time:", flush=True)
-    began, numbers = time.perf_counter(), iter(range(requests))
-    kinds: Counter[str] = Counter()
+    start, numbers = time.perf_counter(), iter(range(requests))
+    outcomes: Counter[str] = Counter()
     tenth = max(1, requests // 10)
 
-    def tell() -> None:
+    def report_memory() -> None:
         memory = resident_mib(pid)
-        said = "unknown: which process is it? (--pid)" if memory is None else f"{memory:.1f} MiB"
-        done, seconds = sum(kinds.values()), time.perf_counter() - began
-        print(f"  after {done:>7,} requests, {seconds:>6.1f} s: resident memory {said}", flush=True)
+        text = "unknown; name the process with --pid" if memory is None else f"{memory:.1f} MiB"
+        done, seconds = sum(outcomes.values()), time.perf_counter() - start
+        print(f"  after {done:>7,} requests, {seconds:>6.1f} s: resident memory {text}", flush=True)
 
     async def worker() -> None:
         connection: Connection | None = None
         for i in numbers:
-            if time.perf_counter() - began > 60 * minutes:
+            if time.perf_counter() - start > 60 * minutes:
                 break
             tokens = 1 + i % SOAK_TOKENS
             try:
-                if connection is None or not connection.open:
+                if connection is None or not connection.is_open:
                     connection = await client.connect()
-                asked = connection.request(client.completion(tokens, i, keep=True), time.perf_counter())
-                reply = await asyncio.wait_for(asked, LONGEST_S)
-                kinds["complete" if reply.complete(tokens) else f"{reply.status}, not complete"] += 1
+                pending = connection.request(client.completion(tokens, i, keep_alive=True), time.perf_counter())
+                response = await asyncio.wait_for(pending, TIMEOUT_S)
+                outcomes["complete" if response.is_complete(tokens) else f"{response.status}, not complete"] += 1
             except (OSError, TimeoutError) as error:
-                kinds[type(error).__name__] += 1
+                outcomes[type(error).__name__] += 1
                 if connection is not None:
                     connection.close()
-            if sum(kinds.values()) % tenth == 0:
-                tell()
+            if sum(outcomes.values()) % tenth == 0:
+                report_memory()
         if connection is not None:
             connection.close()
 
-    tell()
+    report_memory()
     await asyncio.gather(*(worker() for _ in range(at_once)))
-    seconds = time.perf_counter() - began
-    print(f"  {', '.join(f'{count:,} {kind}' for kind, count in sorted(kinds.items()))}", end="")
-    print(f"; {sum(kinds.values()) / seconds:,.0f} requests/s", end="")
-    print(f"; stopped after {minutes:g} minutes (--soak-minutes)" if sum(kinds.values()) < requests else "")
+    seconds = time.perf_counter() - start
+    print(f"  {', '.join(f'{count:,} {outcome}' for outcome, count in sorted(outcomes.items()))}", end="")
+    print(f"; {sum(outcomes.values()) / seconds:,.0f} requests/s", end="")
+    print(f"; stopped after {minutes:g} minutes (--soak-minutes)" if sum(outcomes.values()) < requests else "")
 
 
-def spread(seconds: Sequence[float]) -> str:
+def summarize(seconds: Sequence[float]) -> str:
     return f"median {1000 * np.median(seconds):.1f} ms, p95 {1000 * np.percentile(seconds, 95):.1f} ms"
 
 
@@ -386,36 +391,37 @@ def median_and_range(values: Sequence[float], form: str) -> str:
     return middle if len(values) == 1 else f"{middle} ({min(values):{form}} to {max(values):{form}})"
 
 
-def report(figures: Figures, streams: int) -> None:
-    if figures.tokens_per_s:
+def report(measurements: Measurements, streams: int) -> None:
+    if measurements.tokens_per_s:
         print(
-            f"\n{streams} streams of {TOKENS} tokens: {median_and_range(figures.tokens_per_s, ',.0f')} tokens/s", end=""
+            f"\n{streams} streams of {TOKENS} tokens: {median_and_range(measurements.tokens_per_s, ',.0f')} tokens/s",
+            end="",
         )
-        print(f"; the client took {median_and_range(figures.client_cores, '.2f')} of a core")
-    for name, rounds in (("idle", figures.idle), (f"beside {streams} streams", figures.busy)):
+        print(f"; the client took {median_and_range(measurements.client_cores, '.2f')} of a core")
+    for name, rounds in (("idle", measurements.idle), (f"beside {streams} streams", measurements.busy)):
         if rounds:
-            times = [each for one in rounds for each in one]
-            print(f"First text, {name}, {len(times)} requests: {spread(times)}")
-    if figures.idle and figures.busy:
+            times = [seconds for round_times in rounds for seconds in round_times]
+            print(f"First text, {name}, {len(times)} requests: {summarize(times)}")
+    if measurements.idle and measurements.busy:
         for what, share in (("median", 50), ("p95", 95)):
-            pairs = zip(figures.busy, figures.idle, strict=True)
+            pairs = zip(measurements.busy, measurements.idle, strict=True)
             values = [float(np.percentile(busy, share) / np.percentile(idle, share)) for busy, idle in pairs]
             print(f"First text, {what}, beside the streams / idle: {median_and_range(values, '.2f')}")
-    if figures.pages:
-        times = [each for one in figures.pages for each in one]
-        print(f"/cgi-bin/test, {len(times)} visits, to the last byte: {spread(times)}")
-    for what, rounds in figures.short.items():
+    if measurements.pages:
+        times = [seconds for round_times in measurements.pages for seconds in round_times]
+        print(f"/cgi-bin/test, {len(times)} visits, to the last byte: {summarize(times)}")
+    for what, rounds in measurements.short.items():
         rates, cores = zip(*rounds, strict=True)
-        print(f"{what}, {SHORT_AT_ONCE} kept connections: {median_and_range(rates, ',.0f')} requests/s", end="")
+        print(f"{what}, {SHORT_CONNECTIONS} kept connections: {median_and_range(rates, ',.0f')} requests/s", end="")
         print(f"; the client took {median_and_range(cores, '.2f')} of a core")
-    if figures.alone:
-        times = [each for one in figures.alone for each in one]
-        print(f"one token, one kept connection, {len(times)} requests: {spread(times)}")
+    if measurements.sequential:
+        times = [seconds for round_times in measurements.sequential for seconds in round_times]
+        print(f"one token, one kept connection, {len(times)} requests: {summarize(times)}")
 
 
 @contextmanager
 def server(models: Path, folder: Path) -> Iterator[tuple[str, int]]:
-    """`gptbox serve` with a model loaded; its address and its process."""
+    """`gptbox serve` with a model loaded; yields its URL and process id."""
     log = folder / "server.log"
 
     def port() -> int | None:
@@ -438,29 +444,29 @@ def server(models: Path, folder: Path) -> Iterator[tuple[str, int]]:
 
 
 def random_run(models: Path) -> None:
-    """A run with one snapshot, of random weights."""
+    """Publish a run with one snapshot with random weights."""
     run = RunFolder(models, "random")
     publish(run.snapshot(1), SHAPES["default"])
-    run.point("best", run.snapshot(1))
-    run.point("latest", run.snapshot(1))
+    run.update_link("best", run.snapshot(1))
+    run.update_link("latest", run.snapshot(1))
 
 
 async def measure(options: argparse.Namespace, client: Client, pid: int | None) -> None:
-    streams, figures = options.streams, Figures()
-    await client.text(TOKENS, 0)  # to warm up
+    streams, measurements = options.streams, Measurements()
+    await client.stream_text(TOKENS, 0)  # warm-up
     for i in range(options.rounds):
         seed = 1_000_000 * (i + 1)
         if "load" in options.only:
-            await load(client, streams, seed, figures)
+            await load(client, streams, seed, measurements)
         if "first-text" in options.only:
-            figures.idle.append(await probe(client, options.probes, seed))
+            measurements.idle.append(await probe(client, options.probes, seed))
             async with under_load(client, streams, seed):
-                figures.busy.append(await probe(client, options.probes, seed))
+                measurements.busy.append(await probe(client, options.probes, seed))
         if "page" in options.only:
-            figures.pages.append(await visits(client, options.views))
+            measurements.pages.append(await visits(client, options.views))
         if "short" in options.only:
-            await short(client, figures)
-    report(figures, streams)
+            await short(client, measurements)
+    report(measurements, streams)
     if options.clients:
         await crowd(client, options.clients)
     if options.soak:
@@ -471,25 +477,37 @@ def parse_options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--url", help="a running server on this machine, such as http://localhost")
     parser.add_argument("--models", type=Path, help="a models folder to serve (default: random weights)")
-    parser.add_argument("--pid", type=int, help="of the server that --url names, for its memory")
+    parser.add_argument("--pid", type=int, help="process id of the server at --url, to report its memory")
     parts = ("load", "first-text", "page", "short")
     parser.add_argument("--only", nargs="*", choices=parts, default=parts)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--streams", type=int, default=32, metavar="N", help="at once (default: 32)")
-    parser.add_argument("--probes", type=int, default=40, metavar="N", help="for the first text, a round (default: 40)")
-    parser.add_argument("--views", type=int, default=20, metavar="N", help="of the page, a round (default: 20)")
-    parser.add_argument("--clients", type=int, default=0, metavar="N", help="at once; 500 is a crowd (default: none)")
+    parser.add_argument("--streams", type=int, default=32, metavar="N", help="concurrent streams (default: 32)")
     parser.add_argument(
-        "--soak", type=int, default=0, metavar="N", help="short requests; 100000 is long (default: none)"
+        "--probes", type=int, default=40, metavar="N", help="requests for the first text per round (default: 40)"
     )
-    parser.add_argument("--at-once", type=int, default=16, metavar="N", help="of the short requests (default: 16)")
-    parser.add_argument("--soak-minutes", type=float, default=30, metavar="M", help="at most (default: 30)")
+    parser.add_argument("--views", type=int, default=20, metavar="N", help="page views per round (default: 20)")
+    parser.add_argument(
+        "--clients",
+        type=int,
+        default=0,
+        metavar="N",
+        help="concurrent requests of a crowd, such as 500 (default: none)",
+    )
+    parser.add_argument(
+        "--soak", type=int, default=0, metavar="N", help="short requests of a soak test, such as 100000 (default: none)"
+    )
+    parser.add_argument(
+        "--at-once", type=int, default=16, metavar="N", help="connections of the soak test (default: 16)"
+    )
+    parser.add_argument(
+        "--soak-minutes", type=float, default=30, metavar="M", help="maximum duration of the soak test (default: 30)"
+    )
     options = parser.parse_args()
     if options.url and options.models:
         parser.error("--models is for a server that is started here; leave out --url or --models")
-    most = max(options.streams, options.clients, options.at_once) + 64
-    if resource.getrlimit(resource.RLIMIT_NOFILE)[0] < most:
-        parser.error(f"this needs {most} open files: ulimit -n {most}")
+    open_files = max(options.streams, options.clients, options.at_once) + 64
+    if resource.getrlimit(resource.RLIMIT_NOFILE)[0] < open_files:
+        parser.error(f"this needs {open_files} open files: ulimit -n {open_files}")
     if not 0 <= options.clients <= 5000 or not 0 <= options.soak <= 1_000_000:
         parser.error("at most 5,000 clients and 1,000,000 short requests")
     return options

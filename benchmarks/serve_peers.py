@@ -1,8 +1,8 @@
-"""One measurement of serve_engine.py, in a process of its own, so that no thread pool meets another.
+"""One measurement of serve_engine.py, in a process of its own so that thread pools do not interfere.
 
     python benchmarks/serve_peers.py '{"peer": "gptbox", ...}'     a Job; prints a Result as its last line
 
-Each peer is imported by its own function: llama.cpp may be in another interpreter, which has nothing of gptbox.
+Each peer is imported in its own function: llama.cpp may run in another interpreter, which lacks gptbox.
 """
 
 import contextlib
@@ -19,11 +19,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 GREEDY = 40
-"""Tokens that each peer generates greedily, to see that it runs the same model."""
-LEAST_S, LEAST_TEXTS, MOST_S = 1.0, 3, 10.0
-"""How long, and how often, the same is done again within one measurement."""
+"""Tokens that each peer generates greedily, to check that it runs the same model."""
+MIN_S, MIN_TEXTS, MAX_S = 1.0, 3, 10.0
+"""Bounds of a measurement: at least this long and this many texts, but no new text after MAX_S seconds."""
 
-# llama.cpp's names within a block: transformers'
+# llama.cpp's names of a block's tensors, and transformers'.
 GGUF_NAMES = {
     "attn_norm": "input_layernorm",
     "attn_q": "self_attn.q_proj",
@@ -45,34 +45,35 @@ class Job:
 
     peer: str
     folder: str
-    """A published model."""
+    """The published model."""
     context: int
     tokens: int
-    """Of each text."""
+    """Per text."""
     threads: int
     streams: int = 1
     quantized: bool = False
     bias: bool = False
-    """Of nanoGPT's model; what is in the folder says it for the others."""
+    """Of nanoGPT's model; the others read it from the folder."""
     temperature: float = 0.8
     top_k: int = 200
     nanogpt: str | None = None
     """nanoGPT's checkout."""
     bytes_read: int = 0
-    """Of weights, for one token of one stream."""
+    """Bytes of weights read per token of one stream."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Result:
     tokens_per_s: float
-    """Of all streams together: the median of the repetitions."""
+    """Of all streams; the median of the repetitions."""
     repetitions: int
+    """Texts, or batches of streams, that were timed."""
     greedy: list[int] | None = None
-    """What follows the id 0 greedily; None where the peer has weights of its own."""
+    """Greedy continuation of the id 0; None if the peer has other weights."""
 
 
 def measure(job: Job, generate: Callable[[int, int], int], greedy: list[int] | None = None) -> Result:
-    """Time `generate(seed, tokens)`, which returns how many tokens it made, after a shorter text to warm up."""
+    """Time `generate(seed, tokens)`, which returns the number of tokens generated, after a short warm-up."""
     generate(0, min(job.tokens, 32))
     speeds: list[float] = []
     began = time.perf_counter()
@@ -81,27 +82,28 @@ def measure(job: Job, generate: Callable[[int, int], int], greedy: list[int] | N
         count = generate(1 + len(speeds), job.tokens)
         end = time.perf_counter()
         speeds.append(count / (end - start))
-        if end - began > MOST_S or (len(speeds) >= LEAST_TEXTS and end - began > LEAST_S):
+        if end - began > MAX_S or (len(speeds) >= MIN_TEXTS and end - began > MIN_S):
             return Result(tokens_per_s=float(np.median(speeds)), repetitions=len(speeds), greedy=greedy)
 
 
 def gptbox(job: Job) -> Result:
-    from gptbox import model_folder
+    """The engine, in the calling thread and a worker pool."""
     from gptbox.engine.batch import generate
     from gptbox.engine.gpt import GPT
-    from gptbox.engine.sampling import SamplingParams
-    from gptbox.engine.team import Team
+    from gptbox.engine.sampling_params import SamplingParams
+    from gptbox.engine.worker_pool import WorkerPool
+    from gptbox.models import folder as model_folder
 
     loaded = model_folder.load(Path(job.folder))
-    model, team = GPT(loaded.config, loaded.weights, quantize=job.quantized), Team(job.threads)
+    model, pool = GPT(loaded.config, loaded.weights, quantize=job.quantized), WorkerPool(job.threads)
     start = np.zeros(1, np.int64)
 
     def texts(params: list[SamplingParams]) -> list[list[int]]:
-        made: list[list[int]] = [[] for _ in params]
-        for news in generate(model, [start] * len(params), params, team):
-            for text, new in zip(made, news, strict=True):
+        result: list[list[int]] = [[] for _ in params]
+        for outputs in generate(model, [start] * len(params), params, pool):
+            for text, new in zip(result, outputs, strict=True):
                 text.extend(new)
-        return made
+        return result
 
     def sampled(seed: int, count: int) -> int:
         params = [
@@ -114,7 +116,7 @@ def gptbox(job: Job) -> Result:
 
 
 def nanogpt(job: Job) -> Result:
-    """Its own random weights, of the same shape; it has no cache, and slides its window by one token each time."""
+    """Random weights of the same shape; without a KV cache, sliding its window by one token each time."""
     import torch
 
     torch.set_num_threads(job.threads)
@@ -139,7 +141,7 @@ def nanogpt(job: Job) -> Result:
 
 
 def transformers(job: Job) -> Result:
-    """`generate` with its cache; a full window goes on from its newest quarter, as gptbox's does."""
+    """`generate` with its KV cache; a full context continues from its newest quarter, as in gptbox."""
     import torch
     from transformers import AutoModelForCausalLM
     from transformers.utils import logging
@@ -147,24 +149,24 @@ def transformers(job: Job) -> Result:
     logging.set_verbosity_error()
     torch.set_num_threads(job.threads)
     model = AutoModelForCausalLM.from_pretrained(job.folder, dtype=torch.float32).eval()
-    rules = {"do_sample": True, "temperature": job.temperature, "top_k": min(job.top_k, model.config.vocab_size)}
+    sampling = {"do_sample": True, "temperature": job.temperature, "top_k": min(job.top_k, model.config.vocab_size)}
 
-    def text(count: int, **rules: Any) -> list[int]:
+    def text(count: int, **sampling: Any) -> list[int]:
         ids = window = torch.zeros((1, 1), dtype=torch.long)
-        while (left := count + 1 - ids.shape[1]) > 0:
-            new = min(left, job.context + 1 - window.shape[1])
-            made = model.generate(
+        while (remaining := count + 1 - ids.shape[1]) > 0:
+            new = min(remaining, job.context + 1 - window.shape[1])
+            generated = model.generate(
                 window, attention_mask=torch.ones_like(window), max_new_tokens=new, pad_token_id=0, use_cache=True,
-                **rules,
+                **sampling,
             )  # fmt: skip
-            ids = torch.cat([ids, made[:, window.shape[1] :]], dim=1)
+            ids = torch.cat([ids, generated[:, window.shape[1] :]], dim=1)
             window = ids[:, -(job.context // 4) :]
-        found: list[int] = ids[0, 1:].tolist()
-        return found
+        result: list[int] = ids[0, 1:].tolist()
+        return result
 
     def sampled(seed: int, count: int) -> int:
         torch.manual_seed(seed)
-        return len(text(count, **rules))
+        return len(text(count, **sampling))
 
     with torch.inference_mode():
         greedy = text(GREEDY, do_sample=False, temperature=None, top_k=None)
@@ -172,21 +174,21 @@ def transformers(job: Job) -> Result:
 
 
 def read_safetensors(path: Path) -> dict[str, NDArray[np.float32]]:
-    """Float32 tensors by name. The format is a length, a JSON header, and the numbers."""
+    """Float32 tensors by name. The format is the header's length, a JSON header, and the data."""
     content = path.read_bytes()
     begin = 8 + int.from_bytes(content[:8], "little")
     header: dict[str, Any] = json.loads(content[8:begin])
     header.pop("__metadata__", None)
     assert {entry["dtype"] for entry in header.values()} == {"F32"}
-    found = {}
+    tensors = {}
     for name, entry in header.items():
         first, end = entry["data_offsets"]
-        found[name] = np.frombuffer(content[begin + first : begin + end], "<f4").reshape(entry["shape"])
-    return found
+        tensors[name] = np.frombuffer(content[begin + first : begin + end], "<f4").reshape(entry["shape"])
+    return tensors
 
 
 def write_gguf(folder: Path, path: Path) -> None:
-    """A published qwen3 model as one float32 file, without a tokenizer: ids in, ids out."""
+    """Convert a published qwen3 model to a float32 GGUF file without a tokenizer: ids in, ids out."""
     import gguf
 
     shape = json.loads((folder / "config.json").read_text(encoding="utf-8"))
@@ -220,59 +222,59 @@ def write_gguf(folder: Path, path: Path) -> None:
 
 
 def llamacpp(job: Job) -> Result:
-    """Its own C functions, one call a token for the model and one for the sampler; nothing of llama_cpp.Llama."""
+    """llama.cpp's C API without llama_cpp.Llama: per token one call of the model and one of the sampler."""
     import llama_cpp as api
 
-    quiet = api.llama_log_callback(lambda level, text, data: None)
-    api.llama_log_set(quiet, ctypes.c_void_p(0))
+    silent = api.llama_log_callback(lambda level, text, data: None)
+    api.llama_log_set(silent, ctypes.c_void_p(0))
     api.llama_backend_init()
     path = Path(job.folder) / "model.gguf"
     if not path.exists():
         write_gguf(Path(job.folder), path)
     model = api.llama_model_load_from_file(str(path).encode(), api.llama_model_default_params())
-    assert model, f"llama.cpp does not load {path}"
+    assert model, f"llama.cpp cannot load {path}"
     settings = api.llama_context_default_params()
     settings.n_ctx = settings.n_batch = settings.n_ubatch = job.context
     settings.n_threads = settings.n_threads_batch = job.threads
     context = api.llama_init_from_model(model, settings)
-    assert context, "llama.cpp makes no context"
+    assert context, "llama.cpp cannot create a context"
     memory = api.llama_get_memory(context)
 
-    def text(count: int, *rules: Any) -> list[int]:
+    def text(count: int, *samplers: Any) -> list[int]:
         chain = api.llama_sampler_chain_init(api.llama_sampler_chain_default_params())
-        for rule in rules:
-            api.llama_sampler_chain_add(chain, rule)
+        for sampler in samplers:
+            api.llama_sampler_chain_add(chain, sampler)
         api.llama_memory_clear(memory, True)
-        ids, held = [0], 0
-        fresh = ids[:]
+        ids, num_cached = [0], 0
+        new_ids = ids[:]
         while len(ids) <= count:
-            if held == job.context:
+            if num_cached == job.context:
                 api.llama_memory_clear(memory, True)
-                held, fresh = 0, ids[-(job.context // 4) :]
-            array = (api.llama_token * len(fresh))(*fresh)  # the batch only points at it
-            if api.llama_decode(context, api.llama_batch_get_one(array, len(fresh))) != 0:
+                num_cached, new_ids = 0, ids[-(job.context // 4) :]
+            array = (api.llama_token * len(new_ids))(*new_ids)  # must stay alive: the batch only points at it
+            if api.llama_decode(context, api.llama_batch_get_one(array, len(new_ids))) != 0:
                 raise RuntimeError("llama_decode failed")
-            held += len(fresh)
-            fresh = [api.llama_sampler_sample(chain, context, -1)]
-            ids += fresh
+            num_cached += len(new_ids)
+            new_ids = [api.llama_sampler_sample(chain, context, -1)]
+            ids += new_ids
         api.llama_sampler_free(chain)
         return ids[1:]
 
     def sampled(seed: int, count: int) -> int:
-        rules = [api.llama_sampler_init_top_k(job.top_k), api.llama_sampler_init_temp(job.temperature)]
-        return len(text(count, *rules, api.llama_sampler_init_dist(seed)))
+        samplers = [api.llama_sampler_init_top_k(job.top_k), api.llama_sampler_init_temp(job.temperature)]
+        return len(text(count, *samplers, api.llama_sampler_init_dist(seed)))
 
     return measure(job, sampled, text(GREEDY, api.llama_sampler_init_greedy()))
 
 
 def floor(job: Job) -> Result:
-    """No model: how often a second one thread reads as many bytes as a token's weights are, at best.
+    """No model: how often per second one thread can read as many bytes as a token's weights have, at best.
 
-    What fits a cache is read from the cache here, as it is in a model of that size.
+    An array that fits a CPU cache is read from the cache, as the weights of a model of that size are.
     """
     array = np.ones(job.bytes_read // 4, np.float32)
     best, repetitions = np.inf, 0
-    end = time.perf_counter() + 2 * LEAST_S
+    end = time.perf_counter() + 2 * MIN_S
     while repetitions < 20 or time.perf_counter() < end:
         for read in (np.sum, lambda a: np.dot(a, a)):
             began = time.perf_counter()
@@ -292,7 +294,7 @@ PEERS: dict[str, Callable[[Job], Result]] = {
 
 
 if __name__ == "__main__":
-    asked = Job(**json.loads(sys.argv[1]))
-    with contextlib.redirect_stdout(sys.stderr):  # nanoGPT tells its size
-        result = PEERS[asked.peer](asked)
+    job = Job(**json.loads(sys.argv[1]))
+    with contextlib.redirect_stdout(sys.stderr):  # nanoGPT prints its size
+        result = PEERS[job.peer](job)
     print(json.dumps(asdict(result)))

@@ -3,10 +3,10 @@
     python benchmarks/train_vs_nanogpt.py --nanogpt ../nanoGPT --text input.txt [--parts 5 8] [--seeds 1337 1338 1339]
         [--curve [SECONDS ...]] [--json figures.json] [--plot curve.svg]
 
-Both are whole commands, from before the spawn to after the exit, on the same cores and in turn: for each seed nanoGPT,
-then gptbox given each part of the time that nanoGPT has just taken, then all of it. nanoGPT's text is prepared
-beforehand; gptbox prepares its own within its time. Losses are exact: the whole validation split, for both models
-in the same windows of 64 characters, by the same code; gptbox's of what it published.
+Both run as whole commands, timed from before the spawn to after the exit, alternately on the same cores: for each seed
+nanoGPT, then gptbox with each fraction of the time nanoGPT just took, then with all of it. nanoGPT's text is prepared
+beforehand; gptbox prepares its own within its time. Losses are exact, over the whole validation split, by the same code
+and in the same windows of 64 characters for both; gptbox's are those of its published snapshots.
 """
 
 import argparse
@@ -28,12 +28,12 @@ import torch
 
 import commands
 import nanogpt
-from gptbox import model_folder
-from gptbox.cpus import available_cpus
 from gptbox.datasets.prepared import PreparedDataset
 from gptbox.engine.evaluate import evaluate
 from gptbox.engine.gpt import GPT
-from gptbox.run_folder import RunFolder
+from gptbox.models import folder as model_folder
+from gptbox.models.runs import RunFolder
+from gptbox.system.cpus import available_cpus
 
 CURVE_S = [5.0, 8.0, 13.0, 20.0, 40.0, 80.0, 150.0, 300.0]
 WARM_UP_S = 10.0
@@ -41,7 +41,7 @@ WARM_UP_S = 10.0
 
 @dataclass(frozen=True)
 class Trained:
-    """What one `gptbox train` gave."""
+    """Result of one `gptbox train`."""
 
     seed: int
     budget_s: float
@@ -49,9 +49,9 @@ class Trained:
     peak_mib: float
     best: float
     latest: float
-    """Both in windows of 64, or of the context where that is shorter (which only makes it harder)."""
+    """Losses of the two snapshots in windows of 64, or of the context if that is shorter (a handicap)."""
     best_own: float
-    """In windows of the context."""
+    """Loss of the best snapshot in windows of its own context."""
     context: int
     parameters: int
     best_snapshot: str
@@ -59,22 +59,22 @@ class Trained:
     steps: int
     tokens: int
     step_tokens_per_s: float
-    """Within training steps: the median over the rows of metrics.jsonl."""
+    """Speed of training steps: the median over the rows of metrics.jsonl."""
 
     @property
     def gflops(self) -> float:
-        """Achieved in training steps: 6 operations a parameter and token; attention's own products are left out."""
+        """Throughput of training steps: 6 operations per parameter and token, without the attention products."""
         return 6 * self.parameters * self.step_tokens_per_s / 1e9
 
     @property
     def whole_gflops(self) -> float:
-        """The same over the whole command."""
+        """Throughput over the whole command."""
         return 6 * self.parameters * self.tokens / self.seconds / 1e9
 
 
 @dataclass(frozen=True)
 class Pair:
-    """A gptbox run beside the nanoGPT run that its budget is a part of."""
+    """A gptbox run, and the nanoGPT run whose time divided by `part` is its budget."""
 
     part: int
     theirs: nanogpt.Run
@@ -86,9 +86,9 @@ class Pair:
 
 
 def train(folder: Path, seed: int, budget_s: float, validation: np.ndarray) -> Trained:
-    """One new run of `gptbox train`, measured, and deleted again.
+    """Run `gptbox train` once, measure the result, and delete the run.
 
-    Raises commands.CommandFailed, and what reading a run may raise where it published nothing.
+    Raises commands.CommandFailed, or an error of reading the run if it published nothing.
     """
     run = RunFolder(folder / "models", f"seed-{seed}")
     command = [sys.executable, "-m", "gptbox", "train", nanogpt.DATASET, "--minutes", f"{budget_s / 60:.6f}"]
@@ -97,14 +97,14 @@ def train(folder: Path, seed: int, budget_s: float, validation: np.ndarray) -> T
     try:
         done = commands.run(command, environment=os.environ | settings, timeout_s=2 * budget_s + 120)
         ids = PreparedDataset.load(run.dataset).val
-        assert np.array_equal(ids, validation), "the two programs have cut the text differently"
+        assert np.array_equal(ids, validation), "the two programs split the text differently"
         models = {which: model_folder.load(run.resolve(which)) for which in ("best", "latest")}
         engines = {which: GPT(model.config, model.weights) for which, model in models.items()}
         best = evaluate(engines["best"], ids, nanogpt.WINDOW)
         same = models["best"].path == models["latest"].path
         status = run.status()
         assert status is not None
-        speeds = [row["tokens_per_s"] for row in run.rows("metrics") if row.get("tokens_per_s")]
+        speeds = [row["tokens_per_s"] for row in run.read_rows("metrics") if row.get("tokens_per_s")]
         return Trained(
             seed=seed,
             budget_s=budget_s,
@@ -126,7 +126,7 @@ def train(folder: Path, seed: int, budget_s: float, validation: np.ndarray) -> T
 
 
 def matmul_gflops(seconds: float = 1.0) -> float:
-    """The machine's peak as found: the fastest of many products of 1024 x 1024 float32 matrices, with all threads."""
+    """Measured peak of the machine: the fastest of many products of 1024 x 1024 float32 matrices, on all threads."""
     size = 1024
     torch.set_num_threads(available_cpus())
     a, b, out = torch.randn(size, size), torch.randn(size, size), torch.empty(size, size)
@@ -147,7 +147,7 @@ def cpu_model() -> str:
 
 
 def spread(values: Sequence[float], digits: int = 4) -> str:
-    """Median, and the range where there is one."""
+    """The median, and the range of several values."""
     middle, low, high = float(np.median(values)), min(values), max(values)
     if len(values) == 1:
         return f"{middle:.{digits}f}"
@@ -155,7 +155,7 @@ def spread(values: Sequence[float], digits: int = 4) -> str:
 
 
 def report_parts(pairs: list[Pair]) -> None:
-    """The medians over the seeds, part by part, then how near the machine's peak the whole time's run came."""
+    """Print medians over the seeds for each fraction of nanoGPT's time."""
     theirs = {pair.theirs.seed: pair.theirs for pair in pairs}.values()
     print(f"\nMedians, and the range, of {len(theirs)} seed{'s' if len(theirs) > 1 else ''}:")
     print(f"nanoGPT, whole command: {spread([run.seconds for run in theirs], 1)} s", end=", ")
@@ -178,7 +178,7 @@ def report_parts(pairs: list[Pair]) -> None:
 
 
 def report_speed(ours: list[Trained], peaks: list[float]) -> None:
-    """Achieved arithmetic beside what one large matrix product achieves, measured in the same run."""
+    """Print the throughput of training, and that of a large matrix product measured in the same run."""
     peak = float(np.median(peaks))
     print(f"\nMatrix product, 1024 x 1024 float32, {available_cpus()} threads: {spread(peaks, 0)} GFLOP/s")
     for name, values in (
@@ -187,13 +187,13 @@ def report_speed(ours: list[Trained], peaks: list[float]) -> None:
     ):
         share = 100 * float(np.median(values)) / peak
         print(f"gptbox given nanoGPT's time, {name}: {spread(values, 1)} GFLOP/s, {share:.0f} % of that")
-    print("(6 x parameters x tokens a second; attention's own products are left out.)")
+    print("(6 x parameters x tokens per second, without the attention products.)")
 
 
 def report_curve(curve: list[Trained], theirs: nanogpt.Run) -> None:
-    """Loss against time, the two programs side by side."""
-    print("\ngptbox: one run a line, exact losses of the best snapshot | nanoGPT: one run, its own estimates at the")
-    print("seconds since its start: means of 20 random batches, so noisy (exact at the end: ", end="")
+    """Print loss against time, both programs side by side."""
+    print("\ngptbox: one run per line, exact losses of the best snapshot | nanoGPT: one run, its own estimates by")
+    print("seconds since its start, noisy means of 20 random batches (exact at the end: ", end="")
     print(f"{theirs.loss:.4f} after {theirs.seconds:.1f} s)")
     left = f"{'budget':>8} {'took':>7} {f'loss/{nanogpt.WINDOW}':>8} {'own':>8} {'ctx':>4} {'params':>7} {'peak':>9}"
     print(f"{left} | {'took':>7} {'step':>5} {'estimate':>8}")
@@ -209,7 +209,7 @@ def report_curve(curve: list[Trained], theirs: nanogpt.Run) -> None:
 
 
 def draw(path: Path, curve: list[Trained], theirs: nanogpt.Run) -> None:
-    """An SVG of both curves; time is logarithmic."""
+    """Draw both curves as an SVG with a logarithmic time axis."""
     width, height, left, right, top, bottom = 720, 440, 60, 20, 40, 50
     lines = {
         "gptbox, exact": ("#0b6e4f", sorted((run.seconds, run.best) for run in curve)),
@@ -259,12 +259,12 @@ def parse_options() -> argparse.Namespace:
     parser.add_argument("--nanogpt", type=Path, required=True, help="a checkout of karpathy/nanoGPT")
     parser.add_argument("--text", type=Path, required=True, help="Tiny Shakespeare's input.txt")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1337, 1338, 1339], help="of both programs")
-    parser.add_argument("--parts", type=int, nargs="*", default=[5, 8], help="5 gives gptbox a fifth of nanoGPT's time")
+    parser.add_argument("--parts", type=int, nargs="*", default=[5, 8], help="divisors of nanoGPT's time: 5 is a fifth")
     parser.add_argument(
-        "--curve", type=float, nargs="*", metavar="SECONDS", help="loss against budget; without numbers: 5 to 300 s"
+        "--curve", type=float, nargs="*", metavar="SECONDS", help="loss by budget; without values, 5 to 300 s"
     )
     parser.add_argument("--curve-seeds", type=int, default=1, metavar="N", help="with the first N seeds (default: 1)")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write every figure, anew after each run")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures, after each run")
     parser.add_argument("--plot", type=Path, metavar="FILE.svg", help="draw the curve; needs --curve")
     parser.add_argument("--nanogpt-steps", type=int, default=nanogpt.STEPS, help="for a quick try: a multiple of 250")
     options = parser.parse_args()
@@ -276,11 +276,11 @@ def parse_options() -> argparse.Namespace:
 
 
 def measure(options: argparse.Namespace, folder: Path, save: Callable[..., None]) -> None:
-    """Everything that was asked for, printed as it comes; `save` is given all figures so far."""
+    """Run and print all measurements; `save` is called with all figures so far."""
     checkout = nanogpt.set_up(folder, options.nanogpt, options.text)
     validation = nanogpt.validation_ids(checkout)
     warm_up = train(folder, 0, WARM_UP_S, validation)
-    print(f"Thrown away, to warm the caches: gptbox given {WARM_UP_S:.0f} s took {warm_up.seconds:.1f} s.", flush=True)
+    print(f"Warm-up, not counted: gptbox given {WARM_UP_S:.0f} s took {warm_up.seconds:.1f} s.", flush=True)
     pairs: list[Pair] = []
     curve: list[Trained] = []
     peaks: list[float] = []
@@ -305,7 +305,7 @@ def measure(options: argparse.Namespace, folder: Path, save: Callable[..., None]
         for seed in options.seeds[: options.curve_seeds]:
             try:
                 curve.append(train(folder, seed, budget, validation))
-            except Exception as error:  # too short a time for this machine is a finding, too
+            except Exception as error:  # a budget too short for this machine is a result too
                 print(f"\ngptbox given {budget:g} s, seed {seed}: no model: {error}", flush=True)
             save(pairs, curve, peaks)
     report_curve(curve, pairs[0].theirs)

@@ -1,4 +1,4 @@
-"""What several tests need: the real text, and a small real model."""
+"""Shared fixtures: the real text, and small real models."""
 
 import os
 from collections.abc import Callable
@@ -8,13 +8,14 @@ import hypothesis
 import numpy as np
 import pytest
 
-from gptbox import model_folder, weights
 from gptbox.engine import native
-from gptbox.model_config import ModelConfig
-from gptbox.model_folder import SnapshotInfo
+from gptbox.models import folder as model_folder
+from gptbox.models import weights
+from gptbox.models.config import ModelConfig
+from gptbox.models.folder import SnapshotInfo
 from gptbox.tokenizers.char import CharTokenizer
 
-# How long an example takes is no property of it: kernels are compiled at their first call.
+# No deadline, because kernels are compiled at their first call.
 hypothesis.settings.register_profile("gptbox", deadline=None)
 hypothesis.settings.load_profile("gptbox")
 
@@ -35,12 +36,12 @@ TINY = {
         n_embd=32, activation="silu", norm_eps=1e-6, tie_embeddings=True, rope_theta=1_000_000.0,
     ),
 }  # fmt: skip
-"""Every kind of model there is, as small as it can be: both architectures, each with its variants."""
+"""The smallest model of each kind: both architectures, each with its variants."""
 
 
 @pytest.fixture(autouse=True)
 def _own_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No setting of the person who runs the tests gets in."""
+    """Remove the settings of the person who runs the tests."""
     for name in (
         "GPTBOX_MODELS", "GPTBOX_DATA", "DATASET", "TRAIN_MINUTES", "PRESET", "THREADS", "API_KEY", "MAX_QUEUE",
         "MAX_TOKENS", "SNAPSHOTS_KEPT", "QUANTIZE", "RUN", "TRAIN_CLOCK", "GPTBOX_SUPERVISOR", "LOG_FORMAT",
@@ -50,18 +51,18 @@ def _own_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def _compiled_engine() -> None:
-    """Compile it before a test waits for it."""
+    """Compile the engine once, before the first test."""
     native.load()
 
 
 @pytest.fixture(scope="session")
 def tiny_shakespeare() -> Path:
-    """The real Tiny Shakespeare, which is not part of this repository."""
+    """The path of the real Tiny Shakespeare, which is not part of this repository."""
     path = Path(
         os.environ.get("GPTBOX_TINY_SHAKESPEARE", ROOT.parent / "shared" / "data" / "tinyshakespeare" / "input.txt")
     )
     if not path.is_file():
-        pytest.skip(f"Tiny Shakespeare is not at {path}; say where it is in GPTBOX_TINY_SHAKESPEARE")
+        pytest.skip(f"Tiny Shakespeare is not at {path}; set GPTBOX_TINY_SHAKESPEARE to its path")
     return path
 
 
@@ -72,7 +73,7 @@ def config(request: pytest.FixtureRequest) -> ModelConfig:
 
 
 def random_weights(config: ModelConfig, seed: int = 0) -> weights.Weights:
-    """Weights large enough that every part of the model shows in its logits."""
+    """Random weights, large enough that every part of the model affects the logits."""
     random = np.random.default_rng(seed)
     result = {}
     for name, shape in weights.shapes(config).items():

@@ -23,17 +23,17 @@ def example() -> dict[str, str]:
 
 @pytest.fixture
 def compose() -> dict[str, str]:
-    """What docker-compose.yml takes from the environment: variable -> default."""
+    """The environment variables in docker-compose.yml: variable -> default."""
     text = (ROOT / "docker-compose.yml").read_text(encoding="utf-8")
     assert len(re.findall(r"\$", text)) == len(re.findall(r"\$\{[A-Z_]+:-[^}]*\}", text))
     return dict(re.findall(r"\$\{([A-Z_]+):-([^}]*)\}", text))
 
 
-def test_it_lists_every_setting_and_no_other(example: dict[str, str]) -> None:
+def test_it_lists_exactly_the_settings(example: dict[str, str]) -> None:
     assert set(example) == set(_VARIABLES) | set(COMPOSE_ONLY)
 
 
-def test_nothing_is_set_by_copying_it() -> None:
+def test_copying_it_sets_nothing() -> None:
     lines = (ROOT / ".env.example").read_text(encoding="utf-8").splitlines()
     assert [line for line in lines if line and not line.startswith("#")] == []
 
@@ -45,7 +45,7 @@ def test_the_values_are_the_defaults(example: dict[str, str]) -> None:
     assert recipe.MINUTES == 5.0
 
 
-def test_compose_knows_every_setting_but_the_folders(compose: dict[str, str], example: dict[str, str]) -> None:
+def test_compose_passes_every_setting_except_the_folders(compose: dict[str, str], example: dict[str, str]) -> None:
     assert set(compose) == set(example) - {"GPTBOX_MODELS", "GPTBOX_DATA"}
 
 

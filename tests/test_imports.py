@@ -1,4 +1,4 @@
-"""What a process loads: serving must not pay for training."""
+"""What an import loads: serving must not pay for training."""
 
 import subprocess
 import sys
@@ -10,7 +10,7 @@ def loaded_after(statement: str) -> set[str]:
     return {name.partition(".")[0] for name in out.split()} | set(out.split())
 
 
-def test_the_web_app_loads_no_torch_and_nothing_of_training() -> None:
+def test_the_web_app_loads_neither_torch_nor_training() -> None:
     loaded = loaded_after("import gptbox.web, gptbox.web.app")
     assert "starlette" in loaded
     assert not loaded & {"torch", "transformers", "tiktoken", "gptbox.train", "gptbox.datasets", "matplotlib"}
@@ -21,5 +21,5 @@ def test_the_engine_loads_no_web_framework() -> None:
     assert not loaded & {"torch", "starlette", "uvicorn", "pydantic", "gptbox.web"}
 
 
-def test_the_command_line_starts_without_anything_heavy() -> None:
+def test_the_command_line_loads_no_heavy_module() -> None:
     assert not loaded_after("import gptbox.cli") & {"torch", "numpy", "starlette", "safetensors"}

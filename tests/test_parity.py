@@ -1,4 +1,4 @@
-"""One model, three programs: torch trains it, our engine serves it, transformers loads it. They must agree."""
+"""One model in three implementations that must agree: training in torch, our engine, and transformers."""
 
 import warnings
 from collections.abc import Callable
@@ -9,20 +9,20 @@ import numpy as np
 import pytest
 import torch
 
-from gptbox import model_folder
 from gptbox.engine.batch import generate
 from gptbox.engine.gpt import GPT
 from gptbox.engine.kv_cache import KVCache
-from gptbox.engine.sampling import SamplingParams
-from gptbox.model_config import ModelConfig
-from gptbox.run_folder import find_snapshot
+from gptbox.engine.sampling_params import SamplingParams
+from gptbox.models import folder as model_folder
+from gptbox.models.config import ModelConfig
+from gptbox.models.runs import find_snapshot
 from gptbox.train.gpt import GPT as TorchGPT  # noqa: N811
 
 TOLERANCE = 1e-4
 
 
 def from_transformers(path: Path) -> Any:
-    """The folder as transformers loads it, with nothing missing and nothing left over."""
+    """The model as transformers loads it, with no missing and no unexpected weights."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
         import transformers
@@ -35,7 +35,7 @@ def from_transformers(path: Path) -> Any:
 
 
 def tokens(model: GPT, prompt: np.ndarray, params: SamplingParams) -> list[int]:
-    """What our engine writes after a prompt."""
+    """The ids that our engine generates after a prompt."""
     return [i for new in generate(model, [prompt], [params]) for i in new[0]]
 
 
@@ -71,7 +71,7 @@ def test_same_200_greedy_tokens_past_the_context(
 
 @pytest.fixture(scope="module")
 def trained_run(tiny_shakespeare: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The models folder of a real, short run of the default preset on Tiny Shakespeare, from the real command line."""
+    """The models folder after a short run of the default preset on Tiny Shakespeare, from the command line."""
     import os
     import subprocess
     import sys

@@ -1,4 +1,4 @@
-"""The lock files: complete, by hash, in step with pyproject.toml, and without torch or CUDA."""
+"""The lock files: complete, with hashes, consistent with pyproject.toml, and without torch or CUDA."""
 
 import re
 import tomllib
@@ -19,13 +19,13 @@ def pyproject() -> dict[str, Any]:
 
 
 def entries(name: str) -> list[str]:
-    """A lock file's requirements, each with its hashes, on one line each."""
+    """The requirements of a lock file with their hashes, one per line."""
     text = (ROOT / "requirements" / f"{name}.txt").read_text(encoding="utf-8").replace("\\\n", "")
     return [line for line in text.splitlines() if line and not line.lstrip().startswith("#")]
 
 
 def locked(name: str) -> dict[str, list[Requirement]]:
-    """What this machine's Python installs from a lock file, by name."""
+    """The requirements that apply to this machine's Python, by name."""
     result: dict[str, list[Requirement]] = {}
     for entry in entries(name):
         requirement = Requirement(entry.partition(" --hash=")[0])
@@ -42,7 +42,7 @@ def group(pyproject: dict[str, Any], name: str) -> list[str]:
 
 
 @pytest.mark.parametrize("name", [*LOCKS, "acceptance"])
-def test_everything_is_pinned_by_hash_and_nothing_says_where_from(name: str) -> None:
+def test_everything_is_pinned_by_hash_without_a_url(name: str) -> None:
     assert all(re.fullmatch(r"[A-Za-z0-9._-]+==\S+ .*--hash=sha256:[0-9a-f]{64}\s*", line) for line in entries(name))
     assert "://" not in (ROOT / "requirements" / f"{name}.txt").read_text(encoding="utf-8")
 
@@ -54,7 +54,7 @@ def test_neither_torch_nor_cuda_is_locked(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", LOCKS)
-def test_what_pyproject_asks_for_is_locked(name: str, pyproject: dict[str, Any]) -> None:
+def test_the_dependencies_of_pyproject_are_locked(name: str, pyproject: dict[str, Any]) -> None:
     wanted = list(pyproject["project"]["dependencies"])
     if name != "web":
         wanted += pyproject["project"]["optional-dependencies"]["train"]
@@ -63,7 +63,7 @@ def test_what_pyproject_asks_for_is_locked(name: str, pyproject: dict[str, Any])
     for requirement in map(Requirement, wanted):
         if requirement.name == "torch":
             continue
-        if name == "web" and requirement.name == "numba":  # its image holds what Numba made
+        if name == "web" and requirement.name == "numba":  # its image contains the compiled kernels
             assert not {"numba", "llvmlite"} & there.keys()
             continue
         (pin,) = there[canonicalize_name(requirement.name)]
@@ -71,14 +71,14 @@ def test_what_pyproject_asks_for_is_locked(name: str, pyproject: dict[str, Any])
         assert requirement.specifier.contains(version.version), f"{pin} does not satisfy {requirement}: make lock"
 
 
-def test_all_of_them_agree() -> None:
+def test_all_lock_files_agree() -> None:
     dev = locked("dev")
     for name in ("web", "train", "kernels"):
         for package, pins in locked(name).items():
             assert list(map(str, pins)) == list(map(str, dev[package]))
 
 
-def test_the_peers_of_acceptance_are_locked_and_change_nothing_of_dev(pyproject: dict[str, Any]) -> None:
+def test_the_acceptance_dependencies_are_locked_and_agree_with_dev(pyproject: dict[str, Any]) -> None:
     dev, there = locked("dev"), locked("acceptance")
     for requirement in map(Requirement, group(pyproject, "acceptance")):
         (pin,) = there[canonicalize_name(requirement.name)]
@@ -88,7 +88,7 @@ def test_the_peers_of_acceptance_are_locked_and_change_nothing_of_dev(pyproject:
         assert list(map(str, there[package])) == list(map(str, dev[package]))
 
 
-def test_the_image_and_the_laptop_get_the_torch_of_pyproject(pyproject: dict[str, Any]) -> None:
+def test_dockerfile_and_makefile_install_the_torch_of_pyproject(pyproject: dict[str, Any]) -> None:
     extras = pyproject["project"]["optional-dependencies"]["train"]
     (torch,) = (name for name in extras if name.startswith("torch"))
     dockerfile = (ROOT / "Dockerfile.train").read_text(encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Settings from the environment: defaults, and one line that names what is wrong."""
+"""Settings from the environment: defaults, and one line that names an invalid value."""
 
 import re
 from dataclasses import fields
@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from gptbox.cpus import available_cpus
 from gptbox.errors import SettingError
 from gptbox.settings import _VARIABLES, Settings
+from gptbox.system.cpus import available_cpus
 
 
 def test_an_empty_environment_gives_the_defaults() -> None:
@@ -63,17 +63,17 @@ def test_every_variable_is_read() -> None:
 @pytest.mark.parametrize("variable", list(_VARIABLES))
 @pytest.mark.parametrize("nothing", ["", "  "])
 def test_an_empty_variable_means_its_default(variable: str, nothing: str) -> None:
-    # Compose hands over `VARIABLE=${VARIABLE:-}` as an empty text.
+    # Compose passes `VARIABLE=${VARIABLE:-}` as an empty string.
     assert Settings.from_environment({variable: nothing}) == Settings()
 
 
-def test_white_space_around_a_value_is_dropped() -> None:
+def test_white_space_around_a_value_is_stripped() -> None:
     assert Settings.from_environment({"THREADS": " 2\r\n", "DATASET": " letters "}) == Settings(
         threads=2, dataset="letters"
     )
 
 
-def test_other_variables_do_not_matter() -> None:
+def test_other_variables_are_ignored() -> None:
     assert Settings.from_environment({"PATH": "/bin", "threads": "7"}) == Settings()
 
 
@@ -99,7 +99,7 @@ def test_other_variables_do_not_matter() -> None:
         ("TRAIN_CLOCK", "sun"),
     ],
 )
-def test_a_wrong_value_is_named_with_its_variable(variable: str, value: str) -> None:
+def test_the_error_names_the_variable_and_the_invalid_value(variable: str, value: str) -> None:
     with pytest.raises(SettingError) as error:
         Settings.from_environment({variable: value})
     message = str(error.value)
@@ -107,14 +107,14 @@ def test_a_wrong_value_is_named_with_its_variable(variable: str, value: str) -> 
     assert "\n" not in message
 
 
-def test_the_process_environment_is_read_when_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_process_environment_is_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DATASET", "letters")
     assert Settings.from_environment().dataset == "letters"
     monkeypatch.delenv("DATASET")
     assert Settings.from_environment().dataset == "shakespeare_char"
 
 
-def test_every_setting_is_explained_in_the_example_file() -> None:
+def test_every_setting_is_in_the_example_file() -> None:
     example = (Path(__file__).parents[1] / ".env.example").read_text(encoding="utf-8")
     listed = dict(re.findall(r"^#? ?([A-Z_]+)=(\S*)", example, re.MULTILINE))
     defaults = {field.name: field.default for field in fields(Settings)}

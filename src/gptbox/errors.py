@@ -1,36 +1,36 @@
-"""Every exception that gptbox raises for something its user can put right.
+"""All of gptbox's exceptions. Each is raised for something that its user or client can correct.
 
     GptboxError
-    ├── SettingError            an environment variable or option has a value that cannot be used
-    ├── DatasetError            a text cannot be found, read or used
-    │   └── DownloadError       a text could not be fetched
-    ├── ModelFolderError        a published model folder is missing a part or cannot be understood
-    │   └── ModelNotFoundError  no run or snapshot of that name
-    │       └── NoModelYetError a run is there, but nothing has been published yet
-    │           └── ModelsDamagedError  a run has published, but no snapshot of it can be loaded
+    ├── SettingError            an environment variable or option has an invalid value
+    ├── DatasetError            a text cannot be found, read or used for training
+    │   └── DownloadError       a text could not be downloaded
+    ├── ModelFolderError        a published model folder is incomplete, damaged or of an unsupported kind
+    │   └── ModelNotFoundError  there is no run or snapshot of that name
+    │       └── NoModelYetError the run exists but has not published a snapshot yet
+    │           └── ModelsDamagedError  the run has snapshots, but none of them can be loaded
     ├── RunError                a run cannot be started or continued
-    │   ├── RunBusyError        another trainer is at work on the run
-    │   ├── DivergedError       the loss stopped being a number
-    │   ├── DoesNotFitError     the run would need more memory or disk than there is
-    │   └── DiskFullError       a run has ended and could not be saved
-    ├── EngineError             the engine cannot take or finish a request
-    │   └── QueueFullError      as many requests wait as may wait
-    └── RequestError            a client asked over HTTP for something that cannot be done
-        ├── RequestTooLargeError  the body is longer than is read
+    │   ├── RunBusyError        another trainer is working on the run
+    │   ├── DivergedError       the training loss became infinite or NaN
+    │   ├── DoesNotFitError     the run needs more memory or disk space than there is
+    │   └── DiskFullError       a run ended and its last state could not be saved
+    ├── EngineError             the engine cannot accept or finish a request
+    │   └── QueueFullError      the queue is full
+    └── RequestError            an HTTP request cannot be fulfilled
+        ├── RequestTooLargeError  the request body exceeds the limit
         ├── AccessDeniedError   the API key is missing or wrong
-        └── CrossSiteError      a page of another site sent the request
+        └── CrossSiteError      the request was sent by a page of another site
 
-Each message is one or two plain sentences: what was wrong, with the value, and what to do. The command line prints
-the message alone; the web app maps each class to a status code, once.
+Each message is one or two plain sentences: what is wrong, with the value, and what to do. The command line prints only
+the message; the web app maps each class to a status code.
 """
 
 
 class GptboxError(Exception):
-    """Base of all of gptbox's own exceptions."""
+    """Base class of all gptbox exceptions."""
 
 
 class SettingError(GptboxError):
-    """An environment variable or option has a value that cannot be used."""
+    """An environment variable or option has an invalid value."""
 
 
 class DatasetError(GptboxError):
@@ -38,11 +38,11 @@ class DatasetError(GptboxError):
 
 
 class DownloadError(DatasetError):
-    """A text could not be fetched, or what came is not what was expected."""
+    """A text could not be downloaded, or the download is not the expected text."""
 
 
 class ModelFolderError(GptboxError):
-    """A published model folder is missing a part, is damaged or of an unknown kind."""
+    """A published model folder is incomplete, damaged or of an unsupported kind."""
 
 
 class ModelNotFoundError(ModelFolderError):
@@ -50,11 +50,11 @@ class ModelNotFoundError(ModelFolderError):
 
 
 class NoModelYetError(ModelNotFoundError):
-    """The run is there, but it has not published a snapshot yet."""
+    """The run exists but has not published a snapshot yet."""
 
 
 class ModelsDamagedError(NoModelYetError):
-    """There are snapshots, but none of them can be loaded."""
+    """The run has snapshots, but none of them can be loaded."""
 
 
 class RunError(GptboxError):
@@ -62,40 +62,40 @@ class RunError(GptboxError):
 
 
 class RunBusyError(RunError):
-    """Another trainer is at work on the run."""
+    """Another trainer is working on the run."""
 
 
 class DivergedError(RunError):
-    """The training loss became infinite or not a number."""
+    """The training loss became infinite or NaN."""
 
 
 class DoesNotFitError(RunError):
-    """The run would need more memory or disk than there is."""
+    """The run needs more memory or disk space than there is."""
 
 
 class DiskFullError(RunError):
-    """A run has ended, and what it last learned could not be saved."""
+    """A run ended and its last state could not be saved."""
 
 
 class EngineError(GptboxError):
-    """The engine cannot take or finish a request."""
+    """The engine cannot accept or finish a request."""
 
 
 class QueueFullError(EngineError):
-    """As many requests are waiting as are allowed to wait."""
+    """The queue is full."""
 
 
 class RequestError(GptboxError):
-    """A client asked over HTTP for something that cannot be done."""
+    """An HTTP request cannot be fulfilled."""
 
     def __init__(self, message: str, param: str | None = None) -> None:
-        """`param` names the field at fault."""
+        """`param` is the field at fault."""
         super().__init__(message)
         self.param = param
 
 
 class RequestTooLargeError(RequestError):
-    """A request's body is longer than is read."""
+    """The request body exceeds the limit."""
 
 
 class AccessDeniedError(RequestError):
@@ -103,4 +103,4 @@ class AccessDeniedError(RequestError):
 
 
 class CrossSiteError(RequestError):
-    """A page of another site sent the request."""
+    """The request was sent by a page of another site."""

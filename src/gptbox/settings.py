@@ -1,6 +1,6 @@
-"""The settings, read from environment variables once, at the start of a command.
+"""The settings, read once from environment variables at the start of a command.
 
-`.env.example` lists the same names with the same defaults (a test holds the two together).
+`.env.example` lists the same names with the same defaults; a test compares the two.
 """
 
 import os
@@ -9,9 +9,9 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Self
 
-from gptbox.cpus import available_cpus
 from gptbox.errors import SettingError
-from gptbox.logs import FORMATS
+from gptbox.system.cpus import available_cpus
+from gptbox.system.logs import FORMATS
 
 
 def _positive_int(text: str) -> int:
@@ -20,7 +20,7 @@ def _positive_int(text: str) -> int:
     return value
 
 
-def _natural_int(text: str) -> int:
+def _non_negative_int(text: str) -> int:
     if (value := int(text)) < 0:
         raise ValueError
     return value
@@ -42,7 +42,7 @@ def _positive_float(text: str) -> float:
     return value
 
 
-# environment variable: (field, parser, what a good value looks like)
+# environment variable: (field, parser, description of a valid value)
 _VARIABLES: dict[str, tuple[str, Callable[[str], Any], str]] = {
     "GPTBOX_MODELS": ("models", Path, "a folder"),
     "GPTBOX_DATA": ("data", Path, "a folder"),
@@ -53,7 +53,7 @@ _VARIABLES: dict[str, tuple[str, Callable[[str], Any], str]] = {
     "RUN": ("run", str, "a run's name"),
     "THREADS": ("threads", _positive_int, "a whole number of threads, 1 or more"),
     "API_KEY": ("api_key", str, "any text"),
-    "MAX_QUEUE": ("max_queue", _natural_int, "a whole number, 0 or more"),
+    "MAX_QUEUE": ("max_queue", _non_negative_int, "a whole number, 0 or more"),
     "MAX_TOKENS": ("max_tokens", _positive_int, "a whole number, 1 or more"),
     "QUANTIZE": ("quantize", _one_of("none", "int8"), "none or int8"),
     "SNAPSHOTS_KEPT": ("snapshots_kept", _positive_int, "a whole number, 1 or more"),
@@ -64,33 +64,33 @@ _VARIABLES: dict[str, tuple[str, Callable[[str], Any], str]] = {
 @dataclass(frozen=True, kw_only=True)
 class Settings:
     models: Path = Path("models")
-    """Where runs and their published snapshots are kept."""
+    """Folder of the runs and their published snapshots."""
     data: Path = Path("data")
-    """Where your own texts are: one folder a dataset."""
+    """Folder of the user's own texts: one folder per dataset."""
     dataset: str = "shakespeare_char"
-    """What to train on when no dataset is named."""
+    """Dataset to train on if the command names none."""
     train_minutes: float | None = None
-    """How long to train, in minutes; None leaves it to the preset (5 minutes for `default`)."""
+    """Training time in minutes; None takes the preset's (5 minutes for `default`)."""
     train_clock: str = "wall"
-    """What the minutes count: `wall`, the time that passes, or `cpu`, the processor time that training gets."""
+    """Clock of the training time: `wall`, or `cpu`, the processor time of the training process."""
     preset: str = "default"
-    """Which training recipe: `default` or `lesson`."""
+    """Training recipe: `default` or `lesson`."""
     run: str | None = None
-    """The name of the run; None takes the dataset's."""
+    """Name of the run; None takes the dataset's."""
     threads: int = 0
-    """Threads to compute with; 0 means as many as this process has CPUs."""
+    """Number of compute threads; 0 means one per CPU available to this process."""
     api_key: str | None = None
-    """When set, the /v1 endpoints ask for `Authorization: Bearer <key>`."""
+    """If set, /v1/, /tokenize and /detokenize require `Authorization: Bearer <key>`."""
     max_queue: int = 64
-    """Texts that may wait for a free place; who has more than a share of all places is then refused with 429."""
+    """Texts that may wait to be generated; a client with more than its share of all places gets status 429."""
     max_tokens: int = 2048
-    """The most tokens that one request may ask for."""
+    """Maximum number of tokens per request."""
     quantize: str = "none"
-    """How weights are kept while serving: `none` (32 bits) or `int8` (a quarter of the memory, a little less exact)."""
+    """Weights while serving: `none` (32 bits) or `int8` (a quarter of the memory, slightly less exact)."""
     snapshots_kept: int = 30
-    """Snapshots kept of each run, and 1 GiB at most; the best and the latest are always among them."""
+    """Snapshots kept per run, within 1 GiB; the best and the latest are always kept."""
     log_format: str = "text"
-    """How train and web log: `text`, for people, or `json`, an object a line."""
+    """Format of the logs: `text`, for people, or `json`, one object per line."""
 
     def __post_init__(self) -> None:
         if self.threads == 0:
@@ -100,10 +100,10 @@ class Settings:
     def from_environment(
         cls, environment: Mapping[str, str] | None = None, options: Mapping[str, tuple[str, str]] | None = None
     ) -> Self:
-        """Read the settings; an unset or empty variable means its default.
+        """Read the settings. An unset or empty variable means its default.
 
-        `options` maps variables to options of the command line, (name, value), which win over them. Raises SettingError
-        naming the variable or the option, its value and what it should look like.
+        `options` maps variables to the command-line options (name, value) that override them. Raises SettingError,
+        which names the variable or option, its value and a description of a valid one.
         """
         environment = os.environ if environment is None else environment
         values: dict[str, Any] = {}

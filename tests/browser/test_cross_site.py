@@ -1,6 +1,6 @@
-"""A page of another site, in the same browser, cannot let it spend the engine's time; gptbox's own page can.
+"""Another site's page in the same browser cannot use the engine; gptbox's own page can.
 
-Over plain http and real names, for which browsers send no Sec-Fetch-Site; and over 127.0.0.1, for which they do.
+Tested over plain http with host names, where browsers send no Sec-Fetch-Site, and over 127.0.0.1, where they do.
 """
 
 import json
@@ -14,14 +14,14 @@ from playwright.sync_api import Page, expect
 from starlette.datastructures import Headers
 from starlette.types import Receive, Scope, Send
 
-from gptbox.web.cross_site import RefuseCrossSite
+from gptbox.web.middleware import CrossSiteMiddleware
 
 pytestmark = pytest.mark.browser
 
 Open = Callable[..., Page]
 
-ASKED = json.dumps({"max_tokens": 50, "prompt": "x"})
-# A form sends `name=value`; the equals sign goes into a field that nobody reads.
+BODY = json.dumps({"max_tokens": 50, "prompt": "x"})
+# A form sends `name=value`; the equals sign ends up in the ignored field `user`.
 FORM = """<!doctype html><title>elsewhere</title><link rel="icon" href="data:,">
 <form method="post" action="{url}v1/completions" enctype="text/plain">
 <input name='{{"max_tokens": 50, "user": "' value='"}}'><button>Win a prize</button></form>"""
@@ -34,7 +34,7 @@ FETCH = """async ([url, body]) => {
 
 @pytest.fixture
 def evil(ready: Any) -> Iterator[int]:
-    """Another site: its port. The path names the host to ask; one that begins with /sandboxed/ has no origin."""
+    """The port of another site. Its path names the host to attack; pages below /sandboxed/ have no origin."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -61,16 +61,16 @@ def evil(ready: Any) -> Iterator[int]:
 
 @pytest.fixture
 def posts(monkeypatch: pytest.MonkeyPatch) -> list[Headers]:
-    """The headers of each POST that comes to gptbox, as the browser sent them."""
+    """The headers of each POST that gptbox receives, as the browser sent them."""
     found: list[Headers] = []
-    call = RefuseCrossSite.__call__
+    call = CrossSiteMiddleware.__call__
 
-    async def hearing(self: RefuseCrossSite, scope: Scope, receive: Receive, send: Send) -> None:
+    async def recording(self: CrossSiteMiddleware, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and scope["method"] == "POST":
             found.append(Headers(scope=scope))
         await call(self, scope, receive, send)
 
-    monkeypatch.setattr(RefuseCrossSite, "__call__", hearing)
+    monkeypatch.setattr(CrossSiteMiddleware, "__call__", recording)
     return found
 
 
@@ -78,12 +78,12 @@ def posts(monkeypatch: pytest.MonkeyPatch) -> list[Headers]:
     ("host", "other"), [("gptbox.test", "evil.test"), ("127.0.0.1", "localhost"), ("gptbox.test", "gptbox.test")]
 )
 @pytest.mark.parametrize("sandboxed", [False, True])
-def test_another_site_s_page_is_refused_and_spends_nothing(
+def test_other_sites_page_is_refused_and_generates_nothing(
     ready: Any, evil: int, posts: list[Headers], open_page: Open, host: str, other: str, sandboxed: bool
 ) -> None:
     page = open_page(f"http://{other}:{evil}/{'sandboxed/' if sandboxed else ''}{host}", allowed="403|404")
     with page.expect_response("**/v1/completions") as refused:
-        assert page.evaluate(FETCH, [f"http://{host}:{ready.port}/", ASKED]) == ["opaque", 0]
+        assert page.evaluate(FETCH, [f"http://{host}:{ready.port}/", BODY]) == ["opaque", 0]
     assert refused.value.status == 403
     with page.expect_navigation():
         page.get_by_role("button").click()
@@ -95,12 +95,12 @@ def test_another_site_s_page_is_refused_and_spends_nothing(
 
 
 @pytest.mark.parametrize("host", ["gptbox.test", "127.0.0.1", "localhost"])
-def test_gptbox_s_own_page_writes(ready: Any, posts: list[Headers], open_page: Open, host: str) -> None:
+def test_own_page_generates(ready: Any, posts: list[Headers], open_page: Open, host: str) -> None:
     page = open_page(f"http://{host}:{ready.port}/")
     page.get_by_label("Length", exact=True).fill("40")
     page.get_by_role("button", name="Generate").click()
     expect(page.locator("#copy")).to_be_visible()
-    assert len(page.locator("#text-written").text_content() or "") == 40
+    assert len(page.locator("#text-completion").text_content() or "") == 40
     [sent] = posts
     assert sent["origin"] == f"http://{host}:{ready.port}"
     assert sent.get("sec-fetch-site") == (None if host == "gptbox.test" else "same-origin")

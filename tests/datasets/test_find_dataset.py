@@ -1,4 +1,4 @@
-"""Datasets by name: the built-in ones and your own folders."""
+"""Datasets by name: the built-in ones and the user's folders."""
 
 from pathlib import Path
 
@@ -22,7 +22,7 @@ def test_a_folder_with_a_text_is_a_dataset(tmp_path: Path) -> None:
     assert dataset.name == "letters"
 
 
-def test_an_unknown_name_lists_what_there_is_and_how_to_add_one(tmp_path: Path) -> None:
+def test_the_error_lists_the_datasets_and_how_to_add_one(tmp_path: Path) -> None:
     for name in ("letters", "diaries", ".hidden", "plays"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "a.txt").write_text("x")

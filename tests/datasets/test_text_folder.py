@@ -1,4 +1,4 @@
-"""Your own .txt files: joined, normalised, and refused with a message that helps."""
+"""The user's .txt files: joined, normalised, or rejected with a helpful message."""
 
 import os
 from collections.abc import Iterator
@@ -20,8 +20,8 @@ def folder(tmp_path: Path) -> Path:
 
 
 def read(folder: Path) -> tuple[str, tuple[str, ...]]:
-    text = TextFolder(folder.name).read(folder.parent)
-    return text.text, text.notes
+    corpus = TextFolder(folder.name).read(folder.parent)
+    return corpus.text, corpus.notes
 
 
 def test_files_are_joined_in_the_order_of_their_names(folder: Path) -> None:
@@ -31,7 +31,7 @@ def test_files_are_joined_in_the_order_of_their_names(folder: Path) -> None:
     assert read(folder) == ("capitals come first\nfirst\nsecond\n", ())
 
 
-def test_each_file_begins_on_a_new_line_and_the_end_is_left_alone(folder: Path) -> None:
+def test_each_file_starts_on_a_new_line_and_the_end_is_unchanged(folder: Path) -> None:
     (folder / "a.txt").write_text("no line end")
     (folder / "b.txt").write_text("one\n")
     (folder / "c.txt").write_text("none again")
@@ -59,17 +59,17 @@ def test_text_is_utf8_whatever_the_locale(folder: Path, monkeypatch: pytest.Monk
         (b"one\rtwo", "one\ntwo", "a.txt: 1 lone carriage returns (CR) became LF."),
     ],
 )
-def test_normalisations_are_made_and_noted(folder: Path, content: bytes, text: str, note: str) -> None:
+def test_normalisations_are_noted(folder: Path, content: bytes, text: str, note: str) -> None:
     (folder / "a.txt").write_bytes(content)
     assert read(folder) == (text, (note,))
 
 
-def test_mixed_line_ends_keep_their_number(folder: Path) -> None:
+def test_mixed_line_endings_keep_their_number(folder: Path) -> None:
     (folder / "a.txt").write_bytes(b"a\r\r\nb\n\rc\x0bd\xe2\x80\xa8e")
     assert read(folder)[0] == "a\n\nb\n\nc\x0bd\u2028e"
 
 
-def test_a_byte_order_mark_is_dropped_from_every_file_but_only_at_its_beginning(folder: Path) -> None:
+def test_a_byte_order_mark_is_dropped_only_at_the_beginning_of_each_file(folder: Path) -> None:
     (folder / "a.txt").write_bytes(b"\xef\xbb\xbfa\xef\xbb\xbfa\n")
     (folder / "b.txt").write_bytes(b"\xef\xbb\xbfb\n")
     assert read(folder)[0] == "a\ufeffa\nb\n"
@@ -79,13 +79,13 @@ def test_a_byte_order_mark_is_dropped_from_every_file_but_only_at_its_beginning(
     ("content", "byte", "offset"),
     [
         (b"caf\xe9 au lait", "0xe9", 3),
-        (b"\xef\xbb\xbfab\xff", "0xff", 5),  # counted in the file, mark included
+        (b"\xef\xbb\xbfab\xff", "0xff", 5),  # counted from the beginning of the file, including the mark
         (b"cut short \xe2\x82", "0xe2", 10),
         (b"overlong \xc0\xaf", "0xc0", 9),
         (b"surrogate \xed\xa0\x80", "0xed", 10),
     ],
 )
-def test_a_bad_byte_is_named_with_its_place_and_the_fix(folder: Path, content: bytes, byte: str, offset: int) -> None:
+def test_an_invalid_byte_is_named_with_offset_and_fix(folder: Path, content: bytes, byte: str, offset: int) -> None:
     (folder / "good.txt").write_text("good")
     (folder / "letter.txt").write_bytes(content)
     with pytest.raises(DatasetError) as error:
@@ -105,7 +105,7 @@ def test_other_unicode_encodings_are_recognised(folder: Path, encoding: str) -> 
         read(folder)
 
 
-def test_a_binary_file_is_refused_and_so_is_utf16_without_its_mark(folder: Path) -> None:
+def test_binary_files_and_utf16_without_a_mark_are_rejected(folder: Path) -> None:
     (folder / "a.txt").write_bytes("plain letters".encode("utf-16-le"))
     with pytest.raises(DatasetError, match=r"a\.txt looks like a binary file: 13 of its 26 bytes are NUL"):
         read(folder)
@@ -117,14 +117,14 @@ def test_a_stray_nul_is_kept(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b" \t\r\n\n", b"\xef\xbb\xbf\n"])
-def test_an_empty_file_is_refused_by_name(folder: Path, content: bytes) -> None:
+def test_an_empty_file_is_rejected_by_name(folder: Path, content: bytes) -> None:
     (folder / "full.txt").write_text("full")
     (folder / "void.txt").write_bytes(content)
     with pytest.raises(DatasetError, match=r"void\.txt is empty"):
         read(folder)
 
 
-def test_other_files_are_named_but_readme_and_hidden_ones_are_not(folder: Path) -> None:
+def test_a_note_names_other_files_except_readme_and_hidden_ones(folder: Path) -> None:
     for name in ("a.txt", "README.md", ".DS_Store", "._a.txt", "b.docx"):
         (folder / name).write_text("x")
     (folder / "more").mkdir()
@@ -134,14 +134,14 @@ def test_other_files_are_named_but_readme_and_hidden_ones_are_not(folder: Path) 
     assert notes == ("Not used, because only .txt files are: b.docx, folder.txt, more.",)
 
 
-def test_a_folder_without_texts_and_a_missing_one_are_told_apart(folder: Path) -> None:
+def test_a_folder_without_texts_and_a_missing_folder_have_different_errors(folder: Path) -> None:
     with pytest.raises(DatasetError, match=r"letters: it has no \.txt file"):
         read(folder)
     with pytest.raises(DatasetError, match="elsewhere: there is no such folder"):
         read(folder.parent / "elsewhere")
 
 
-def test_a_broken_link_is_reported_not_passed_over(folder: Path) -> None:
+def test_a_broken_link_is_an_error(folder: Path) -> None:
     (folder / "a.txt").write_text("x")
     (folder / "b.txt").symlink_to("gone.txt")
     with pytest.raises(DatasetError, match=r"b\.txt cannot be read: No such file or directory"):
@@ -150,7 +150,7 @@ def test_a_broken_link_is_reported_not_passed_over(folder: Path) -> None:
 
 @pytest.fixture
 def open_folder() -> Iterator[Path]:
-    """A folder that another user can reach, which pytest's own are not."""
+    """A folder that another user can access, unlike pytest's own."""
     with TemporaryDirectory() as name:
         folder = Path(name) / "letters"
         folder.mkdir()
@@ -160,7 +160,7 @@ def open_folder() -> Iterator[Path]:
 
 @contextmanager
 def not_root() -> Iterator[None]:
-    """Root may read every file, so that these tests would show nothing."""
+    """Run as another user, because root may read every file."""
     user = os.geteuid()
     if user == 0:
         os.seteuid(65_534)
@@ -195,10 +195,10 @@ def test_no_name_leads_out_of_the_data_folder(folder: Path, name: str) -> None:
         TextFolder(name).read(folder / "data")
 
 
-def test_own_text_is_none_once_the_files_are_gone(folder: Path) -> None:
+def test_there_is_no_corpus_once_the_files_are_gone(folder: Path) -> None:
     (folder / "a.txt").write_text("x")
-    assert TextFolder("letters").own_text(folder.parent) == TextFolder("letters").read(folder.parent)
+    assert TextFolder("letters").read_user_files(folder.parent) == TextFolder("letters").read(folder.parent)
     (folder / "a.txt").unlink()
-    assert TextFolder("letters").own_text(folder.parent) is None
+    assert TextFolder("letters").read_user_files(folder.parent) is None
     folder.rmdir()
-    assert TextFolder("letters").own_text(folder.parent) is None
+    assert TextFolder("letters").read_user_files(folder.parent) is None

@@ -7,11 +7,10 @@ from torch.nn import functional as F  # noqa: N812
 
 from gptbox.engine.evaluate import evaluate
 from gptbox.engine.gpt import GPT
-from gptbox.model_config import ModelConfig
-from gptbox.train.evaluate import Interrupted
-from gptbox.train.evaluate import evaluate as torch_evaluate
+from gptbox.models.config import ModelConfig
+from gptbox.models.weights import Weights
+from gptbox.train.evaluation import evaluate as torch_evaluate
 from gptbox.train.gpt import GPT as TorchGPT  # noqa: N811
-from gptbox.weights import Weights
 
 
 def make(config: ModelConfig, weights: Weights) -> tuple[GPT, TorchGPT]:
@@ -24,7 +23,7 @@ def make(config: ModelConfig, weights: Weights) -> tuple[GPT, TorchGPT]:
 def test_every_token_but_the_first_is_predicted_once(
     config: ModelConfig, make_weights: Callable[..., Weights], tokens: int
 ) -> None:
-    """Against one window after the other, the plainest way to say it."""
+    """Against the plainest loop, one window after another."""
     model, twin = make(config, make_weights(config))
     ids = np.random.default_rng(2).integers(0, 65, tokens).astype(np.uint16)
     losses = []
@@ -44,7 +43,7 @@ def test_a_shorter_window_sees_less(config: ModelConfig, make_weights: Callable[
     assert evaluate(model, ids, window=9999) == evaluate(model, ids)
 
 
-def test_of_a_long_text_torch_and_engine_measure_the_same_places(
+def test_with_a_limit_torch_and_engine_measure_the_same_windows(
     config: ModelConfig, make_weights: Callable[..., Weights]
 ) -> None:
     model, twin = make(config, make_weights(config))
@@ -53,13 +52,3 @@ def test_of_a_long_text_torch_and_engine_measure_the_same_places(
     assert evaluate(model, ids, limit=200) == pytest.approx(spread, abs=1e-5)
     assert torch_evaluate(twin, ids, limit=200) == pytest.approx(spread, abs=1e-5)
     assert evaluate(model, ids, limit=1000) == evaluate(model, ids) != pytest.approx(spread, abs=1e-5)
-
-
-def test_training_goes_on_in_training_mode_after_an_interrupted_evaluation(
-    config: ModelConfig, make_weights: Callable[..., Weights]
-) -> None:
-    _, twin = make(config, make_weights(config))
-    twin.train()
-    with pytest.raises(Interrupted):
-        torch_evaluate(twin, np.zeros(100, np.uint16), stop=lambda: True)
-    assert twin.training

@@ -11,22 +11,22 @@ import numpy as np
 import pytest
 
 from gptbox.engine import native
+from gptbox.engine.buffers import Pages, SampledTokens, Scratch, Sequences
 from gptbox.engine.kernels import entry
-from gptbox.engine.network import Network
 from gptbox.engine.object_file import processor
-from gptbox.engine.state import Drawn, Pages, Scratch, Sequences
+from gptbox.engine.packed_model import PackedModel
 from gptbox.errors import EngineError
 
-ALONE = """
+SCRIPT = """
 import sys
 import numpy as np
 from gptbox.engine.batch import generate
 from gptbox.engine.gpt import GPT
 from gptbox.engine.kv_cache import KVCache
-from gptbox.engine.sampling import SamplingParams
+from gptbox.engine.sampling_params import SamplingParams
 from gptbox.engine import native
-from gptbox.model_config import ModelConfig
-from gptbox.weights import shapes
+from gptbox.models.config import ModelConfig
+from gptbox.models.weights import shapes
 config = ModelConfig(architecture="qwen3", vocab_size=65, context_length=48, n_layer=2, n_head=2, n_embd=64,
                      activation="silu")
 random = np.random.default_rng(5)
@@ -51,19 +51,18 @@ def libraries(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def alone(tmp_path: Path, folder: Path | None) -> tuple[str, np.ndarray]:
+def run_script(tmp_path: Path, folder: Path | None) -> tuple[str, np.ndarray]:
+    """Output and logits of SCRIPT in a fresh process, with the libraries in `folder` or the object file."""
     environment = os.environ | ({"GPTBOX_LIBRARIES": str(folder)} if folder else {})
-    found = subprocess.run(
-        [sys.executable, "-c", ALONE, str(tmp_path / "logits.npy")], env=environment, check=True, capture_output=True,
+    finished = subprocess.run(
+        [sys.executable, "-c", SCRIPT, str(tmp_path / "logits.npy")], env=environment, check=True, capture_output=True,
         text=True,
     )  # fmt: skip
-    return found.stdout, np.load(tmp_path / "logits.npy")
+    return finished.stdout, np.load(tmp_path / "logits.npy")
 
 
-def test_every_library_gives_what_this_machine_s_object_file_gives_and_none_needs_numba(
-    libraries: Path, tmp_path: Path
-) -> None:
-    compiled, logits = alone(tmp_path, None)
+def test_every_library_agrees_with_the_object_file_and_needs_no_numba(libraries: Path, tmp_path: Path) -> None:
+    compiled, logits = run_script(tmp_path, None)
     assert compiled.startswith("numba False, llvmlite True")
     usable = [path for name in native.GENERATIONS if (path := libraries / f"gptbox-{name}.so").is_file()]
     assert usable
@@ -73,24 +72,24 @@ def test_every_library_gives_what_this_machine_s_object_file_gives_and_none_need
         only = tmp_path / path.stem
         only.mkdir()
         (only / path.name).symlink_to(path)
-        said, found = alone(tmp_path, only)
-        assert said.startswith("numba False, llvmlite False")
-        # Without fused multiplication the last bits differ.
+        output, found = run_script(tmp_path, only)
+        assert output.startswith("numba False, llvmlite False")
+        # Without fused multiply-add the last bits differ.
         np.testing.assert_allclose(found, logits, atol=1e-5)
         if path.stem == native.find_library(libraries).stem:  # type: ignore[union-attr]
-            assert said.partition("[")[2] == compiled.partition("[")[2]
+            assert output.partition("[")[2] == compiled.partition("[")[2]
 
 
-def test_the_best_library_that_the_processor_can_run_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_best_library_that_the_processor_can_run_is_chosen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(platform, "machine", lambda: "x86_64")
     for name in ("x86-64-v2", "x86-64-v3", "x86-64-v4", "aarch64"):
         (tmp_path / f"gptbox-{name}.so").touch()
-    for has, expected in (
+    for features, expected in (
         ({"sse4_2"}, "x86-64-v2"),
         ({"sse4_2", "avx2", "fma", "bmi2", "f16c"}, "x86-64-v3"),
         (set().union(*native.GENERATIONS.values()), "x86-64-v4"),
     ):
-        monkeypatch.setattr(native, "processor", lambda has=has: has)
+        monkeypatch.setattr(native, "processor", lambda features=features: features)
         found = native.find_library(tmp_path)
         assert found is not None
         assert found.stem == f"gptbox-{expected}"
@@ -100,9 +99,7 @@ def test_the_best_library_that_the_processor_can_run_is_taken(tmp_path: Path, mo
     assert native.find_library(tmp_path) == tmp_path / "gptbox-aarch64.so"
 
 
-def test_without_a_library_and_without_numba_it_is_said_what_to_do(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_without_a_library_and_numba_the_error_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(native, "_loaded", {})
     monkeypatch.setenv("GPTBOX_LIBRARIES", str(tmp_path))
     monkeypatch.setattr(native, "find_spec", lambda name: None)
@@ -110,15 +107,15 @@ def test_without_a_library_and_without_numba_it_is_said_what_to_do(
         native.load()
 
 
-def test_table_and_entries_agree() -> None:
-    assert entry._PAGES == 2 * len(Network._fields) == 32
+def test_the_argument_table_and_the_entry_points_agree() -> None:
+    assert entry._PAGES == 2 * len(PackedModel._fields) == 32
     assert len(Pages._fields) == 2
     assert len(Scratch._fields) == 13
     assert len(Sequences._fields) == 8
-    assert len(Drawn._fields) == 4
+    assert len(SampledTokens._fields) == 4
     takes = {name: len(signature(function.py_func).parameters) for name, function in entry.FUNCTIONS.items()}
     assert takes == native.ARGUMENTS
-    table = native.table((7, np.zeros((2, 3), np.float32)), (np.zeros(5),))
+    table = native.argument_table((7, np.zeros((2, 3), np.float32)), (np.zeros(5),))
     assert table[:, 0].tolist()[0] == 7
     assert table[1, 1:].tolist() == [2, 3, 0]
     assert table[2, 1] == 5

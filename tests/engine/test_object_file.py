@@ -1,4 +1,4 @@
-"""What is compiled for this machine: kept, found again where it fits, and linked."""
+"""The kernels compiled for this machine: cached, found again, and linked."""
 
 import ctypes
 import logging
@@ -10,14 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from gptbox import kernel_cache
 from gptbox.engine import native, object_file
 from gptbox.errors import EngineError
+from gptbox.jit import cache as kernel_cache
 
 
 @pytest.fixture(scope="module")
 def code() -> bytes:
-    """What the tests run with."""
+    """The object file that the tests themselves run with."""
     found = object_file.find()
     assert found is not None
     return found
@@ -25,33 +25,33 @@ def code() -> bytes:
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Where it is kept in these tests."""
+    """The cache folder in these tests."""
     monkeypatch.setenv("GPTBOX_KERNELS", str(tmp_path / "kernels"))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     return tmp_path / "kernels"
 
 
-def test_what_is_kept_is_found(code: bytes, folder: Path) -> None:
+def test_a_saved_file_is_found(code: bytes, folder: Path) -> None:
     assert object_file.find() is None
-    kept = object_file.keep(code)
-    assert kept is not None
-    assert kept.is_relative_to(folder)
+    saved = object_file.save(code)
+    assert saved is not None
+    assert saved.is_relative_to(folder)
     assert object_file.find() == code
-    assert [path for path in folder.rglob("*") if path.is_file()] == [kept]
+    assert [path for path in folder.rglob("*") if path.is_file()] == [saved]
 
 
-def test_a_damaged_file_is_none(code: bytes) -> None:
-    kept = object_file.keep(code)
-    assert kept is not None
-    content = kept.read_bytes()
+def test_a_damaged_file_is_ignored(code: bytes) -> None:
+    saved = object_file.save(code)
+    assert saved is not None
+    content = saved.read_bytes()
     for damaged in (b"", content[:1000], content[:-1], content[:1000] + b"?" + content[1001:]):
-        kept.write_bytes(damaged)
+        saved.write_bytes(damaged)
         assert object_file.find() is None
 
 
-def test_another_processor_s_is_not_taken(code: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
-    object_file.keep(code)
+def test_a_file_for_another_processor_is_ignored(code: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    object_file.save(code)
     with monkeypatch.context() as patch:
         patch.setattr(object_file, "processor", lambda: {"sse4_2"})
         assert object_file.find() is None
@@ -61,32 +61,32 @@ def test_another_processor_s_is_not_taken(code: bytes, monkeypatch: pytest.Monke
     assert object_file.find() == code
 
 
-def test_that_of_other_sources_is_not_taken_and_goes(code: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
-    former = object_file.keep(code)
-    assert former is not None
-    monkeypatch.setattr(kernel_cache, "_name", lambda package: "kernels-kernels-other")
+def test_a_file_of_other_sources_is_ignored_and_removed(code: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    previous = object_file.save(code)
+    assert previous is not None
+    monkeypatch.setattr(kernel_cache, "_folder_name", lambda package: "kernels-kernels-other")
     assert object_file.find() is None
-    assert object_file.keep(code) == former.parent.with_name("kernels-kernels-other") / former.name
-    assert not former.exists()
+    assert object_file.save(code) == previous.parent.with_name("kernels-kernels-other") / previous.name
+    assert not previous.exists()
 
 
-@pytest.mark.skipif(os.getuid() != 0, reason="gives a file to somebody else")
-def test_what_somebody_else_has_put_there_is_not_run(code: bytes) -> None:
-    kept = object_file.keep(code)
-    assert kept is not None
-    for path in (kept, kept.parent, kept.parent.parent):
+@pytest.mark.skipif(os.getuid() != 0, reason="changes the owner of a file")
+def test_a_file_of_another_user_is_not_run(code: bytes) -> None:
+    saved = object_file.save(code)
+    assert saved is not None
+    for path in (saved, saved.parent, saved.parent.parent):
         os.chown(path, 12_345, 12_345)
         assert object_file.find() is None
         os.chown(path, 0, 0)
     assert object_file.find() == code
-    os.chown(kept.parent.parent, 12_345, 12_345)
-    other = object_file.keep(code)
+    os.chown(saved.parent.parent, 12_345, 12_345)
+    other = object_file.save(code)
     assert other is not None
-    assert not other.is_relative_to(kept.parent.parent)
+    assert not other.is_relative_to(saved.parent.parent)
 
 
 @pytest.mark.parametrize("full", [False, True])
-def test_where_nothing_can_be_kept_it_is_said_and_works(
+def test_without_a_writable_folder_it_warns_and_works(
     code: bytes, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, full: bool
 ) -> None:
     if full:
@@ -102,18 +102,18 @@ def test_where_nothing_can_be_kept_it_is_said_and_works(
     assert object_file.find() is None
 
 
-def test_what_is_not_compiled_is_not_compiled_against_one_s_will(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_load_does_not_compile_unless_allowed_to(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(native, "_loaded", {})
     assert not native.load(compile_too=False)
     assert not native._loaded
 
 
-def test_what_is_linked_has_the_functions(code: bytes) -> None:
+def test_a_linked_file_has_all_functions(code: bytes) -> None:
     address = object_file.link(code)
     assert len({ctypes.string_at(address(name), 64) for name in native.ARGUMENTS}) == len(native.ARGUMENTS)
 
 
-def test_a_compilation_that_fails_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_compilation_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "llvmlite.py").write_text("raise RuntimeError('it does not go here')")
     path = os.pathsep.join([str(tmp_path), *sys.path])
     with pytest.raises(EngineError, match=r"for this processor \(.+\): RuntimeError: it does not go here\."):
@@ -126,7 +126,7 @@ def test_a_compilation_that_fails_says_why(tmp_path: Path, monkeypatch: pytest.M
         object_file.compile_apart()
 
 
-def test_a_compilation_that_is_not_wanted_any_more_ends_at_once() -> None:
+def test_a_compilation_that_is_no_longer_wanted_stops_at_once() -> None:
     began = time.monotonic()
     with pytest.raises(EngineError, match="was stopped"):
         object_file.compile_apart(wanted=lambda: time.monotonic() < began + 0.3)

@@ -12,11 +12,11 @@ from gptbox.engine.batch import generate
 from gptbox.engine.gpt import GPT
 from gptbox.engine.kv_cache import KVCache
 from gptbox.engine.request import Logprobs, Request
-from gptbox.engine.sampling import SamplingParams
+from gptbox.engine.sampling_params import SamplingParams
 from gptbox.engine.scheduler import Scheduler
 from gptbox.errors import EngineError, QueueFullError
-from gptbox.model_config import ModelConfig
-from gptbox.weights import Weights
+from gptbox.models.config import ModelConfig
+from gptbox.models.weights import Weights
 
 CONFIG = ModelConfig(
     architecture="qwen3", vocab_size=65, context_length=32, n_layer=2, n_head=2, n_embd=32, activation="silu"
@@ -24,7 +24,7 @@ CONFIG = ModelConfig(
 
 
 class Tokens:
-    """A sink that keeps what it is given."""
+    """A sink that collects tokens and the end."""
 
     def __init__(self) -> None:
         self.ids: list[int] = []
@@ -53,8 +53,8 @@ class Tokens:
         return self.ids
 
 
-class Noted(Tokens):
-    """Says when it ends."""
+class Ordered(Tokens):
+    """Also appends its name to `order` when it ends."""
 
     def __init__(self, name: str, order: list[str]) -> None:
         super().__init__()
@@ -86,7 +86,7 @@ def request(
 
 
 def alone(request: Request) -> list[int]:
-    """What a request gives where nothing runs beside it, on one thread."""
+    """The tokens of a request that runs alone, on one thread."""
     return [i for new in generate(request.model, [request.prompt], [request.params]) for i in new[0]]
 
 
@@ -134,7 +134,7 @@ def test_two_models_are_served_side_by_side(
     assert sink(requests[0]).ids != sink(requests[1]).ids
 
 
-def test_cancelling_ends_a_request_within_a_step_and_frees_its_place(scheduler: Scheduler, model: GPT) -> None:
+def test_cancelling_ends_a_request_within_a_step_and_frees_its_slot(scheduler: Scheduler, model: GPT) -> None:
     each = request(model, 100_000)
     scheduler.submit([each])
     assert sink(each).begun.wait(10)
@@ -147,7 +147,7 @@ def test_cancelling_ends_a_request_within_a_step_and_frees_its_place(scheduler: 
     until(lambda: scheduler.active == 0)
 
 
-def test_a_request_cancelled_while_it_waits_never_runs(scheduler: Scheduler, model: GPT) -> None:
+def test_a_request_cancelled_while_waiting_never_runs(scheduler: Scheduler, model: GPT) -> None:
     running = [request(model, 100_000, seed=i) for i in range(4)]
     waiting = request(model)
     scheduler.submit(running)
@@ -158,7 +158,7 @@ def test_a_request_cancelled_while_it_waits_never_runs(scheduler: Scheduler, mod
         each.cancel()
 
 
-def test_a_full_queue_refuses_all_or_none(scheduler: Scheduler, model: GPT) -> None:
+def test_a_full_queue_accepts_a_group_all_or_none(scheduler: Scheduler, model: GPT) -> None:
     running = [request(model, 100_000, seed=i) for i in range(4)]
     scheduler.submit(running)
     until(lambda: scheduler.active == 4)
@@ -175,25 +175,25 @@ def test_a_full_queue_refuses_all_or_none(scheduler: Scheduler, model: GPT) -> N
         assert len(sink(each).wait()) == 2
 
 
-def test_no_tokens_asked_for_is_an_end_at_once(scheduler: Scheduler, model: GPT) -> None:
+def test_a_request_for_no_tokens_ends_at_once(scheduler: Scheduler, model: GPT) -> None:
     each = request(model, 0)
     scheduler.submit([each])
     assert sink(each).wait() == []
 
 
-def test_a_prompt_with_an_id_that_the_model_lacks_is_refused(model: GPT) -> None:
-    with pytest.raises(EngineError, match="lacks; its are 0 to 64"):
+def test_a_prompt_with_an_id_outside_the_vocabulary_is_refused(model: GPT) -> None:
+    with pytest.raises(EngineError, match="lacks; its ids are 0 to 64"):
         request(model, prompt=(1, 2, 10_000))
 
 
-def test_when_a_step_fails_its_requests_are_told_and_the_engine_goes_on(
+def test_a_failing_step_ends_its_requests_with_the_error_and_the_engine_goes_on(
     scheduler: Scheduler, model: GPT, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def fail(*_: object) -> int:
         raise MemoryError
 
     with monkeypatch.context() as patch:
-        patch.setattr("gptbox.engine.native.burst", fail)
+        patch.setattr("gptbox.engine.native.decode_steps", fail)
         bad = request(model)
         scheduler.submit([bad])
         with pytest.raises(MemoryError):
@@ -210,16 +210,16 @@ def test_a_client_with_many_requests_does_not_keep_another_waiting(scheduler: Sc
     until(lambda: scheduler.active == 4)
     other = request(model, 5, client="b")
     scheduler.submit([other])
-    assert scheduler.position(other) == 1  # all others that wait are of a client that has places already
+    assert scheduler.queue_position(other) == 1  # all other waiting requests are of a client that already runs four
     sink(other).wait()
-    assert scheduler.position(other) == 0
-    assert sum(sink(each).ended.is_set() for each in greedy) <= 4  # it waited for a place, not for all before it
+    assert scheduler.queue_position(other) == 0
+    assert sum(sink(each).ended.is_set() for each in greedy) <= 4  # it waited for a slot, not for the whole queue
     for each in greedy:
         each.cancel()
 
 
 def full(scheduler: Scheduler, model: GPT, *groups: int, client: str = "a") -> list[list[Request]]:
-    """Endless requests of a client, in groups that are submitted one after the other."""
+    """Submit endless requests of a client, in groups of these sizes."""
     result = []
     for count in groups:
         result.append([request(model, 1_000_000, seed=i, client=client) for i in range(count)])
@@ -238,13 +238,13 @@ def refused(each: Request) -> bool:
     return sink(each).ended.is_set() and isinstance(sink(each).error, QueueFullError)
 
 
-def test_a_newcomer_within_its_share_takes_the_place_of_the_largest_ones_last_request(
+def test_a_newcomer_within_its_share_evicts_the_last_group_of_the_largest_client(
     scheduler: Scheduler, model: GPT
 ) -> None:
     running, kept, last = full(scheduler, model, 4, 3, 3)
     other = request(model, 5, client="b")
     scheduler.submit([other])
-    assert all(refused(each) for each in last)  # all of it or nothing
+    assert all(refused(each) for each in last)  # the whole group
     assert not any(sink(each).ended.is_set() for each in [*running, *kept])
     assert scheduler.queued == 4
     cancel(running)
@@ -253,11 +253,11 @@ def test_a_newcomer_within_its_share_takes_the_place_of_the_largest_ones_last_re
     cancel(kept)
 
 
-def test_it_is_not_taken_from_who_has_no_more_than_its_share(scheduler: Scheduler, model: GPT) -> None:
+def test_a_client_within_its_share_is_not_evicted(scheduler: Scheduler, model: GPT) -> None:
     running, waiting = full(scheduler, model, 4, 2)
     (small,) = full(scheduler, model, 3, client="b")
     others = [request(model, 5, client="c") for _ in range(3)]
-    scheduler.submit(others)  # 3 of 10 places each, but for the first
+    scheduler.submit(others)  # the fair share is 3 of 10; only the first client has more
     assert all(refused(each) for each in waiting)
     assert not any(sink(each).ended.is_set() for each in [*running, *small])
     with pytest.raises(
@@ -267,7 +267,7 @@ def test_it_is_not_taken_from_who_has_no_more_than_its_share(scheduler: Schedule
     cancel(running, small, others)
 
 
-def test_what_has_begun_is_never_taken_and_the_newcomer_has_its_place_all_the_same(
+def test_a_group_that_has_begun_is_never_evicted_and_the_newcomer_is_accepted_all_the_same(
     scheduler: Scheduler, model: GPT
 ) -> None:
     (begun,) = full(scheduler, model, 10)
@@ -281,19 +281,19 @@ def test_what_has_begun_is_never_taken_and_the_newcomer_has_its_place_all_the_sa
     cancel(begun)
 
 
-def test_one_request_may_go_beyond_the_share_while_places_are_free(scheduler: Scheduler, model: GPT) -> None:
+def test_one_group_may_exceed_the_share_while_capacity_is_free(scheduler: Scheduler, model: GPT) -> None:
     (one,) = full(scheduler, model, 1)
     large = [request(model, 1_000_000, client="b") for _ in range(7)]
     scheduler.submit(large)
-    assert scheduler.may_give_way("b")
-    assert not scheduler.may_give_way("a")
+    assert scheduler.may_be_evicted("b")
+    assert not scheduler.may_be_evicted("a")
     with pytest.raises(QueueFullError, match="7 texts of yours"):
-        scheduler.submit([request(model, client="b")])  # although places are free
+        scheduler.submit([request(model, client="b")])  # although capacity is free
     assert scheduler.active + scheduler.queued == 8
     cancel(one, large)
 
 
-def test_without_a_queue_a_newcomer_waits_for_the_next_place(model: GPT) -> None:
+def test_without_a_queue_a_newcomer_waits_for_the_next_free_slot(model: GPT) -> None:
     scheduler = Scheduler(max_active=2, max_queue=0)
     scheduler.start()
     (running,) = full(scheduler, model, 2)
@@ -306,7 +306,7 @@ def test_without_a_queue_a_newcomer_waits_for_the_next_place(model: GPT) -> None
     scheduler.stop()
 
 
-def test_of_more_clients_than_places_those_who_have_one_keep_it(scheduler: Scheduler, model: GPT) -> None:
+def test_with_more_clients_than_capacity_earlier_ones_keep_their_requests(scheduler: Scheduler, model: GPT) -> None:
     first = [request(model, 1_000_000, client=f"{i}") for i in range(10)]
     for each in first:
         scheduler.submit([each])
@@ -317,14 +317,16 @@ def test_of_more_clients_than_places_those_who_have_one_keep_it(scheduler: Sched
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_whatever_comes_a_client_within_its_share_gets_its_places(scheduler: Scheduler, model: GPT, seed: int) -> None:
+def test_a_client_within_its_share_is_accepted_whatever_was_submitted_before(
+    scheduler: Scheduler, model: GPT, seed: int
+) -> None:
     random = np.random.default_rng(seed)
-    taken: list[list[Request]] = []
+    accepted: list[list[Request]] = []
     for _ in range(80):
         client = str(random.choice(["a", "a", "a", "b", "c", "d"]))
         group = [request(model, 1_000_000, client=client) for _ in range(random.integers(1, 7))]
-        here = [each for other in taken for each in other if not sink(each).ended.is_set()]
-        begun = [each for each in here if any(one.interrupt is not None for one in each.together)]
+        here = [each for other in accepted for each in other if not sink(each).ended.is_set()]
+        begun = [each for each in here if any(one.interrupt is not None for one in each.group)]
         clients = {each.client for each in here} | {client}
         share = 10 // len(clients)
         try:
@@ -332,20 +334,20 @@ def test_whatever_comes_a_client_within_its_share_gets_its_places(scheduler: Sch
         except QueueFullError:
             assert sum(each.client == client for each in here) + len(group) > share
         else:
-            taken.append(group)
+            accepted.append(group)
         assert not any(refused(each) for each in begun)
-        for other in taken:
+        for other in accepted:
             assert len({refused(each) for each in other}) == 1
         if random.random() < 0.3:
-            gone = taken.pop(int(random.integers(len(taken))))
+            gone = accepted.pop(int(random.integers(len(accepted))))
             cancel(gone)
             for each in gone:
                 assert sink(each).ended.wait(10)
         until(lambda: scheduler.active == min(4, scheduler.active + scheduler.queued))
-    cancel(*taken)
+    cancel(*accepted)
 
 
-def test_where_one_runs_at_a_time_clients_take_turns(model: GPT) -> None:
+def test_with_one_request_at_a_time_clients_alternate(model: GPT) -> None:
     scheduler = Scheduler(max_active=1, max_queue=20)
     scheduler.start()
     order: list[str] = []
@@ -353,10 +355,10 @@ def test_where_one_runs_at_a_time_clients_take_turns(model: GPT) -> None:
     for client, count in (("a", 4), ("b", 3), ("c", 1)):
         scheduler.submit([request(model, 5, client=client) for _ in range(count)])
     waiting = list(scheduler._queue)
-    places = [scheduler.position(each) for each in waiting]
-    assert places == [3, 5, 7, 8, 1, 4, 6, 2]
+    positions = [scheduler.queue_position(each) for each in waiting]
+    assert positions == [3, 5, 7, 8, 1, 4, 6, 2]
     for each in waiting:
-        each.sink = Noted(each.client, order)
+        each.sink = Ordered(each.client, order)
     cancel(first)
     for each in waiting:
         sink(each).wait()
@@ -365,7 +367,7 @@ def test_where_one_runs_at_a_time_clients_take_turns(model: GPT) -> None:
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_a_position_is_how_many_go_before(model: GPT, seed: int) -> None:
+def test_the_queue_position_counts_the_requests_admitted_before(model: GPT, seed: int) -> None:
     scheduler = Scheduler(max_active=4, max_queue=1000)
     scheduler.start()
     random = np.random.default_rng(seed)
@@ -375,23 +377,23 @@ def test_a_position_is_how_many_go_before(model: GPT, seed: int) -> None:
         list(scheduler._queue),
         Counter(row.request.client for batch in scheduler._batches.values() for row in batch.rows),
     )
-    turns, expected = dict(scheduler._turns), {}
+    last_admission, expected = dict(scheduler._last_admission), {}
     while waiting:
-        following = min(waiting, key=lambda each: (running[each.client], turns.get(each.client, 0)))
+        following = min(waiting, key=lambda each: (running[each.client], last_admission.get(each.client, 0)))
         waiting.remove(following)
         running[following.client] += 1
-        turns[following.client] = max(turns.values()) + 1
+        last_admission[following.client] = max(last_admission.values()) + 1
         expected[following] = len(expected) + 1
-    assert {each: scheduler.position(each) for each in expected} == expected
+    assert {each: scheduler.queue_position(each) for each in expected} == expected
     scheduler.stop()
 
 
-def test_short_texts_do_not_keep_a_long_one_waiting(make_weights: Callable[..., Weights]) -> None:
+def test_short_requests_do_not_starve_a_long_one(make_weights: Callable[..., Weights]) -> None:
     config = replace(CONFIG, context_length=512)
     model = GPT(config, make_weights(config))
     scheduler = Scheduler(max_active=4, max_queue=400, cache_bytes=16 * KVCache.page_bytes(config))
     scheduler.start()
-    # Two fit at once, and never end together; the long one needs all of the memory.
+    # Two short ones fit at once and never end together; the long one needs all memory.
     shorts = [request(model, 190 + (37 * i) % 60, client="a", seed=i) for i in range(200)]
     scheduler.submit(shorts)
     until(lambda: sink(shorts[1]).ended.is_set())
@@ -403,7 +405,7 @@ def test_short_texts_do_not_keep_a_long_one_waiting(make_weights: Callable[..., 
     scheduler.stop()
 
 
-def test_memory_that_a_former_model_had_goes_to_the_next(model: GPT, make_weights: Callable[..., Weights]) -> None:
+def test_the_cache_memory_of_an_idle_model_goes_to_the_next(model: GPT, make_weights: Callable[..., Weights]) -> None:
     other = GPT(CONFIG, make_weights(CONFIG, seed=1))
     scheduler = Scheduler(cache_bytes=4 * KVCache.page_bytes(CONFIG), max_active=8)
     scheduler.start()
@@ -418,9 +420,7 @@ def test_memory_that_a_former_model_had_goes_to_the_next(model: GPT, make_weight
     scheduler.stop()
 
 
-def test_all_models_together_keep_to_the_memory_that_sequences_may_take(
-    model: GPT, make_weights: Callable[..., Weights]
-) -> None:
+def test_all_models_together_stay_within_the_cache_memory(model: GPT, make_weights: Callable[..., Weights]) -> None:
     other = GPT(CONFIG, make_weights(CONFIG, seed=1))
     scheduler = Scheduler(cache_bytes=3 * KVCache.page_bytes(CONFIG), max_active=8)
     scheduler.start()
@@ -435,7 +435,7 @@ def test_all_models_together_keep_to_the_memory_that_sequences_may_take(
     scheduler.stop()
 
 
-def test_one_sequence_is_served_however_little_memory_there_is(model: GPT) -> None:
+def test_one_request_runs_however_little_cache_memory_there_is(model: GPT) -> None:
     scheduler = Scheduler(cache_bytes=1, max_active=8)
     scheduler.start()
     requests = [request(model, 50, seed=i) for i in range(3)]
@@ -445,7 +445,7 @@ def test_one_sequence_is_served_however_little_memory_there_is(model: GPT) -> No
     scheduler.stop()
 
 
-def test_short_texts_run_together_where_only_one_context_fits(make_weights: Callable[..., Weights]) -> None:
+def test_short_requests_run_together_where_only_one_full_context_fits(make_weights: Callable[..., Weights]) -> None:
     config = replace(CONFIG, context_length=512)
     model = GPT(config, make_weights(config))
     scheduler = Scheduler(cache_bytes=16 * KVCache.page_bytes(config), max_active=32)
@@ -465,7 +465,7 @@ def test_short_texts_run_together_where_only_one_context_fits(make_weights: Call
     scheduler.stop()
 
 
-def test_stopping_ends_what_runs_and_what_waits(model: GPT) -> None:
+def test_stopping_ends_running_and_waiting_requests(model: GPT) -> None:
     scheduler = Scheduler(max_active=1, max_queue=4)
     scheduler.start()
     requests = [request(model, 100_000), request(model, 5)]
@@ -485,7 +485,7 @@ def test_an_empty_prompt_is_refused(model: GPT) -> None:
         request(model, prompt=())
 
 
-def test_after_a_while_without_requests_the_memory_of_sequences_goes_back(
+def test_the_cache_memory_is_freed_after_a_while_without_requests(
     scheduler: Scheduler, model: GPT, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("gptbox.engine.scheduler.IDLE_S", 0.05)
@@ -504,7 +504,7 @@ def test_after_a_while_without_requests_the_memory_of_sequences_goes_back(
     assert sink(second).wait() == text
 
 
-def test_speed_is_told_while_it_works_and_falls_to_0(scheduler: Scheduler, model: GPT) -> None:
+def test_tokens_per_s_is_the_throughput_of_the_last_seconds(scheduler: Scheduler, model: GPT) -> None:
     assert scheduler.tokens_per_s == 0
     each = request(model, 200)
     scheduler.submit([each])

@@ -1,4 +1,4 @@
-"""The three real containers, built and started as a user does, under a project name and on a port of their own."""
+"""The three real containers, built and started as by a user, with their own project name and port."""
 
 import json
 import os
@@ -24,7 +24,7 @@ SETTINGS = {
     "DATASET": "little", "TRAIN_MINUTES": "0.75", "PRESET": "", "SNAPSHOTS_KEPT": "", "THREADS": "",
     "API_KEY": "", "MAX_QUEUE": "", "MAX_TOKENS": "", "RUN": "", "TRAIN_CLOCK": "", "LOG_FORMAT": "",
 }  # fmt: skip
-"""Every setting, so that neither the environment nor a file .env of the person who runs the tests gets in."""
+"""Every setting, so that the developer's environment and .env have no effect."""
 
 WORDS = ["the", "of", "and", "to", "in", "that", "it", "was", "his", "with", "as", "for", "had", "you", "not", "be"]
 
@@ -33,12 +33,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if HERE in item.path.parents:
             item.add_marker(pytest.mark.stack)
-            # The first of them builds the images, where need be from nothing.
+            # The first test builds the images, if need be from scratch.
             item.add_marker(pytest.mark.timeout(900))
 
 
 class Stack:
-    """One Compose project. Every command runs as a person would type it, and raises where it fails."""
+    """One Compose project. Commands run as a user would type them, and fail the test if they fail."""
 
     def __init__(self, folder: Path) -> None:
         self.project = f"gptbox-test-{secrets.token_hex(4)}"
@@ -48,7 +48,7 @@ class Stack:
         self.url = f"http://localhost:{self.port}"
         self.data = folder / "data"
         self.data.mkdir()
-        # The one difference from what users run: another folder of texts.
+        # The only difference from a user's stack: another folder of texts.
         self.override = folder / "override.yml"
         self.override.write_text(
             json.dumps({"services": {"train": {"volumes": [f"{self.data}:/data:ro"]}}}), encoding="utf-8"
@@ -77,7 +77,7 @@ class Stack:
         return dict(self.container(service).attrs["State"])
 
     def inside(self, service: str, *command: str) -> tuple[int, str]:
-        """Run a command in a running container: its exit code and what it said."""
+        """Run a command in a running container; return its exit code and output."""
         done = self.container(service).exec_run(list(command))
         return done.exit_code, done.output.decode()
 
@@ -88,7 +88,7 @@ class Stack:
         return str(self.container(service).logs().decode())
 
     def left_over(self) -> list[str]:
-        """What of this project the engine still knows."""
+        """Objects of this project that still exist in Docker."""
         label = {"label": f"com.docker.compose.project={self.project}"}
         things = [
             *self.docker.containers.list(all=True, filters=label),
@@ -104,7 +104,7 @@ class Stack:
 
 
 def wait_until(happens: Callable[[], Any], *, within: float, every: float = 0.1, what: str = "it") -> Any:
-    """What `happens` returns, as soon as it is true; a refused connection counts as not yet."""
+    """Poll `happens` until its result is true, and return it. A transport error counts as false."""
     end = time.monotonic() + within
     while True:
         try:
@@ -122,7 +122,7 @@ def until() -> Callable[..., Any]:
 
 
 def no_engine() -> str | None:
-    """Why the stack cannot be run here, if it cannot."""
+    """Why the stack cannot run here; None if it can."""
     if shutil.which("docker") is None:
         return "there is no docker command"
     for command in (["docker", "info"], ["docker", "compose", "version"]):
@@ -134,7 +134,7 @@ def no_engine() -> str | None:
 
 @pytest.fixture(scope="session")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    """The images, built; nothing is running yet. Afterwards nothing is left behind."""
+    """The built images, nothing running yet. At the end everything is removed."""
     if reason := no_engine():
         if os.environ.get("CI") == "true":
             pytest.fail(f"The stack tests must run here, but {reason}.")
@@ -153,10 +153,10 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
 
 @pytest.fixture(scope="session")
 def little_text(stack: Stack) -> Path:
-    """A text to train on, in the folder that the train container reads: enough of one for a small vocabulary."""
+    """A short text to train on, in the train container's data folder."""
     folder = stack.data / "little"
     folder.mkdir(exist_ok=True)
-    # By chance: an orderly text is learned so well that no two samples differ.
+    # Random, because a regular text is learned so well that all samples are equal.
     random = Random(1)
     lines = [" ".join(random.choices(WORDS, k=8)).capitalize() + ".\n" for _ in range(6000)]
     (folder / "little.txt").write_text("".join(lines), encoding="utf-8")
@@ -165,7 +165,7 @@ def little_text(stack: Stack) -> Path:
 
 @pytest.fixture(scope="session")
 def serving(stack: Stack, little_text: Path) -> Stack:
-    """All three are up, and web has a model."""
+    """All three containers are running, and web has a model."""
     stack.compose("up", "--detach", "--no-build")
     wait_until(lambda: stack.http.get("/readyz").status_code == 200, within=120, what="a first model")
     return stack

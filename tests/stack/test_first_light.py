@@ -1,4 +1,4 @@
-"""From nothing to a trained model, in the order in which a user sees it. The tests of this file follow each other."""
+"""From nothing to a trained model, as a user sees it. The tests of this file depend on their order."""
 
 import base64
 import hashlib
@@ -32,7 +32,7 @@ def test_apache_alone_says_that_gptbox_is_starting(stack: Any, until: Until) -> 
 
 
 @pytest.mark.parametrize("path", ["/v1/models", "/api/status", "/tokenize", "/detokenize"])
-def test_apache_alone_tells_programs_in_json(stack: Any, path: str) -> None:
+def test_apache_alone_answers_the_api_in_json(stack: Any, path: str) -> None:
     reply = stack.http.get(path)
     assert reply.status_code == 503
     assert reply.headers["content-type"] == "application/json"
@@ -40,7 +40,7 @@ def test_apache_alone_tells_programs_in_json(stack: Any, path: str) -> None:
     assert set(reply.json()["error"]) == {"message", "type", "param", "code"}
 
 
-def test_the_page_is_there_before_any_model(stack: Any, until: Until) -> None:
+def test_the_page_is_served_before_any_model(stack: Any, until: Until) -> None:
     stack.compose("up", "--detach", "--no-build", "web")
     until(lambda: stack.http.get("/healthz").status_code == 200, within=30, what="web's first answer")
 
@@ -52,11 +52,11 @@ def test_the_page_is_there_before_any_model(stack: Any, until: Until) -> None:
     assert stack.status()["server"]["ready"] is False
 
 
-def test_without_a_model_the_api_says_so_itself(stack: Any) -> None:
+def test_without_a_model_web_itself_answers_the_api(stack: Any) -> None:
     reply = stack.http.post("/v1/completions", json={"model": "little", "prompt": "the"})
     assert reply.status_code in (404, 503)
     assert reply.json()["error"]["message"]
-    assert "starting" not in reply.json()["error"]["message"], "this must be web's answer, not Apache's"
+    assert "starting" not in reply.json()["error"]["message"], "this must be web's response, not Apache's"
     assert stack.http.get("/cgi-bin/test").status_code == 503
 
 
@@ -74,13 +74,13 @@ def test_the_first_snapshot_is_served_while_training_goes_on(stack: Any, until: 
     assert reply.json()["choices"][0]["finish_reason"] == "length"
 
 
-def test_a_stop_saves_and_the_next_up_goes_on(stack: Any, until: Until) -> None:
+def test_a_stopped_run_is_saved_and_resumed(stack: Any, until: Until) -> None:
     until(lambda: (stack.status()["training"] or {})["step"] >= 2, within=120, what="a second step")
     started = time.monotonic()
     stack.compose("stop", "train")
     seconds = time.monotonic() - started
     assert stack.state("train")["ExitCode"] == 143, "the engine lets it go on after a reboot"
-    assert seconds < 12  # ten, and Compose's own
+    assert seconds < 12  # ten seconds of grace, and Compose's own time
     stopped = stack.status()["training"]
     assert stopped["phase"] == "stopped"
     assert stopped["step"] >= 2
@@ -96,7 +96,7 @@ def test_a_stop_saves_and_the_next_up_goes_on(stack: Any, until: Until) -> None:
     assert [row["step"] for row in rows] == sorted({row["step"] for row in rows}), "no step was taken twice"
 
 
-def test_training_that_has_finished_is_not_repeated(stack: Any, until: Until) -> None:
+def test_a_finished_run_is_not_trained_again(stack: Any, until: Until) -> None:
     before = stack.status()["training"]
     stack.compose("up", "--detach", "--no-build")
     until(lambda: not stack.state("train")["Running"], within=30, what="the second end")
@@ -106,6 +106,6 @@ def test_training_that_has_finished_is_not_repeated(stack: Any, until: Until) ->
     assert (after["phase"], after["step"], after["elapsed_s"]) == ("finished", before["step"], before["elapsed_s"])
 
 
-def test_web_has_taken_up_the_best_snapshot(stack: Any, until: Until) -> None:
+def test_web_serves_the_best_snapshot(stack: Any, until: Until) -> None:
     best = stack.status()["training"]["best_snapshot"]
     until(lambda: stack.status()["server"]["model"] == f"little@{best}", within=20, what="the swap")

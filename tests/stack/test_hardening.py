@@ -1,4 +1,4 @@
-"""What the running containers may do, as the engine and the kernel say it: not as the files promise it."""
+"""The restrictions of the running containers, as reported by Docker and the kernel rather than the Compose file."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ import pytest
 SERVICES = ["train", "web", "apache"]
 MIB = 2**20
 
-# What the images add to the ones they start from, at most.
+# The most that each image may add to its base image, in bytes.
 SIZES = {"train": 1300e6, "web": 400e6, "apache": 200e6}
 BASES = {"train": "python:3.11-slim-bookworm", "web": "python:3.11-slim-bookworm", "apache": "debian:bookworm-slim"}
 
@@ -21,16 +21,16 @@ def host_config(stack: Any, service: str) -> dict[str, Any]:
     return dict(stack.container(service).attrs["HostConfig"])
 
 
-def test_nobody_is_root(serving: Any, service: str) -> None:
+def test_no_container_runs_as_root(serving: Any, service: str) -> None:
     assert serving.container(service).attrs["Config"]["User"] == ("www-data" if service == "apache" else "10001:10001")
 
 
-def test_training_and_web_are_the_same_user_with_a_name_and_a_home(serving: Any) -> None:
+def test_training_and_web_run_as_the_same_named_user(serving: Any) -> None:
     code = "import os, pwd; u = pwd.getpwuid(os.getuid()); print(u.pw_uid, u.pw_gid, u.pw_name, os.environ['HOME'])"
     for service in ("train", "web"):
         image = f"{serving.project}-{service}"
-        said = serving.docker.containers.run(image, ["python", "-c", code], remove=True, network_disabled=True)
-        assert said.decode().split() == ["10001", "10001", "gptbox", "/home/gptbox"]
+        output = serving.docker.containers.run(image, ["python", "-c", code], remove=True, network_disabled=True)
+        assert output.decode().split() == ["10001", "10001", "gptbox", "/home/gptbox"]
 
 
 def test_the_root_file_system_is_read_only(serving: Any, service: str) -> None:
@@ -40,20 +40,20 @@ def test_the_root_file_system_is_read_only(serving: Any, service: str) -> None:
 
 
 @pytest.mark.parametrize("running", ["web", "apache"])
-def test_a_process_inside_can_write_to_tmp_alone(serving: Any, running: str) -> None:
+def test_processes_can_write_only_to_tmp(serving: Any, running: str) -> None:
     assert serving.inside(running, "sh", "-c", "echo x >/tmp/probe && rm /tmp/probe")[0] == 0
     for folder in ("/", "/etc", "/opt", "/var", "/usr/local/bin"):
         assert serving.inside(running, "sh", "-c", f"echo x >{folder}/probe")[0] != 0, folder
 
 
-def test_web_reads_the_models_and_cannot_change_them(serving: Any) -> None:
+def test_web_can_only_read_the_models(serving: Any) -> None:
     assert serving.inside("web", "test", "-r", "/models/little/status.json")[0] == 0
     assert serving.inside("web", "sh", "-c", "echo x >/models/probe")[0] != 0
     modes = {mount["Destination"]: mount["RW"] for mount in serving.container("web").attrs["Mounts"]}
     assert modes == {"/models": False}
 
 
-def test_training_reads_the_texts_and_cannot_change_them(serving: Any) -> None:
+def test_training_can_only_read_the_texts(serving: Any) -> None:
     modes = {mount["Destination"]: mount["RW"] for mount in serving.container("train").attrs["Mounts"]}
     assert modes == {"/models": True, "/data": False}
 
@@ -70,7 +70,7 @@ def test_there_are_no_capabilities_and_none_can_be_gained(serving: Any, service:
 
 
 @pytest.mark.parametrize("running", ["web", "apache"])
-def test_the_kernel_agrees(serving: Any, running: str) -> None:
+def test_the_kernel_confirms_the_restrictions(serving: Any, running: str) -> None:
     text = serving.inside(running, "cat", "/proc/1/status")[1]
     fields = dict(line.split(":\t", 1) for line in text.splitlines() if ":\t" in line)
     for name in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"):
@@ -87,23 +87,23 @@ def test_memory_processes_and_logs_are_limited(serving: Any, service: str) -> No
     assert config["Init"] is True
 
 
-def test_together_they_fit_a_machine_with_2_gb(serving: Any) -> None:
+def test_the_memory_limits_fit_a_machine_with_2_gb(serving: Any) -> None:
     assert sum(host_config(serving, service)["Memory"] for service in SERVICES) <= 1500 * MIB
 
 
-def test_training_gives_way(serving: Any) -> None:
+def test_training_has_lower_priority(serving: Any) -> None:
     assert 0 < host_config(serving, "train")["CpuShares"] < 1024
     assert host_config(serving, "train")["OomScoreAdj"] > 0
     assert {host_config(serving, service)["CpuShares"] for service in ("web", "apache")} == {0}, "0 is 1,024 shares"
 
 
-def test_what_comes_back_by_itself(serving: Any) -> None:
+def test_restart_policies(serving: Any) -> None:
     policies = {service: host_config(serving, service)["RestartPolicy"] for service in SERVICES}
     assert policies["web"]["Name"] == policies["apache"]["Name"] == "unless-stopped"
     assert policies["train"] == {"Name": "on-failure", "MaximumRetryCount": 3}
 
 
-def test_apache_alone_publishes_a_port_and_only_one(serving: Any) -> None:
+def test_only_apache_publishes_a_port(serving: Any) -> None:
     published = {
         service: [port for ports in host_config(serving, service)["PortBindings"].values() for port in ports]
         for service in SERVICES
@@ -113,7 +113,7 @@ def test_apache_alone_publishes_a_port_and_only_one(serving: Any) -> None:
     ]
 
 
-def test_web_has_no_way_out_and_training_is_apart(serving: Any) -> None:
+def test_web_has_no_internet_access_and_training_has_its_own_network(serving: Any) -> None:
     networks = {
         service: {
             name.removeprefix(f"{serving.project}_")
@@ -126,7 +126,7 @@ def test_web_has_no_way_out_and_training_is_apart(serving: Any) -> None:
     assert inside.attrs["Internal"] is True
 
 
-def test_the_containers_say_that_they_are_well(serving: Any, until: Any) -> None:
+def test_the_containers_are_healthy(serving: Any, until: Any) -> None:
     for running in ("web", "apache"):
         until(
             lambda running=running: serving.state(running)["Health"]["Status"] == "healthy",
@@ -140,7 +140,7 @@ def test_the_images_are_small(serving: Any, service: str) -> None:
     assert image - base <= SIZES[service]
 
 
-def test_the_images_hold_what_they_need_and_no_more(serving: Any) -> None:
+def test_the_images_contain_nothing_unnecessary(serving: Any) -> None:
     assert serving.inside("web", "python", "-c", "import torch")[0] != 0
     for command in ("gcc", "cc", "make", "git", "curl"):
         assert serving.inside("web", "sh", "-c", f"command -v {command}")[0] != 0, command

@@ -1,4 +1,4 @@
-"""What a person sees at `docker compose up`: where the page is, how training goes, and a line a visit."""
+"""The output of `docker compose up`: the page's URL, training progress, and a line per visit."""
 
 import json
 import re
@@ -15,22 +15,22 @@ Until = Callable[..., Any]
 
 
 def lines(stack: Any) -> list[str]:
-    """Everything that Apache and web have said so far."""
+    """All log lines of Apache and web so far."""
     return [f"{service} {line}" for service in ("apache", "web") for line in stack.logs(service).splitlines()]
 
 
 @contextmanager
 def new_lines(stack: Any) -> Iterator[list[str]]:
-    """What they say meanwhile, and half a second longer; filled on leaving."""
-    found: list[str] = []
+    """The log lines of Apache and web during the block and half a second longer; filled on exit."""
+    new: list[str] = []
     before = len(stack.logs("apache").splitlines()), len(stack.logs("web").splitlines())
-    yield found
+    yield new
     time.sleep(0.5)
     for service, count in zip(("apache", "web"), before, strict=True):
-        found += [f"{service} {line}" for line in stack.logs(service).splitlines()[count:]]
+        new += [f"{service} {line}" for line in stack.logs(service).splitlines()[count:]]
 
 
-def test_the_first_line_says_where_the_page_is(serving: Any) -> None:
+def test_the_first_line_has_the_url_of_the_page(serving: Any) -> None:
     first, *rest = serving.logs("apache").splitlines()
     assert first == f"The page is at http://localhost:{serving.port}/ on this machine."
     assert not any("notice" in line for line in rest)
@@ -41,30 +41,30 @@ def test_the_first_line_says_where_the_page_is(serving: Any) -> None:
     ("port", "address"),
     [("80", "http://localhost/"), ("8080", "http://localhost:8080/"), ("192.0.2.7:8080", "http://192.0.2.7:8080/")],
 )
-def test_the_address_is_as_compose_publishes_it(serving: Any, port: str, address: str) -> None:
+def test_the_url_has_the_published_port(serving: Any, port: str, address: str) -> None:
     container = serving.docker.containers.run(
         f"{serving.project}-apache", detach=True, environment={"PORT": port}, network_disabled=True,
         labels={"com.docker.compose.project": serving.project},
     )  # fmt: skip
     try:
         end = time.monotonic() + 10
-        while not (said := container.logs().decode()):
+        while not (logged := container.logs().decode()):
             assert time.monotonic() < end
             time.sleep(0.1)
-        assert said.splitlines()[0] == f"The page is at {address} on this machine."
+        assert logged.splitlines()[0] == f"The page is at {address} on this machine."
     finally:
         container.remove(force=True)
 
 
-def test_training_says_what_it_does(serving: Any) -> None:
+def test_training_logs_its_progress(serving: Any) -> None:
     log = serving.logs("train")
     assert "Training a " in log
     assert re.search(r"^step [\d,]+/[\d,]+ · .* left · published step-\d{6}$", log, re.MULTILINE)
     assert "{" not in log
 
 
-def test_a_view_of_the_page_is_one_line(serving: Any) -> None:
-    with new_lines(serving) as said:
+def test_a_page_view_is_one_log_line(serving: Any) -> None:
+    with new_lines(serving) as logged:
         page = serving.http.get("/?secret=1")
         files = re.findall(r"(?:src|href)=\"(static/[^\"]+)", page.text)
         assert len(files) >= 3
@@ -73,31 +73,31 @@ def test_a_view_of_the_page_is_one_line(serving: Any) -> None:
         with serving.http.stream("GET", "/api/events") as feed:
             next(feed.iter_raw())
         assert serving.inside("apache", "healthcheck")[0] == 0
-    (line,) = said
+    (line,) = logged
     assert re.fullmatch(rf"web [0-9a-f.:]+ GET / 200 · \d+ ms · {re.escape(page.headers['x-request-id'])}", line)
 
 
-def test_a_text_is_one_line_with_its_client_and_tokens(serving: Any) -> None:
+def test_a_generation_is_one_log_line_with_client_and_tokens(serving: Any) -> None:
     body = {"model": "little", "prompt": "the", "max_tokens": 7, "stream": True}
-    with new_lines(serving) as said:
+    with new_lines(serving) as logged:
         reply = serving.http.post("/v1/completions", json=body, headers={"X-Request-ID": "mine"})
         other = serving.http.get("/cgi-bin/test")
-    first, second = said
+    first, second = logged
     name, name_of_other = reply.headers["x-request-id"], other.headers["x-request-id"]
     assert len({name, name_of_other, "mine"}) == 3
-    client = r"web (?!127\.)\d+\.\d+\.\d+\.\d+"  # not Apache's own, and not web's
+    client = r"web (?!127\.)\d+\.\d+\.\d+\.\d+"  # neither Apache's address nor web's
     assert re.fullmatch(rf"{client} POST /v1/completions 200 · 7 tokens · \d+ ms · {re.escape(name)}", first)
     assert re.fullmatch(rf"{client} GET /cgi-bin/test 200 · 500 tokens · \d+ ms · {re.escape(name_of_other)}", second)
 
 
-def test_a_failure_is_one_line_of_who_answered(serving: Any) -> None:
-    with new_lines(serving) as said:
+def test_a_failure_is_one_log_line_of_the_server_that_answered(serving: Any) -> None:
+    with new_lines(serving) as logged:
         assert serving.http.get("/nothing-here?secret=1").status_code == 404
         assert serving.http.post("/v1/completions", json={"max_tokens": -1}).status_code == 400
         assert serving.http.post("/v1/completions", content=b"x" * (2**20 + 1)).status_code == 413
         assert serving.http.post("/v1/completions", content=iter([b"{}"])).status_code == 411
         assert serving.http.get("/metrics").status_code == 404
-    seen = [re.fullmatch(r"(\w+) [0-9a-f.:]+ (\w+) (\S+) (\d+) · \d+ ms · \S+", line) for line in said]
+    seen = [re.fullmatch(r"(\w+) [0-9a-f.:]+ (\w+) (\S+) (\d+) · \d+ ms · \S+", line) for line in logged]
     assert [match and match.groups() for match in seen] == [
         ("apache", "POST", "/v1/completions", "413"),
         ("apache", "POST", "/v1/completions", "411"),
@@ -108,15 +108,15 @@ def test_a_failure_is_one_line_of_who_answered(serving: Any) -> None:
 
 
 @pytest.mark.acceptance
-def test_an_idle_connection_is_no_visit(serving: Any) -> None:
-    """Browsers open some in advance."""
+def test_an_idle_connection_is_not_logged(serving: Any) -> None:
+    """Browsers open connections in advance."""
     address = ("localhost", serving.port)
-    with new_lines(serving) as said, socket.create_connection(address, timeout=90) as connection:
-        assert connection.recv(1) == b"", "Apache ends it"
-    assert said == []
+    with new_lines(serving) as logged, socket.create_connection(address, timeout=90) as connection:
+        assert connection.recv(1) == b"", "Apache closes it"
+    assert logged == []
 
 
-def test_while_web_is_down_a_visit_is_one_line_too(serving: Any, until: Until) -> None:
+def test_while_web_is_down_a_visit_is_one_log_line(serving: Any, until: Until) -> None:
     serving.compose("stop", "web")
     try:
         before = len(serving.logs("apache").splitlines())
@@ -125,15 +125,15 @@ def test_while_web_is_down_a_visit_is_one_line_too(serving: Any, until: Until) -
         for path in ("/static/app.css", "/api/events", "/healthz", "/readyz"):
             assert serving.http.get(path).status_code == 503
         time.sleep(0.5)
-        said = serving.logs("apache").splitlines()[before:]
+        logged = serving.logs("apache").splitlines()[before:]
     finally:
         serving.compose("up", "--detach", "--no-build", "web")
         until(lambda: serving.http.get("/readyz").status_code == 200, within=60, what="a model after the test")
-    seen = [re.fullmatch(r"[0-9a-f.:]+ (\w+) (\S+) (\d+) · \d+ ms · \S+", line) for line in said]
+    seen = [re.fullmatch(r"[0-9a-f.:]+ (\w+) (\S+) (\d+) · \d+ ms · \S+", line) for line in logged]
     assert [match and match.groups() for match in seen] == [("GET", "/", "503"), ("POST", "/v1/completions", "503")]
 
 
-def test_every_line_of_training_and_web_can_be_json(serving: Any, until: Until) -> None:
+def test_all_log_lines_of_training_and_web_can_be_json(serving: Any, until: Until) -> None:
     def run(service: str, **settings: str) -> Any:
         return serving.docker.containers.run(
             f"{serving.project}-{service}", detach=True, environment={"LOG_FORMAT": "json", **settings}, init=True,
@@ -182,7 +182,7 @@ except HTTPError:
     assert {(entry["path"], entry["status"]) for entry in requests} == {("/", 200), ("/%0Agone", 404)}
 
 
-def test_a_log_format_that_is_none_stops_the_start_with_one_line(serving: Any) -> None:
+def test_an_invalid_log_format_stops_the_start_with_one_line(serving: Any) -> None:
     for service in ("train", "web"):
         container = serving.docker.containers.run(
             f"{serving.project}-{service}", detach=True, environment={"LOG_FORMAT": "xml"}, network_disabled=True,
@@ -195,7 +195,7 @@ def test_a_log_format_that_is_none_stops_the_start_with_one_line(serving: Any) -
             container.remove(force=True)
 
 
-def test_the_ids_of_replies_are_never_the_visitors_choice(serving: Any) -> None:
+def test_clients_cannot_choose_request_ids(serving: Any) -> None:
     with httpx.Client(base_url=serving.url, timeout=10) as client:
         names = {client.get("/", headers={"X-Request-ID": "mine"}).headers["x-request-id"] for _ in range(3)}
     assert len(names) == 3

@@ -1,4 +1,4 @@
-"""A reboot in the middle of a run, and one after its end: the engine is stopped and started in an orderly way."""
+"""A reboot during a run and one after its end, by restarting the Docker engine."""
 
 import os
 import subprocess
@@ -15,7 +15,7 @@ pytestmark = pytest.mark.acceptance
 
 
 def reboot() -> None:
-    """By the command in GPTBOX_RESTART_ENGINE, since every system starts its engine in its own way."""
+    """Restart the Docker engine by the command in GPTBOX_RESTART_ENGINE, which differs between systems."""
     command = os.environ.get("GPTBOX_RESTART_ENGINE")
     if not command:
         pytest.skip(
@@ -32,12 +32,14 @@ def reboot() -> None:
 
 
 def training(stack: Any) -> dict[str, Any]:
-    """What the page is told of the run; empty while web is not there."""
+    """The training status; empty while web is down."""
     reply = stack.http.get("/api/status")
     return dict(reply.json()["training"] or {}) if reply.status_code == 200 else {}
 
 
-def test_training_goes_on_after_a_reboot_and_never_begins_again(stack: Any, little_text: Any, until: Until) -> None:
+def test_training_resumes_after_a_reboot_and_a_finished_run_does_not_restart(
+    stack: Any, little_text: Any, until: Until
+) -> None:
     stack.compose("up", "--detach", "--no-build", RUN="reboot", TRAIN_MINUTES="1.5")
 
     def is_on_its_way() -> bool:
@@ -45,7 +47,7 @@ def test_training_goes_on_after_a_reboot_and_never_begins_again(stack: Any, litt
 
     until(is_on_its_way, within=120, what="some steps")
     reboot()
-    # The engine starts what a stop ended with 143, and nothing that had finished.
+    # Docker restarts containers that exited with 143 at the stop, but none that had finished.
     until(lambda: stack.http.get("/readyz").status_code == 200, within=60, what="the page after the reboot")
     until(lambda: training(stack)["phase"] == "finished", within=240, every=1, what="the end of training")
     until(lambda: not stack.state("train")["Running"], within=30, what="the end of the container")

@@ -1,4 +1,4 @@
-"""web goes and comes back: what visitors see meanwhile, and how soon it is over."""
+"""Restarts and crashes of web: what visitors see meanwhile, and how soon it recovers."""
 
 import threading
 import time
@@ -30,13 +30,13 @@ def address(stack: Any) -> str:
 
 
 def web_itself_is_ready(stack: Any) -> bool:
-    """Asked from inside its container, not through Apache."""
+    """Probed from inside its container, not through Apache."""
     code = "from urllib.request import urlopen; urlopen('http://127.0.0.1:8000/readyz', timeout=5)"
     return bool(stack.inside("web", "python", "-c", code)[0] == 0)
 
 
 def many_at_once(stack: Any) -> set[int]:
-    """The statuses of two dozen requests of all kinds that are sent at the same moment."""
+    """The statuses of 24 concurrent requests of several kinds."""
 
     def ask(client: httpx.Client, i: int) -> int:
         if i % 3 == 0:
@@ -50,19 +50,19 @@ def many_at_once(stack: Any) -> set[int]:
         return set(pool.map(ask, clients, range(24)))
 
 
-def test_no_request_fails_but_while_web_is_down(serving: Any, until: Until) -> None:
-    """Apache keeps its connections to web, and notices which of them a restart has ended."""
+def test_requests_fail_only_while_web_is_down(serving: Any, until: Until) -> None:
+    """Apache reuses its connections to web, and must notice which of them a restart has closed."""
     seen: list[tuple[float, int | str]] = []
     over = threading.Event()
 
     def visit(method: str, path: str, body: Any, pause: float) -> None:
         with httpx.Client(base_url=serving.url, timeout=20) as client:
             while not over.wait(pause):
-                began = time.monotonic()
+                sent_at = time.monotonic()
                 try:
-                    seen.append((began, client.request(method, path, json=body).status_code))
+                    seen.append((sent_at, client.request(method, path, json=body).status_code))
                 except httpx.TransportError as error:
-                    seen.append((began, repr(error)))
+                    seen.append((sent_at, repr(error)))
 
     body = {"model": "little", "prompt": "the", "max_tokens": 1}
     with ThreadPoolExecutor(5) as pool:
@@ -79,17 +79,17 @@ def test_no_request_fails_but_while_web_is_down(serving: Any, until: Until) -> N
             time.sleep(3)
         finally:
             over.set()
-    assert len([status for began, status in seen if began > back]) > 50
-    # A request that was sent just before may have met the end.
-    outside = [(began, status) for began, status in seen if not stopped - 0.5 < began < back]
-    assert [(began - back, status) for began, status in outside if status != 200] == []
+    assert len([status for sent_at, status in seen if sent_at > back]) > 50
+    # A request sent just before the stop may have failed.
+    outside = [(sent_at, status) for sent_at, status in seen if not stopped - 0.5 < sent_at < back]
+    assert [(sent_at - back, status) for sent_at, status in outside if status != 200] == []
 
 
-def test_killed_and_started_again(serving: Any, until: Until) -> None:
+def test_web_killed_and_restarted(serving: Any, until: Until) -> None:
     serving.compose("kill", "web")
     started = time.monotonic()
     page, api = serving.http.get("/"), serving.http.post("/v1/completions", json={"prompt": "the"})
-    assert time.monotonic() - started < 5, "it must not wait for what is not there"
+    assert time.monotonic() - started < 5, "Apache must not wait for a web that is down"
     assert (page.status_code, api.status_code) == (503, 503)
     assert "gptbox is starting" in page.text
     assert api.json()["error"]["code"] == "unavailable"
@@ -101,10 +101,10 @@ def test_killed_and_started_again(serving: Any, until: Until) -> None:
 
 
 @pytest.mark.parametrize("inherited", [True, False])
-def test_made_anew_at_another_address(serving: Any, until: Until, inherited: bool) -> None:
+def test_web_recreated_at_another_address(serving: Any, until: Until, inherited: bool) -> None:
     before = address(serving)
     serving.compose("rm", "--stop", "--force", "web")
-    # Somebody else gets the address that web had, and keeps it, or goes: then nothing there so much as refuses.
+    # Another container gets web's former address. If it is removed again, connections to it are not even refused.
     (network,) = serving.docker.networks.list(names=[f"{serving.project}_inside"])
     others = []
     try:
@@ -123,22 +123,22 @@ def test_made_anew_at_another_address(serving: Any, until: Until, inherited: boo
         until(lambda: web_itself_is_ready(serving), within=30, what="web's return")
         started = time.monotonic()
         assert serving.http.get("/healthz").status_code == 200
-        assert time.monotonic() - started < 0.9, "Apache waits a second for who does not answer"
+        assert time.monotonic() - started < 0.9, "Apache waits one second for a host that does not answer"
         assert many_at_once(serving) == {200}
     finally:
         for other in others:
             other.remove(force=True)
 
 
-def test_a_crash_is_mended_by_the_engine(serving: Any, until: Until) -> None:
+def test_docker_restarts_web_after_a_crash(serving: Any, until: Until) -> None:
     before = serving.container("web").attrs["RestartCount"]
-    # From inside, as a fault would: the signal reaches all but the container's first process and the sender.
+    # From inside, like a crash: the signal reaches all processes but init and the sender.
     serving.inside("web", "python", "-c", "import os; os.kill(-1, 9)")
     until(lambda: serving.container("web").attrs["RestartCount"] > before, within=20, what="the restart")
     until(lambda: ready(serving), within=30, what="the recovery")
 
 
-def test_a_text_that_is_cut_off_is_not_mistaken_for_a_whole_one(serving: Any) -> None:
+def test_a_truncated_stream_has_no_done_event(serving: Any) -> None:
     body = {"model": "little", "prompt": "the", "max_tokens": 2000, "n": 4, "stream": True}
     text = b""
     try:
@@ -153,16 +153,16 @@ def test_a_text_that_is_cut_off_is_not_mistaken_for_a_whole_one(serving: Any) ->
     assert b"[DONE]" not in text
 
 
-def test_apache_may_be_restarted_on_its_own(serving: Any, until: Until) -> None:
+def test_apache_can_be_restarted_alone(serving: Any, until: Until) -> None:
     with serving.http.stream("GET", "/api/events") as response:
         next(response.iter_raw())
         started = time.monotonic()
         serving.compose("restart", "apache")
-        assert time.monotonic() - started < 12, "an open page must not hold it up"
+        assert time.monotonic() - started < 12, "an open page must not delay it"
     until(lambda: ready(serving), within=20, what="the recovery")
 
 
-def test_a_web_that_hangs_is_called_busy(serving: Any) -> None:
+def test_if_web_hangs_apache_answers_502(serving: Any) -> None:
     container = serving.container("web")
     container.pause()
     try:
@@ -174,7 +174,7 @@ def test_a_web_that_hangs_is_called_busy(serving: Any) -> None:
     assert int(page.headers["retry-after"]) > 0
 
 
-def test_web_stops_in_good_time_with_a_page_open(serving: Any) -> None:
+def test_web_stops_cleanly_with_a_page_open(serving: Any) -> None:
     with serving.http.stream("GET", "/api/events") as response:
         next(response.iter_raw())
         serving.compose("stop", "web")

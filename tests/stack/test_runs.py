@@ -1,4 +1,4 @@
-"""A second run in the volume, from its trainer's death to its deletion: seen by web through a read-only mount."""
+"""A second run in the volume, seen by web through a read-only mount: its trainer is killed, then it is deleted."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -11,7 +11,7 @@ Until = Callable[..., Any]
 
 @pytest.fixture
 def trainer(serving: Any, until: Until) -> Iterator[Container]:
-    """Another container that trains, on the run `killed`, after the stack's own; nothing would start it again."""
+    """Another train container, for the run `killed`, started after the stack's own has finished; without restarts."""
     until(lambda: serving.status()["training"]["phase"] == "finished", within=120, what="the end of the other training")
     container = serving.docker.containers.run(
         f"{serving.project}-train", ["gptbox", "train", "little", "--run", "killed", "--steps", "1000000"], detach=True,
@@ -22,7 +22,7 @@ def trainer(serving: Any, until: Until) -> Iterator[Container]:
     container.remove(force=True)
 
 
-def test_a_trainer_that_dies_is_noticed_and_its_run_can_be_deleted(
+def test_the_run_of_a_killed_trainer_is_stopped_and_can_be_deleted(
     serving: Any, trainer: Container, until: Until
 ) -> None:
     def training() -> Any:
@@ -36,20 +36,20 @@ def test_a_trainer_that_dies_is_noticed_and_its_run_can_be_deleted(
 
     trainer.kill()
     until(lambda: training()["phase"] == "stopped", within=5, what="the notice")
-    assert training()["message"].startswith("Training ended without a word at step ")
+    assert training()["message"].startswith("Training ended unexpectedly at step ")
 
-    code, said = serving.inside("web", "gptbox", "runs")
+    code, output = serving.inside("web", "gptbox", "runs")
     assert code == 0
-    assert next(line.split()[:2] for line in said.splitlines()[1:]) == ["killed", "stopped"]
-    code, said = serving.inside("web", "gptbox", "delete", "killed", "--yes")
+    assert next(line.split()[:2] for line in output.splitlines()[1:]) == ["killed", "stopped"]
+    code, output = serving.inside("web", "gptbox", "delete", "killed", "--yes")
     assert code == 2
-    assert "Read-only file system" in said
-    assert "docker compose run --rm train gptbox delete killed" in said
+    assert "Read-only file system" in output
+    assert "docker compose run --rm train gptbox delete killed" in output
     assert "Deleted /models/killed" in serving.compose(*delete)
     until(lambda: training()["run"] == "little", within=5, what="the other run")
 
 
-def test_a_start_that_cannot_be_right_shows_on_the_page_and_is_not_repeated(serving: Any, until: Until) -> None:
+def test_a_start_with_an_invalid_setting_is_reported_on_the_page_and_not_retried(serving: Any, until: Until) -> None:
     until(lambda: not serving.state("train")["Running"], within=240, every=1, what="the end of training")
     before = serving.status()
     serving.compose("up", "--detach", "--no-build", "train", THREADS="none")
@@ -58,7 +58,7 @@ def test_a_start_that_cannot_be_right_shows_on_the_page_and_is_not_repeated(serv
     until(lambda: not serving.state("train")["Running"], within=10, what="the end of the container")
     state = serving.state("train")
     assert (state["Running"], state["ExitCode"], serving.container("train").attrs["RestartCount"]) == (False, 0, 0)
-    assert serving.status()["server"]["model"] == before["server"]["model"], "what is there goes on being served"
+    assert serving.status()["server"]["model"] == before["server"]["model"], "the current model is still served"
 
     serving.compose("up", "--detach", "--no-build", "train")
     until(lambda: serving.status()["training"]["phase"] == "finished", within=30, what="the run as it was")

@@ -1,4 +1,4 @@
-"""Texts and events as they come, through Apache."""
+"""Streamed texts and events through Apache."""
 
 import json
 import time
@@ -14,7 +14,7 @@ Until = Callable[..., Any]
 
 
 def arrivals(response: httpx.Response) -> tuple[list[float], str]:
-    """When each piece came, in seconds from the first, and the whole text as it crossed the wire."""
+    """The arrival times of the chunks, in seconds since the first, and the whole body as received."""
     times, pieces = [], []
     for piece in response.iter_raw():
         times.append(time.monotonic())
@@ -23,8 +23,8 @@ def arrivals(response: httpx.Response) -> tuple[list[float], str]:
 
 
 @pytest.mark.parametrize("encoding", ["identity", "gzip, deflate, br"])
-def test_a_completion_arrives_spread_in_time_and_uncompressed(serving: Any, encoding: str) -> None:
-    # As long as it takes to see: a fast machine writes four texts of 2,000 tokens in 0.03 s.
+def test_a_streamed_completion_is_neither_buffered_nor_compressed(serving: Any, encoding: str) -> None:
+    # Long enough to measure: a fast machine generates four texts of 2,000 tokens in 0.03 s.
     body = {"model": "little", "prompt": "the", "max_tokens": 2000, "n": 16, "stream": True, "seed": 1}
     started = time.monotonic()
     with serving.http.stream("POST", "/v1/completions", json=body, headers={"Accept-Encoding": encoding}) as response:
@@ -37,14 +37,14 @@ def test_a_completion_arrives_spread_in_time_and_uncompressed(serving: Any, enco
     assert events[-1] == "[DONE]"
     written = "".join(json.loads(event)["choices"][0]["text"] for event in events[:-1])
     assert len(written) == 16 * 2000
-    # All at the end would be one piece, or many at one moment.
+    # A buffered stream would be one chunk, or many at the same moment.
     assert len(times) >= 20
     assert times[-1] > whole / 2
     pauses = [later - earlier for earlier, later in pairwise(times)]
     assert max(pauses) < whole / 2
 
 
-def test_openais_own_client_streams(serving: Any) -> None:
+def test_the_openai_package_streams(serving: Any) -> None:
     with openai.OpenAI(base_url=f"{serving.url}/v1", api_key="unused", max_retries=0) as client:
         assert any(model.id == "little" for model in client.models.list())
         stream = client.completions.create(model="little", prompt="of", max_tokens=40, seed=7, stream=True)
@@ -54,7 +54,7 @@ def test_openais_own_client_streams(serving: Any) -> None:
     assert streamed == whole
 
 
-def test_the_lessons_address_gives_a_fresh_sample_each_time(serving: Any) -> None:
+def test_the_cgi_address_gives_a_new_sample_each_time(serving: Any) -> None:
     first, second = (serving.http.get("/cgi-bin/test") for _ in range(2))
     for reply in (first, second):
         assert reply.status_code == 200
@@ -64,7 +64,7 @@ def test_the_lessons_address_gives_a_fresh_sample_each_time(serving: Any) -> Non
     assert first.text != second.text
 
 
-def test_a_visitor_who_leaves_frees_the_place(serving: Any, until: Until) -> None:
+def test_a_client_that_disconnects_frees_its_places(serving: Any, until: Until) -> None:
     until(lambda: serving.status()["server"]["active"] == 0, within=10, what="a quiet engine")
     body = {"model": "little", "prompt": "the", "max_tokens": 2000, "n": 16, "stream": True}
     with httpx.Client(base_url=serving.url, timeout=30) as visitor:
@@ -74,12 +74,12 @@ def test_a_visitor_who_leaves_frees_the_place(serving: Any, until: Until) -> Non
             left = time.monotonic()
         assert response.is_closed
     until(lambda: serving.status()["server"]["active"] == 0, within=5, every=0.02, what="the end of the text")
-    # What sixteen texts of 2,000 tokens take to be written is what it would have lasted else.
+    # Sixteen texts of 2,000 tokens take longer than that.
     assert time.monotonic() - left < 2
 
 
-def test_events_come_at_once_and_an_idle_stream_lives_on(serving: Any) -> None:
-    """Longer than a minute, the time-out that proxies are wont to have; pings keep it open."""
+def test_events_come_at_once_and_an_idle_stream_stays_open(serving: Any) -> None:
+    """Pings keep the stream open for longer than a minute, a common proxy timeout."""
     with serving.http.stream("GET", "/api/events", headers={"Accept-Encoding": "gzip"}, timeout=40) as response:
         assert response.headers["content-type"].startswith("text/event-stream")
         assert "content-encoding" not in response.headers
@@ -95,7 +95,7 @@ def test_events_come_at_once_and_an_idle_stream_lives_on(serving: Any) -> None:
     assert came >= 3
 
 
-def test_many_watchers_leave_room_for_visitors(serving: Any) -> None:
+def test_many_event_streams_do_not_block_other_requests(serving: Any) -> None:
     clients = []
     try:
         for _ in range(40):

@@ -1,4 +1,4 @@
-"""The character tokenizer: nanoGPT's numbering, stand-ins for what is typed, and never a failure on any text."""
+"""The character tokenizer: nanoGPT's numbering, replacements for typographic characters, no failure on any text."""
 
 import json
 import tracemalloc
@@ -12,7 +12,7 @@ from gptbox.errors import DatasetError, ModelFolderError
 from gptbox.tokenizers import tokenizer_from_json
 from gptbox.tokenizers.char import CharTokenizer
 
-texts = st.text(st.characters(exclude_categories=()))  # lone surrogates too: JSON requests can hold them
+texts = st.text(st.characters(exclude_categories=()))  # including lone surrogates, which JSON requests may contain
 plain_texts = st.text(st.characters(codec="utf-8"), min_size=1)
 
 
@@ -33,7 +33,7 @@ def test_no_text_is_no_tokens() -> None:
     assert tokenizer.decode([]) == ""
 
 
-def test_what_is_typed_gets_its_plain_stand_in() -> None:
+def test_typographic_characters_are_replaced_by_plain_ones() -> None:
     tokenizer = CharTokenizer.train(["'\"-. \nabc"])
     typed = "\u2018a\u2019 \u201cb\u201d\u2013\u2014\u2026\u00a0\tc\r"
     assert tokenizer.decode(tokenizer.encode(typed)) == "'a' \"b\"--.  c\n"
@@ -46,19 +46,19 @@ def test_a_known_character_is_never_replaced() -> None:
     assert tokenizer.unknown("\u2019\t") == {}
 
 
-@pytest.mark.parametrize(("vocabulary", "stand_in"), [("ab \n", " "), ("ab\n", "\n"), ("ba", "a")])
-def test_any_other_character_becomes_white_space_where_there_is_any(vocabulary: str, stand_in: str) -> None:
+@pytest.mark.parametrize(("vocabulary", "replacement"), [("ab \n", " "), ("ab\n", "\n"), ("ba", "a")])
+def test_other_characters_become_white_space_if_the_vocabulary_has_any(vocabulary: str, replacement: str) -> None:
     tokenizer = CharTokenizer.train([vocabulary])
-    assert tokenizer.decode(tokenizer.encode("a日b🐎\ud800")) == f"a{stand_in}b{stand_in}{stand_in}"
-    assert tokenizer.unknown("a日b🐎日") == {"日": stand_in, "🐎": stand_in}
+    assert tokenizer.decode(tokenizer.encode("a日b🐎\ud800")) == f"a{replacement}b{replacement}{replacement}"
+    assert tokenizer.unknown("a日b🐎日") == {"日": replacement, "🐎": replacement}
 
 
-def test_the_vocabulary_may_stand_in_any_order() -> None:
+def test_the_vocabulary_may_be_in_any_order() -> None:
     tokenizer = CharTokenizer(["z", "a", "m"])
     assert tokenizer.encode("azm").tolist() == [1, 0, 2]
 
 
-def test_a_text_longer_than_one_piece_is_encoded_whole() -> None:
+def test_a_text_longer_than_one_chunk_is_encoded() -> None:
     tokenizer = CharTokenizer.train(["ab"])
     ids = tokenizer.encode("ab" * 600_000 + "a")
     assert len(ids) == 1_200_001
@@ -66,7 +66,7 @@ def test_a_text_longer_than_one_piece_is_encoded_whole() -> None:
     assert ids[1::2].min() == 1
 
 
-def test_a_long_text_does_not_take_many_times_its_size() -> None:
+def test_encoding_a_long_text_does_not_take_many_times_its_size() -> None:
     tokenizer, text = CharTokenizer.train(["ab"]), "ab" * 4_000_000
     tracemalloc.start()
     try:
@@ -74,7 +74,7 @@ def test_a_long_text_does_not_take_many_times_its_size() -> None:
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
-    assert peak < 10 * len(text)  # the ids themselves are 2 bytes a character
+    assert peak < 10 * len(text)  # the ids are 2 bytes per character
 
 
 def test_65536_different_characters_fit_and_one_more_does_not() -> None:
@@ -85,26 +85,26 @@ def test_65536_different_characters_fit_and_one_more_does_not() -> None:
         CharTokenizer(characters)
 
 
-def test_an_empty_text_has_no_tokenizer() -> None:
+def test_an_empty_text_is_rejected() -> None:
     with pytest.raises(DatasetError, match="empty"):
         CharTokenizer.train([""])
 
 
 @pytest.mark.parametrize("characters", [["a", "a"], ["ab"], ["a", ""]])
-def test_a_vocabulary_of_anything_but_single_characters_is_refused(characters: list[str]) -> None:
+def test_a_vocabulary_must_be_different_single_characters(characters: list[str]) -> None:
     with pytest.raises(ModelFolderError, match="single characters"):
         CharTokenizer(characters)
 
 
 @pytest.mark.parametrize("vocab", [{"a": 1}, {"a": 0, "b": 2}, {"a": 0, "b": 0}, {}])
-def test_a_vocabulary_with_gaps_is_refused(vocab: dict[str, int]) -> None:
+def test_a_vocabulary_with_gaps_is_rejected(vocab: dict[str, int]) -> None:
     content = CharTokenizer(["a"]).to_json()
     content["model"]["vocab"] = vocab
     with pytest.raises((ModelFolderError, DatasetError)):
         tokenizer_from_json(content)
 
 
-def test_another_kind_of_tokenizer_is_named() -> None:
+def test_an_unsupported_type_of_tokenizer_is_named() -> None:
     with pytest.raises(ModelFolderError, match="BPE"):
         tokenizer_from_json({"model": {"type": "BPE", "vocab": {"a": 0}}})
 
@@ -119,7 +119,7 @@ def test_decoding_gives_back_any_text_of_the_vocabulary(text: str) -> None:
 
 
 @given(vocabulary=plain_texts, text=texts)
-def test_every_character_is_one_token_and_those_reported_are_those_replaced(vocabulary: str, text: str) -> None:
+def test_every_character_is_one_token_and_unknown_reports_the_replaced_ones(vocabulary: str, text: str) -> None:
     tokenizer = CharTokenizer.train([vocabulary])
     unknown = tokenizer.unknown(text)
     assert tokenizer.decode(tokenizer.encode(text)) == "".join(unknown.get(c, c) for c in text)
@@ -129,7 +129,7 @@ def test_every_character_is_one_token_and_those_reported_are_those_replaced(voca
 
 
 @given(vocabulary=plain_texts, text=texts)
-def test_its_json_holds_all_of_it(vocabulary: str, text: str) -> None:
+def test_json_round_trip(vocabulary: str, text: str) -> None:
     tokenizer = CharTokenizer.train([vocabulary])
     written = json.loads(json.dumps(tokenizer.to_json(), ensure_ascii=False).encode())
     again = tokenizer_from_json(written)
@@ -138,13 +138,13 @@ def test_its_json_holds_all_of_it(vocabulary: str, text: str) -> None:
 
 
 @given(plain_texts)
-def test_a_stream_gives_the_same_text(text: str) -> None:
+def test_a_stream_decodes_to_the_same_text(text: str) -> None:
     tokenizer = CharTokenizer.train([text])
     decoder = tokenizer.stream_decoder()
     assert "".join([decoder.push([int(i)]) for i in tokenizer.encode(text)]) + decoder.flush() == text
 
 
-def test_an_id_that_the_vocabulary_lacks_is_a_replacement_character() -> None:
+def test_an_unknown_id_decodes_to_the_replacement_character() -> None:
     tokenizer = CharTokenizer(["a", "b"])
     assert tokenizer.decode([0, 2, 1]) == "a\ufffdb"
     assert tokenizer.stream_decoder().push([99]) == "\ufffd"

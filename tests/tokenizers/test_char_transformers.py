@@ -1,4 +1,4 @@
-"""transformers.AutoTokenizer reads our folders, and gives the same ids and the same text as we do."""
+"""transformers.AutoTokenizer reads our folders and gives the same ids and the same text."""
 
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -10,9 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
-from gptbox import model_folder, weights
-from gptbox.model_config import Architecture, ModelConfig
-from gptbox.run_folder import utc_now
+from gptbox.models import folder as model_folder
+from gptbox.models import weights
+from gptbox.models.config import Architecture, ModelConfig
+from gptbox.models.runs import utc_now
 from gptbox.tokenizers.char import CharTokenizer
 
 TINY = "\n !$&',-.3:;?ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
@@ -23,7 +24,7 @@ architectures = pytest.mark.parametrize("architecture", get_args(Architecture))
 
 
 def publish(folder: Path, architecture: Architecture, tokenizer: CharTokenizer) -> Path:
-    """A model folder as training publishes it, with a model of the smallest size."""
+    """A model folder as training publishes it, with the smallest model."""
     config = ModelConfig(
         architecture=architecture,
         vocab_size=tokenizer.vocab_size,
@@ -58,7 +59,7 @@ def load(folder: Path) -> Any:
 
 @pytest.fixture(scope="module")
 def pairs(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], tuple[CharTokenizer, Any]]:
-    """Ours and transformers' reading of it, for each architecture and vocabulary."""
+    """Our tokenizer and transformers', for each architecture and vocabulary."""
     result = {}
     for architecture in get_args(Architecture):
         for name, vocabulary in VOCABULARIES.items():
@@ -84,11 +85,11 @@ class TestTheSame:
 
     @settings(deadline=None)
     @given(text=st.text(st.characters(codec="utf-8") | st.sampled_from("\u2018\u201c\u2014\u2026\u00a0\t\r")))
-    def test_ids_of_what_the_vocabulary_lacks(self, pairs: Any, architecture: str, name: str, text: str) -> None:
+    def test_ids_of_unknown_characters(self, pairs: Any, architecture: str, name: str, text: str) -> None:
         ours, theirs = pairs[architecture, name]
         assert theirs.encode(text) == ours.encode(text).tolist()
 
-    def test_every_id_and_nothing_more(self, pairs: Any, architecture: str, name: str) -> None:
+    def test_the_vocabulary(self, pairs: Any, architecture: str, name: str) -> None:
         ours, theirs = pairs[architecture, name]
         assert len(theirs) == theirs.vocab_size == ours.vocab_size
         assert [theirs.decode([i]) for i in range(ours.vocab_size)] == ours.characters

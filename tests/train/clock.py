@@ -1,4 +1,4 @@
-"""Both clocks of a run, turned by the test."""
+"""Fake clocks: wall time and CPU time that a test moves."""
 
 import pytest
 
@@ -6,7 +6,7 @@ from gptbox.train import budget, cpu_share
 
 
 class Clock:
-    """`now` and `cpu` are seconds; `busy` is the share of the CPU that other work takes."""
+    """Replaces time.monotonic (`now`) and time.process_time (`cpu`); other work takes the share `busy` of each CPU."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, threads: int = 1) -> None:
         self.now, self.cpu, self.busy, self.threads = 1000.0, 50.0, 0.0, threads
@@ -15,10 +15,10 @@ class Clock:
             monkeypatch.setattr(module.time, "process_time", lambda: self.cpu)
 
     def work(self, cpu_s: float) -> None:
-        """Compute for CPU seconds of all threads together."""
+        """Compute for `cpu_s` CPU seconds, summed over the threads."""
         self.cpu += cpu_s
         self.now += cpu_s / self.threads / (1 - self.busy)
 
     def wait(self, seconds: float) -> None:
-        """Let time pass without work."""
+        """Let wall time pass without work."""
         self.now += seconds

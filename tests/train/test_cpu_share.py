@@ -1,4 +1,4 @@
-"""How other work on the machine is noticed, on clocks that the test turns."""
+"""Detecting other work on the machine, on fake clocks."""
 
 import pytest
 from tests.train.clock import Clock
@@ -17,7 +17,7 @@ def train(clock: Clock, share: CpuShare, seconds: float) -> list[bool]:
     return seen
 
 
-def test_other_work_is_noticed_and_so_is_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_work_is_detected_and_so_is_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = Clock(monkeypatch, 2)
     share = CpuShare(2)
     assert not any(train(clock, share, 30))
@@ -28,7 +28,7 @@ def test_other_work_is_noticed_and_so_is_its_end(monkeypatch: pytest.MonkeyPatch
     assert not train(clock, share, 12)[-1]
 
 
-def test_a_short_pause_is_no_other_work(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_short_pause_is_not_taken_for_other_work(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = Clock(monkeypatch)
     share = CpuShare(1)
     train(clock, share, 20)
@@ -36,14 +36,14 @@ def test_a_short_pause_is_no_other_work(monkeypatch: pytest.MonkeyPatch) -> None
     assert not any(train(clock, share, 20))
 
 
-def test_a_quota_is_all_there_is_to_have(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_share_is_relative_to_a_cpu_quota(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = Clock(monkeypatch)
     share = CpuShare(0.5)
     clock.busy = 0.5
     assert not any(train(clock, share, 30))
 
 
-def test_of_no_cpus_nothing_is_missed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_with_zero_cpus_the_share_is_never_low(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = Clock(monkeypatch)
     share = CpuShare(0.0)
     clock.busy = 0.9
@@ -51,5 +51,5 @@ def test_of_no_cpus_nothing_is_missed(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(("cpu_s", "wall_s", "low"), [(50, 60, False), (10, 60, True), (1, 5, False)])
-def test_a_whole_run_is_judged_too(cpu_s: float, wall_s: float, low: bool) -> None:
+def test_the_share_over_a_whole_run(cpu_s: float, wall_s: float, low: bool) -> None:
     assert CpuShare(1).is_low_over(cpu_s, wall_s) is low

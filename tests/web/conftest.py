@@ -1,4 +1,4 @@
-"""A models folder with small random models in it, and the real application over it."""
+"""A models folder with small random models, and the real application serving it."""
 
 import json
 import socket
@@ -13,10 +13,11 @@ import httpx
 import pytest
 from starlette.testclient import TestClient
 
-from gptbox.model_config import ModelConfig
-from gptbox.run_folder import RunFolder, Status
+from gptbox.models.config import ModelConfig
+from gptbox.models.runs import RunFolder, Status
 from gptbox.settings import Settings
 from gptbox.web import create_app
+from gptbox.web.live_model import LiveModel
 from gptbox.web.server import Server, open_port
 from gptbox.web.service import Service
 
@@ -36,14 +37,14 @@ def models(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def publish(models: Path, write_model: Callable[..., Path]) -> Publish:
-    """Publish a snapshot as training does: publish(step, run="tiny", seed=step, best=True) -> its folder."""
+    """publish(step, run="tiny", seed=step, best=True): publish a snapshot as training does, and return its folder."""
 
     def publish(step: int, run: str = "tiny", seed: int | None = None, best: bool = True) -> Path:
         folder = RunFolder(models, run)
         path = write_model(folder.snapshot(step), CONFIG, seed=step if seed is None else seed, step=step)
-        folder.point("latest", path)
+        folder.update_link("latest", path)
         if best:
-            folder.point("best", path)
+            folder.update_link("best", path)
         folder.write_status(Status(run=run, phase="training", step=step, steps=1000, latest_snapshot=path.name))
         return path
 
@@ -58,8 +59,14 @@ def tiny_run(models: Path, publish: Publish) -> Path:
 
 
 @pytest.fixture
+def live(models: Path) -> LiveModel:
+    """A live model over `models` that refreshes only when told to."""
+    return LiveModel(models)
+
+
+@pytest.fixture
 def client_for() -> Iterator[Callable[..., TestClient]]:
-    """client_for(models, max_tokens=..., ...): the application with these settings, without a network."""
+    """client_for(models, **settings): a test client of the application, without a network."""
     with ExitStack() as stack:
 
         def make(models: Path, **settings: Any) -> TestClient:
@@ -70,12 +77,12 @@ def client_for() -> Iterator[Callable[..., TestClient]]:
 
 @pytest.fixture
 def client(tiny_run: Path, client_for: Callable[..., TestClient]) -> TestClient:
-    """The application over `tiny_run`."""
+    """A test client of the application serving `tiny_run`."""
     return client_for(tiny_run)
 
 
 class RunningServer:
-    """The application under uvicorn, on a free port of this machine."""
+    """The application under uvicorn, on a free port of the loopback."""
 
     def __init__(self, settings: Settings, send_buffer: int | None) -> None:
         app = create_app(settings)
@@ -97,14 +104,14 @@ class RunningServer:
         assert not self.thread.is_alive(), "the server did not stop"
 
     def busy(self) -> int:
-        """Texts that are being written or wait."""
+        """Texts being generated or queued."""
         return self.service.scheduler.active + self.service.scheduler.queued
 
 
 def wait_until(condition: Callable[[], Any], timeout: float = 10.0) -> None:
     deadline = time.monotonic() + timeout
     while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
+        assert time.monotonic() < deadline, "timed out"
         time.sleep(0.005)
 
 
@@ -115,9 +122,9 @@ def wait_until_fixture() -> Callable[..., None]:
 
 @pytest.fixture
 def server_for() -> Iterator[Callable[..., RunningServer]]:
-    """server_for(models, max_tokens=..., ...): a real server with these settings.
+    """server_for(models, send_buffer=None, **settings): a real server.
 
-    `send_buffer`: bytes that the kernel takes for a client which does not read.
+    `send_buffer`: SO_SNDBUF, the bytes that the kernel buffers for a client that does not read.
     """
     with ExitStack() as stack:
 
@@ -131,13 +138,13 @@ def server_for() -> Iterator[Callable[..., RunningServer]]:
 
 @pytest.fixture
 def server(tiny_run: Path, server_for: Callable[..., RunningServer]) -> RunningServer:
-    """A real server over `tiny_run` that writes long texts."""
+    """A real server for `tiny_run` that allows long texts."""
     return server_for(tiny_run, max_tokens=10_000_000)
 
 
 @pytest.fixture
 def stream() -> Iterator[Callable[..., Iterator[Any]]]:
-    """stream(url, body): each event of a streamed completion as it comes, `[DONE]` as that string."""
+    """stream(url, body): iterate over the events of a streamed completion; the last is the string `[DONE]`."""
     with ExitStack() as stack:
 
         def start(url: str, body: dict[str, Any]) -> Iterator[Any]:

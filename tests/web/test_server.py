@@ -1,4 +1,4 @@
-"""The server process: from its port to its end."""
+"""The server process, from its socket to its shutdown."""
 
 import asyncio
 import re
@@ -31,7 +31,7 @@ serve(Settings(models=Path(sys.argv[1]), max_tokens=1_000_000), "127.0.0.1", int
 
 
 class Process:
-    """`serve` in a process of its own."""
+    """`serve` in a subprocess."""
 
     def __init__(self, models: Path) -> None:
         with socket.create_server(("127.0.0.1", 0)) as free:
@@ -51,7 +51,7 @@ class Process:
                 time.sleep(0.05)
 
     def end(self, number: int = signal.SIGTERM) -> tuple[int, float, str]:
-        """Send a signal: the exit status, seconds until the end, and what was logged."""
+        """Send a signal; return the exit status, the seconds until exit, and the log."""
         start = time.monotonic()
         self.process.send_signal(number)
         _, log = self.process.communicate(timeout=20)
@@ -78,7 +78,7 @@ def reading(response: httpx.Response, into: list[str]) -> threading.Thread:
 
 def test_sigterm_ends_idle_connections_and_event_streams_at_once(process: Process) -> None:
     with httpx.Client() as client, client.stream("GET", f"{process.url}/api/events") as events:
-        client.get(f"{process.url}/healthz")  # leaves a connection open
+        client.get(f"{process.url}/healthz")  # leaves an idle connection
         lines: list[str] = []
         thread = reading(events, lines)
         time.sleep(0.3)
@@ -91,7 +91,7 @@ def test_sigterm_ends_idle_connections_and_event_streams_at_once(process: Proces
     assert "/healthz" not in log
 
 
-def test_sigterm_tells_a_long_stream_and_exits_0_in_time(process: Process) -> None:
+def test_sigterm_ends_a_long_stream_with_an_error_and_exits_0_in_time(process: Process) -> None:
     body = {"max_tokens": 1_000_000, "stream": True, "prompt": "secret-prompt"}
     with httpx.stream("POST", f"{process.url}/v1/completions", json=body, timeout=20) as response:
         lines: list[str] = []
@@ -107,10 +107,10 @@ def test_sigterm_tells_a_long_stream_and_exits_0_in_time(process: Process) -> No
 
 
 def test_a_short_text_is_finished_after_sigterm(process: Process) -> None:
-    answers: list[Any] = []
+    responses: list[Any] = []
 
     def ask() -> None:
-        answers.append(httpx.post(f"{process.url}/v1/completions", json={"max_tokens": 600}, timeout=20))
+        responses.append(httpx.post(f"{process.url}/v1/completions", json={"max_tokens": 600}, timeout=20))
 
     thread = threading.Thread(target=ask)
     thread.start()
@@ -118,12 +118,12 @@ def test_a_short_text_is_finished_after_sigterm(process: Process) -> None:
     status, _, _ = process.end()
     thread.join()
     assert status == 0
-    assert answers[0].status_code == 200
-    assert len(answers[0].json()["choices"][0]["text"]) == 600
+    assert responses[0].status_code == 200
+    assert len(responses[0].json()["choices"][0]["text"]) == 600
 
 
-def test_a_signal_amid_the_start_is_not_lost(tiny_run: Path) -> None:
-    """Before uvicorn handles signals: it went on for ever, until `docker stop` lost its patience."""
+def test_a_signal_during_startup_is_not_lost(tiny_run: Path) -> None:
+    """A signal that comes before uvicorn installs its handlers must end the server, or `docker stop` has to kill it."""
     early = """
 import os, signal
 import gptbox.web.server as module
@@ -141,7 +141,7 @@ module.create_app = create_signalled
     assert done.stderr.endswith("Stopped.\n")
 
 
-def test_control_c_is_a_clean_end_too(process: Process) -> None:
+def test_control_c_is_a_clean_shutdown(process: Process) -> None:
     status, seconds, log = process.end(signal.SIGINT)
     assert status == 0
     assert seconds < 2.5
@@ -150,8 +150,8 @@ def test_control_c_is_a_clean_end_too(process: Process) -> None:
     assert log.endswith("Stopped.\n")
 
 
-def test_no_address_is_given_that_is_none(tiny_run: Path) -> None:
-    """In a container the server listens everywhere, and only who publishes its port knows where the page is."""
+def test_a_wildcard_address_is_not_printed_as_a_url(tiny_run: Path) -> None:
+    """In a container the server listens on all addresses, and only Compose knows the page's URL."""
     code = CODE.replace('"127.0.0.1", int(sys.argv[2])', '"0.0.0.0", 0')
     with subprocess.Popen([sys.executable, "-c", code, str(tiny_run)], stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
@@ -162,7 +162,7 @@ def test_no_address_is_given_that_is_none(tiny_run: Path) -> None:
     assert "://" not in rest
 
 
-def test_a_port_that_is_taken_is_said_in_one_line(models: Path) -> None:
+def test_a_port_in_use_is_a_setting_error(models: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(SettingError, match=f"Port {port} of 127.0.0.1 cannot be opened"):
@@ -172,13 +172,13 @@ def test_a_port_that_is_taken_is_said_in_one_line(models: Path) -> None:
 
 
 def nodelay(connection: Any) -> bool:
-    """TCP_NODELAY of the server's end of a connection, which this process holds as well."""
+    """Whether the server's end of a connection, in this process, has TCP_NODELAY."""
     return bool(connection.transport.get_extra_info("socket").getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
 @pytest.mark.parametrize("factory", [asyncio.new_event_loop, pytest.param(None, id="the installed one")])
-def test_a_reply_does_not_wait_for_a_delayed_acknowledgement(
+def test_connections_have_tcp_nodelay(
     tiny_run: Path, host: str, factory: Callable[[], asyncio.AbstractEventLoop] | None, wait_until: Callable[..., None]
 ) -> None:
     server = Server(create_app(Settings(models=tiny_run)))
@@ -199,7 +199,7 @@ def test_a_reply_does_not_wait_for_a_delayed_acknowledgement(
             thread.join(timeout=15)
 
 
-def test_web_closes_no_connection_that_apache_may_still_use(tiny_run: Path) -> None:
+def test_keep_alive_is_longer_than_that_of_apache(tiny_run: Path) -> None:
     configuration = Path(__file__).parents[2].joinpath("apache/httpd.conf").read_text(encoding="utf-8")
     lives = [
         int(seconds) for seconds in re.findall(r"^ProxyPass .* enablereuse=on ttl=(\d+)", configuration, re.MULTILINE)
@@ -209,7 +209,7 @@ def test_web_closes_no_connection_that_apache_may_still_use(tiny_run: Path) -> N
 
 
 @pytest.mark.parametrize("pieces", [1, 40])
-def test_a_head_without_an_end_is_refused(server: Any, pieces: int) -> None:
+def test_an_endless_request_head_is_rejected(server: Any, pieces: int) -> None:
     with socket.create_connection(("127.0.0.1", server.port), timeout=10) as connection:
         connection.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n")
         sent = 0
@@ -219,12 +219,12 @@ def test_a_head_without_an_end_is_refused(server: Any, pieces: int) -> None:
                 sent += 100_000 // pieces
                 time.sleep(0.001)
             connection.sendall(b"\r\n\r\n")
-        with suppress(ConnectionError):  # it is closed with some of this unread
+        with suppress(ConnectionError):  # the server closes with unread data
             assert connection.recv(4096).startswith(b"HTTP/1.1 400 ")
     assert sent < 4_000_000
 
 
-def test_large_bodies_in_many_pieces_are_no_large_head(server: Any) -> None:
+def test_a_large_body_in_many_chunks_is_no_large_head(server: Any) -> None:
     def pieces() -> Iterator[bytes]:
         yield b'{"max_tokens": 1, "prompt": "'
         for _ in range(60):
@@ -236,7 +236,7 @@ def test_large_bodies_in_many_pieces_are_no_large_head(server: Any) -> None:
     assert httpx.post(f"{server.url}/v1/completions", content=pieces(), timeout=30).status_code == 200
 
 
-def test_a_stalled_reader_does_not_hold_the_end_up(
+def test_a_stalled_client_does_not_delay_the_shutdown(
     tiny_run: Path, server_for: Callable[..., Any], wait_until: Callable[..., None]
 ) -> None:
     server = server_for(tiny_run, send_buffer=8192, max_tokens=1_000_000)

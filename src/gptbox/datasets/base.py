@@ -1,4 +1,4 @@
-"""What every dataset gives: one text, and where it came from."""
+"""The interface of all datasets: a corpus, and where it came from."""
 
 import hashlib
 from abc import ABC, abstractmethod
@@ -9,26 +9,27 @@ from typing import Self
 
 import numpy as np
 
-from gptbox.datasets.progress import Watch, silent
+from gptbox.datasets.progress import ProgressCallback, no_progress
 
-CODE_POINTS = 0x110000  # of Unicode
+CODE_POINTS = 0x110000
+"""Number of Unicode code points."""
 
 
 @dataclass(frozen=True)
-class Summary:
-    """What can be said of a text after reading it once."""
+class CorpusSummary:
+    """Size, hash and alphabet of a corpus, from reading it once."""
 
     characters: int
     bytes: int
-    """In UTF-8."""
+    """Size in UTF-8."""
     sha256: str
-    """Of the UTF-8, in hex."""
+    """Of the UTF-8 bytes, in hex."""
     alphabet: tuple[str, ...]
-    """Its different characters, in code point order."""
+    """The distinct characters, in code point order."""
 
     @classmethod
-    def of(cls, blocks: Iterable[str], watch: Callable[[int], None] = lambda _: None) -> Self:
-        """Read a text to its end; `watch` is told the bytes read so far."""
+    def of(cls, blocks: Iterable[str], on_bytes: Callable[[int], None] = lambda _: None) -> Self:
+        """Read a corpus to its end; `on_bytes` is called with the number of bytes read so far."""
         characters = size = 0
         digest = hashlib.sha256()
         ascii_seen = b""
@@ -38,24 +39,24 @@ class Summary:
             digest.update(content)
             characters += len(block)
             size += len(content)
-            # No byte of another character is an ASCII character's, so that taking known ones out leaves whole ones.
+            # UTF-8 has no ASCII byte within another character, so that deleting known ASCII leaves valid UTF-8.
             new = content.translate(None, ascii_seen).decode("utf-8")
             seen[np.frombuffer(new.encode("utf-32-le"), "<u4")] = True
             ascii_seen = bytes(np.flatnonzero(seen[:128]).tolist())
-            watch(size)
+            on_bytes(size)
         alphabet = tuple(chr(point) for point in np.flatnonzero(seen))
         return cls(characters, size, digest.hexdigest(), alphabet)
 
 
 @dataclass(frozen=True)
-class FileMark:
-    """What shows, without reading it, that a file is still the same."""
+class FileStat:
+    """Stat data that shows, without reading a file, whether it has changed."""
 
     name: str
     size: int
     mtime_ns: int
     ctime_ns: int
-    """Changes with the content too, and cannot be set back, as unpacking an archive does with the other time."""
+    """Also changes with the content, and cannot be set back, as unpacking an archive does with mtime."""
 
     @classmethod
     def of(cls, path: Path) -> Self:
@@ -65,47 +66,49 @@ class FileMark:
 
 
 @dataclass(frozen=True)
-class Text:
-    """A dataset's whole text, normalised: Unicode characters, lines ended by "\\n" alone."""
+class Corpus:
+    """The whole text of a dataset, normalised: Unicode characters, with "\\n" as the only line ending."""
 
     blocks: Callable[[], Iterable[str]] = field(compare=False, repr=False)
-    """Gives it from the beginning, in pieces of any length; it may be called again. Raises DatasetError."""
-    summary: Summary
+    """Yields the text from the beginning, in blocks of any length, on each call. Raises DatasetError."""
+    summary: CorpusSummary
     source: str
-    """Where it came from, in one phrase for people: "Tiny Shakespeare (downloaded)"."""
+    """Where the text came from, as a phrase for people: "Tiny Shakespeare (downloaded)"."""
     notes: tuple[str, ...] = ()
-    """Each normalisation or fallback that happened, as one plain sentence."""
-    files: tuple[FileMark, ...] = ()
-    """The user's own files that it was read from; () where it came from elsewhere, or they are too new to be sure."""
+    """One sentence for each normalisation or fallback that happened."""
+    files: tuple[FileStat, ...] = ()
+    """The user's files that the text was read from; () if it came from elsewhere, or if a file may still change."""
 
     @classmethod
-    def of(cls, text: str, source: str, notes: tuple[str, ...] = ()) -> Self:
-        """A text that is short enough to be held."""
-        return cls(lambda: (text,), Summary.of((text,)), source, notes)
+    def from_text(cls, text: str, source: str, notes: tuple[str, ...] = ()) -> Self:
+        """A corpus held in memory."""
+        return cls(lambda: (text,), CorpusSummary.of((text,)), source, notes)
 
     @property
     def text(self) -> str:
-        """All of it in memory: for short ones."""
+        """The whole text in memory: for short ones."""
         return "".join(self.blocks())
 
 
 class Dataset(ABC):
+    """A named source of one corpus."""
+
     name: str
 
     @abstractmethod
-    def read(self, data: Path, watch: Watch = silent) -> Text:
-        """The whole text. `data` is the folder of the user's own texts, one folder a dataset.
+    def read(self, data: Path, on_progress: ProgressCallback = no_progress) -> Corpus:
+        """The corpus. `data` is the folder of the user's own texts, one folder per dataset.
 
-        Raises DatasetError where the text cannot be found, read or used, DownloadError where it cannot be fetched.
+        Raises DatasetError if the text cannot be found, read or used, DownloadError if it cannot be downloaded.
         """
 
-    def own_files(self, data: Path) -> list[Path]:
-        """The user's own files that `own_text` would read at present. Raises DatasetError."""
+    def user_files(self, data: Path) -> list[Path]:
+        """The user's files that `read_user_files` would read. Raises DatasetError."""
         return []
 
-    def own_text(self, data: Path, watch: Watch = silent) -> Text | None:
-        """What the user's own files hold at present; None where the text comes from elsewhere.
+    def read_user_files(self, data: Path, on_progress: ProgressCallback = no_progress) -> Corpus | None:
+        """The corpus from the user's files; None if the text comes from elsewhere.
 
-        This never uses the network, so that a run can be continued without one. Raises DatasetError.
+        Never uses the network, so that a run can be continued without it. Raises DatasetError.
         """
         return None

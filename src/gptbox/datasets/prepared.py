@@ -1,11 +1,11 @@
-"""A text made ready for training: cut in two, turned into token ids, kept in the run's folder.
+"""A prepared dataset: a corpus split into training and validation, tokenized, in the run's folder.
 
     dataset/  train.bin  val.bin    uint16 ids, little-endian: the first 90 % of the characters, and the last 10 %
-              meta.json             the tokenizer, counts, where the text came from, its SHA-256, its files' marks
+              meta.json             the tokenizer, counts, the source of the text, its SHA-256, stat data of its files
 
-The cut and the ids are nanoGPT's, byte for byte. The folder is published whole: a crash leaves none or a complete one.
-A text is read twice, in blocks, and never held: once for its vocabulary, and once to write the ids. After that its
-files' marks (size and times) tell that it is still the same; it is read again only where they differ.
+Split and ids are nanoGPT's, byte for byte. The folder is written atomically: after a crash it is complete or absent.
+The text is read twice, in blocks: once for its vocabulary, once to write the ids. From then on the stat data of its
+files (size and times) shows whether it has changed, and it is read again only if they differ.
 """
 
 import json
@@ -20,14 +20,14 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from gptbox.atomic import atomic_folder, write_json
 from gptbox.datasets import find_dataset
-from gptbox.datasets.base import FileMark, Text
-from gptbox.datasets.progress import Watch, silent
-from gptbox.datasets.report import describe_characters
+from gptbox.datasets.base import Corpus, FileStat
+from gptbox.datasets.progress import ProgressCallback, no_progress
 from gptbox.datasets.token_files import count_ids, write_ids
+from gptbox.datasets.vocabulary import describe_vocabulary
 from gptbox.errors import DatasetError, ModelFolderError, RunError
-from gptbox.run_folder import RunFolder, begin_anew
+from gptbox.models.runs import RunFolder, start_over_advice
+from gptbox.system.atomic import atomic_folder, write_json
 from gptbox.tokenizers import Tokenizer, tokenizer_from_json
 from gptbox.tokenizers.char import CharTokenizer
 
@@ -36,13 +36,15 @@ FORMAT_VERSION = 1
 
 @dataclass(frozen=True)
 class PreparedDataset:
+    """The content of meta.json, and the ids of the two splits."""
+
     folder: Path
     dataset: str
     source: str
     notes: tuple[str, ...]
     text_sha256: str
     text_bytes: int
-    """UTF-8 bytes of the whole text; `train_bytes` and `val_bytes` are those of its two parts."""
+    """Size of the text in UTF-8; `train_bytes` and `val_bytes` are the sizes of its two splits."""
     characters: int
     vocab_size: int
     train_tokens: int
@@ -51,39 +53,40 @@ class PreparedDataset:
     val_bytes: int
     tokenizer: Tokenizer
     train_counts: tuple[int, ...] | None = None
-    """How often each id occurs in train.bin, and below in val.bin; None in what older versions prepared."""
+    """Occurrences of each id in train.bin; None if prepared by an older version."""
     val_counts: tuple[int, ...] | None = None
-    files: tuple[FileMark, ...] = ()
-    """The user's own files that it was made from, as they were then; () where that is not known for certain."""
+    """Occurrences of each id in val.bin; None if prepared by an older version."""
+    files: tuple[FileStat, ...] = ()
+    """Stat data of the user's files that the text was read from; () if not known for certain."""
 
     @property
     def train(self) -> NDArray[np.uint16]:
-        """The ids to learn from, shape (train_tokens,), mapped from the file."""
+        """The training ids, shape (train_tokens,), memory-mapped."""
         return np.memmap(self.folder / "train.bin", dtype="<u2", mode="r", shape=(self.train_tokens,))
 
     @property
     def val(self) -> NDArray[np.uint16]:
-        """The ids kept for checking, shape (val_tokens,), mapped from the file."""
+        """The validation ids, shape (val_tokens,), memory-mapped."""
         return np.memmap(self.folder / "val.bin", dtype="<u2", mode="r", shape=(self.val_tokens,))
 
     @classmethod
     def load(cls, folder: Path) -> Self:
-        """Read a prepared dataset. The ids themselves are not looked at.
+        """Read a prepared dataset, but not its ids.
 
-        Raises DatasetError naming the file that is missing, damaged or of another length than meta.json says.
+        Raises DatasetError, which names a file that is missing, damaged or not of the length in meta.json.
         """
         try:
             meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
             if meta.pop("format_version") != FORMAT_VERSION:
-                raise DatasetError(f"{folder / 'meta.json'} is of another version of gptbox.")
+                raise DatasetError(f"{folder / 'meta.json'} was written by another version of gptbox.")
             tokenizer = tokenizer_from_json(meta.pop("tokenizer"))
             meta["notes"] = tuple(meta["notes"])
-            meta["files"] = tuple(FileMark(**mark) for mark in meta.get("files", ()))
-            for part in ("train_counts", "val_counts"):
-                if part in meta:
-                    meta[part] = tuple(map(int, meta[part]))
-                    if len(meta[part]) != tokenizer.vocab_size:
-                        raise ValueError(f"meta.json counts {len(meta[part]):,} ids")
+            meta["files"] = tuple(FileStat(**stat) for stat in meta.get("files", ()))
+            for key in ("train_counts", "val_counts"):
+                if key in meta:
+                    meta[key] = tuple(map(int, meta[key]))
+                    if len(meta[key]) != tokenizer.vocab_size:
+                        raise ValueError(f"meta.json counts {len(meta[key]):,} ids")
             prepared = cls(folder=folder, tokenizer=tokenizer, **meta)
             for name, tokens in (("train.bin", prepared.train_tokens), ("val.bin", prepared.val_tokens)):
                 if (size := (folder / name).stat().st_size) != 2 * tokens:
@@ -97,122 +100,123 @@ class PreparedDataset:
         return prepared
 
     def require_context(self, context_length: int) -> None:
-        """Raises DatasetError where one of the two parts is too short for a window of this context length."""
-        # A window is context_length tokens and, one further on, their targets. The smaller part decides.
+        """Raises DatasetError if one of the two splits is too short for a window of this context length."""
+        # A window is context_length inputs and their targets, shifted by one token.
         if min(self.train_tokens, self.val_tokens) > context_length:
             return
         raise DatasetError(
             f"The text of {self.dataset} is too short: {self.characters:,} characters, of which the last tenth, "
-            f"{self.val_tokens:,}, is kept for checking, and a context of {context_length:,} needs "
+            f"{self.val_tokens:,}, is kept for validation, and a context of {context_length:,} needs "
             f"{context_length + 1:,} there. Add text, to about {10 * (context_length + 1):,} characters, "
             "or choose a shorter context."
         )
 
     def bits_per_byte(self, val_loss: float) -> float:
-        """A validation loss in nats a token as bits a byte of the text, to compare tokenizers."""
+        """Convert a validation loss from nats per token to bits per byte, which is comparable between tokenizers."""
         return val_loss * self.val_tokens / self.val_bytes / math.log(2)
 
-    def _counts(self, ids: NDArray[np.uint16], known: tuple[int, ...] | None) -> NDArray[np.int64]:
-        """How often each id occurs, shape (vocab_size,). Raises DatasetError where one is not in the vocabulary."""
-        if known is not None:
-            return np.array(known, np.int64)
+    def _counts(self, ids: NDArray[np.uint16], stored: tuple[int, ...] | None) -> NDArray[np.int64]:
+        """Occurrences of each id, shape (vocab_size,). Raises DatasetError if an id is outside the vocabulary."""
+        if stored is not None:
+            return np.array(stored, np.int64)
         counts = count_ids(ids, self.vocab_size)
         if len(counts) > self.vocab_size:
-            raise DatasetError(f"{self.folder} is damaged: it has the id {len(counts) - 1:,}, which no text gives.")
+            raise DatasetError(f"{self.folder} is damaged: its vocabulary lacks the id {len(counts) - 1:,}.")
         return counts
 
-    def report(self) -> list[str]:
-        """What is in the text, in lines for people. The ids are only read where meta.json does not count them.
+    def describe(self) -> list[str]:
+        """A description of the text, in lines for people. The ids are only read if meta.json has no counts.
 
-        Raises DatasetError where they are damaged.
+        Raises DatasetError if the ids are damaged.
         """
         train, val = self._counts(self.train, self.train_counts), self._counts(self.val, self.val_counts)
-        vocabulary, warnings = describe_characters(self.tokenizer, train, val)
+        vocabulary, warnings = describe_vocabulary(self.tokenizer, train, val)
         percent = 100 * self.train_tokens / (self.train_tokens + self.val_tokens)
         return [
             f"{self.dataset}: {self.source}",
             f"size: {self.characters:,} characters, {self.text_bytes:,} bytes",
             f"vocabulary: {self.vocab_size:,} characters: {vocabulary}",
-            f"split: {self.train_tokens:,} tokens to learn from ({percent:.0f} %), {self.val_tokens:,} to check with",
+            f"split: {self.train_tokens:,} tokens for training ({percent:.0f} %), {self.val_tokens:,} for validation",
             *warnings,
             *(f"note: {note}" for note in self.notes),
         ]
 
 
-def prepare(name: str, run: RunFolder, data: Path, watch: Watch = silent) -> PreparedDataset:
-    """The run's prepared dataset, made where it is not there yet, or where your own text has changed since.
+def prepare(name: str, run: RunFolder, data: Path, on_progress: ProgressCallback = no_progress) -> PreparedDataset:
+    """The run's prepared dataset, created if it is missing or the user's text has changed.
 
-    A complete one is used again without the network, and without reading the text where its files are as they were.
-    `watch` is told how reading and writing go. Raises DatasetError where the text cannot be had or used, RunError
-    where training has begun on another text, or the run's folder cannot be written.
+    A complete one is reused without the network, and without reading the text if its files have not changed. Raises
+    DatasetError if the text cannot be found or used, RunError if training has begun on another text or the run's folder
+    cannot be written.
     """
-    begun = run.checkpoint.exists() or bool(run.snapshots())
+    training_begun = run.checkpoint.exists() or bool(run.snapshots())
     try:
         prepared = PreparedDataset.load(run.dataset)
-    except DatasetError as damage:
-        if begun:
+    except DatasetError as error:
+        if training_begun:
             raise RunError(
-                f"The run {run.name!r} cannot go on, because its prepared text is damaged: {damage} "
-                + begin_anew(run.name)
+                f"The run {run.name!r} cannot go on, because its prepared text is damaged: {error} "
+                + start_over_advice(run.name)
             ) from None
-        return _write(run, name, find_dataset(name, data).read(data, watch), watch)
+        return _write(run, name, find_dataset(name, data).read(data, on_progress), on_progress)
     if prepared.dataset != name:
-        if begun:
+        if training_begun:
             raise RunError(
-                f"The run {run.name!r} was trained on {prepared.dataset}, not on {name}. {begin_anew(run.name)}"
+                f"The run {run.name!r} was trained on {prepared.dataset}, not on {name}. {start_over_advice(run.name)}"
             )
-        return _write(run, name, find_dataset(name, data).read(data, watch), watch)
+        return _write(run, name, find_dataset(name, data).read(data, on_progress), on_progress)
     try:
         dataset = find_dataset(name, data)
     except DatasetError:
-        return prepared  # the folder has gone since; all that training needs is in the run
-    if prepared.files and prepared.files == _marks(dataset.own_files(data)):
+        return prepared  # the text was deleted; training only needs the run's folder
+    if prepared.files and prepared.files == _stats(dataset.user_files(data)):
         return prepared
-    text = dataset.own_text(data, watch)
-    if text is None:
+    corpus = dataset.read_user_files(data, on_progress)
+    if corpus is None:
         return prepared
-    if text.summary.sha256 == prepared.text_sha256:
-        return _remember(prepared, text.files)
-    if begun:
+    if corpus.summary.sha256 == prepared.text_sha256:
+        return _store_stats(prepared, corpus.files)
+    if training_begun:
         raise RunError(
             f"The text of {name} has changed since the run {run.name!r} began: {prepared.characters:,} characters "
-            f"then ({prepared.source}), {text.summary.characters:,} now ({text.source}). " + begin_anew(run.name)
+            f"then ({prepared.source}), {corpus.summary.characters:,} now ({corpus.source}). "
+            + start_over_advice(run.name)
         )
-    return _write(run, name, text, watch)
+    return _write(run, name, corpus, on_progress)
 
 
-def _marks(files: Sequence[Path]) -> tuple[FileMark, ...]:
-    """As the files are now; () where one cannot be looked at, which reading it will report."""
+def _stats(files: Sequence[Path]) -> tuple[FileStat, ...]:
+    """Stat data of the files; () if one has none, which is reported when the file is read."""
     try:
-        return tuple(FileMark.of(file) for file in files)
+        return tuple(FileStat.of(file) for file in files)
     except OSError:
         return ()
 
 
-def _remember(prepared: PreparedDataset, files: tuple[FileMark, ...]) -> PreparedDataset:
-    """Write down the marks of files found to hold the same text, so that the next start need not read them."""
+def _store_stats(prepared: PreparedDataset, files: tuple[FileStat, ...]) -> PreparedDataset:
+    """Store the stat data of files whose text is unchanged, so that the next start need not read them."""
     if not files:
         return prepared
-    file = prepared.folder / "meta.json"
-    with suppress(OSError):  # then the next start reads them again
-        meta = json.loads(file.read_text(encoding="utf-8"))
-        write_json(file, meta | {"files": [asdict(mark) for mark in files]})
+    meta_file = prepared.folder / "meta.json"
+    with suppress(OSError):  # then the next start reads the files again
+        meta = json.loads(meta_file.read_text(encoding="utf-8"))
+        write_json(meta_file, meta | {"files": [asdict(stat) for stat in files]})
     return replace(prepared, files=files)
 
 
-def _write(run: RunFolder, name: str, text: Text, watch: Watch) -> PreparedDataset:
-    """Publish `text` as the run's dataset, in place of what may be there."""
-    summary = text.summary
-    cut = int(summary.characters * 0.9)
-    if not 0 < cut < summary.characters:
+def _write(run: RunFolder, name: str, corpus: Corpus, on_progress: ProgressCallback) -> PreparedDataset:
+    """Publish the corpus as the run's dataset, replacing an existing one."""
+    summary = corpus.summary
+    num_train = int(summary.characters * 0.9)
+    if not 0 < num_train < summary.characters:
         raise DatasetError(f"The text of {name} has {summary.characters} characters: too few to learn from.")
     tokenizer = CharTokenizer(summary.alphabet)
-    widths = np.array([len(character.encode("utf-8")) for character in summary.alphabet])
+    utf8_bytes = np.array([len(character.encode("utf-8")) for character in summary.alphabet])
     meta: dict[str, Any] = {
         "format_version": FORMAT_VERSION,
         "dataset": name,
-        "source": text.source,
-        "notes": text.notes,
+        "source": corpus.source,
+        "notes": corpus.notes,
         "text_sha256": summary.sha256,
         "text_bytes": summary.bytes,
         "characters": summary.characters,
@@ -220,12 +224,13 @@ def _write(run: RunFolder, name: str, text: Text, watch: Watch) -> PreparedDatas
     }
     try:
         with atomic_folder(run.dataset) as folder:
-            counts = write_ids(text, tokenizer, cut, folder, watch, f"Writing the token ids of {name}")
-            for part, found in zip(("train", "val"), counts, strict=True):
-                meta |= {f"{part}_tokens": int(found.sum()), f"{part}_bytes": int(found @ widths)}
+            operation = f"Writing the token ids of {name}"
+            counts = write_ids(corpus, tokenizer, num_train, folder, on_progress, operation)
+            for split, n in zip(("train", "val"), counts, strict=True):
+                meta |= {f"{split}_tokens": int(n.sum()), f"{split}_bytes": int(n @ utf8_bytes)}
             meta["tokenizer"] = tokenizer.to_json()
             meta |= {"train_counts": counts[0].tolist(), "val_counts": counts[1].tolist()}
-            meta["files"] = [asdict(mark) for mark in text.files]
+            meta["files"] = [asdict(stat) for stat in corpus.files]
             document = json.dumps(meta, ensure_ascii=False, indent=2)
             (folder / "meta.json").write_text(document + "\n", encoding="utf-8")
             if run.dataset.exists():

@@ -1,4 +1,4 @@
-"""Showing that a long text is being worked on: nothing for two seconds, then a live bar, or a log's plain lines."""
+"""Progress of long operations on a text: silent for two seconds, then a bar on a terminal, or lines in a log."""
 
 import math
 import sys
@@ -10,61 +10,62 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from rich.progress import Progress
 
-QUIET_S = 2.0
-LOG_EVERY_S = 10.0
+DELAY_S = 2.0
+"""Seconds before the first report."""
+LOG_INTERVAL_S = 10.0
 
-Watch = Callable[[str, int, int], None]
-"""Called often while something is done: with what ("Reading letters"), how much is done, and how much there is."""
-
-
-def silent(what: str, done: int, total: int) -> None:
-    """Watches nothing."""
+ProgressCallback = Callable[[str, int, int], None]
+"""Called often during an operation with its name (such as "Reading letters"), the amount done and the total."""
 
 
-class Lines:
-    """A line now and then: "Reading letters: 35 %, about 12 s left"."""
+def no_progress(operation: str, done: int, total: int) -> None:
+    """Report nothing."""
+
+
+class ProgressLines:
+    """Reports progress in a line every LOG_INTERVAL_S: "Reading letters: 35 %, about 12 s left"."""
 
     def __init__(self, say: Callable[[str], object], clock: Callable[[], float] = time.monotonic) -> None:
         self._say, self._clock = say, clock
-        self._what, self._done, self._began, self._next = "", 0, 0.0, 0.0
+        self._operation, self._done, self._started, self._next_report = "", 0, 0.0, 0.0
 
-    def __call__(self, what: str, done: int, total: int) -> None:
+    def __call__(self, operation: str, done: int, total: int) -> None:
         now = self._clock()
-        if what != self._what or done < self._done:
-            self._what, self._began, self._next = what, now, now + QUIET_S
+        if operation != self._operation or done < self._done:
+            self._operation, self._started, self._next_report = operation, now, now + DELAY_S
         self._done = done
-        if now >= self._next and 0 < done < total:
-            self._next = now + LOG_EVERY_S
-            left = (now - self._began) * (total - done) / done
-            self._say(f"{what}: {100 * done // total} %, about {math.ceil(left)} s left")
+        if now >= self._next_report and 0 < done < total:
+            self._next_report = now + LOG_INTERVAL_S
+            seconds_left = (now - self._started) * (total - done) / done
+            self._say(f"{operation}: {100 * done // total} %, about {math.ceil(seconds_left)} s left")
 
 
-class Bar:
-    """A live line on a terminal for each thing that is done."""
+class ProgressBar:
+    """Reports progress on a terminal, with a live bar for each operation."""
 
-    def __init__(self, end: ExitStack) -> None:
-        """Leaving `end` takes the lines off the screen again."""
-        self._began = time.monotonic()
-        self._end = end
+    def __init__(self, exit_stack: ExitStack) -> None:
+        """Closing `exit_stack` removes the bars from the screen."""
+        self._started = time.monotonic()
+        self._exit_stack = exit_stack
         self._progress: Progress | None = None
 
-    def __call__(self, what: str, done: int, total: int) -> None:
+    def __call__(self, operation: str, done: int, total: int) -> None:
         if self._progress is None:
-            if time.monotonic() < self._began + QUIET_S:
+            if time.monotonic() < self._started + DELAY_S:
                 return
-            # Imported here: the short texts that most people have are ready before this would be.
+            # Imported here, because most texts are processed in less time than the import takes.
             from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
             columns = (TextColumn("{task.description}"), BarColumn(30), TaskProgressColumn(), TimeRemainingColumn())
-            self._progress = self._end.enter_context(Progress(*columns, transient=True))
-        task = next((task.id for task in self._progress.tasks if task.description == what), None)
+            self._progress = self._exit_stack.enter_context(Progress(*columns, transient=True))
+        task = next((task.id for task in self._progress.tasks if task.description == operation), None)
         if task is None:
-            task = self._progress.add_task(what)
+            task = self._progress.add_task(operation)
         self._progress.update(task, completed=done, total=total)
 
 
 @contextmanager
-def shown() -> Iterator[Watch]:
-    """For where standard output goes: a bar on a terminal, lines in a log."""
-    with ExitStack() as end:
-        yield Bar(end) if sys.stdout.isatty() else Lines(lambda line: print(line, flush=True))
+def show_progress() -> Iterator[ProgressCallback]:
+    """Report progress on standard output: a bar on a terminal, lines elsewhere."""
+    with ExitStack() as exit_stack:
+        yield ProgressBar(exit_stack) if sys.stdout.isatty() else ProgressLines(lambda line: print(line, flush=True))

@@ -1,1 +1,1 @@
-"""Generating fast on small machines: ids in, ids out, without torch."""
+"""The inference engine: token ids in, token ids out, fast on small machines and without torch."""

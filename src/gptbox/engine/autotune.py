@@ -1,4 +1,7 @@
-"""Online autotuning: which execution strategy decodes fastest, on this machine, right now."""
+"""Online autotuning: which execution strategy decodes fastest, on this machine, right now.
+
+A burst is one call of `decode_steps`: the decoding steps of one time slice.
+"""
 
 from collections import defaultdict
 from dataclasses import dataclass
@@ -7,19 +10,19 @@ from typing import NamedTuple
 TRIAL_SHARE = 0.3
 """Fraction of a time slice that a trial gets: a preempted thread can stall all others at a barrier."""
 _FIRST_TRIALS = 4
-"""Bursts of each strategy in a row, before anything is known of it."""
+"""Consecutive bursts of each strategy before any other choice."""
 _TRIAL_BURSTS = 2
-"""Bursts of a later trial: the first one is cold."""
+"""Bursts of each later trial: the first one is cold."""
 _COLD_WEIGHT = 0.1
-"""Of a burst after one of another strategy: it also pays for waking threads and filling caches."""
+"""Weight of a burst that follows another strategy's: it also pays for waking threads and filling caches."""
 _EXPLORATION = 0.005
 """Fraction of the time that trials of one slower strategy may cost."""
 _MIN_INTERVAL_S = 0.1
-"""Decoding time between two trials of a strategy, however little they cost."""
+"""Minimum decoding time between two trials of a strategy, however cheap."""
 _DECAY = 0.9
-"""Weight that earlier bursts keep, after each burst."""
-_MAX_SHOWN_S = 0.1
-"""Longest time for which one burst counts: a strategy that stalled once should be trusted again in a while."""
+"""Factor by which each burst decays the weight of earlier ones."""
+_MAX_COUNTED_S = 0.1
+"""Cap on the time that one burst counts for: a strategy that stalled once should be trusted again in a while."""
 
 
 class Strategy(NamedTuple):
@@ -33,21 +36,21 @@ class Strategy(NamedTuple):
 
 @dataclass
 class _Speed:
-    """Tokens and seconds, decayed and summed apart, so that a burst weighs as much as it took."""
+    """Decayed sums of tokens and of seconds, so that each burst is weighted by its duration."""
 
     tokens: float = 0.0
     seconds: float = 0.0
     bursts: int = 0
     next_trial_s: float = 0.0
-    """On the tuner's clock of decoding time."""
+    """When its next trial is due, on the tuner's clock of decoding time."""
 
     def add(self, tokens: float, seconds: float, weight: float) -> None:
         self.bursts += 1
         if self.bursts == 1:
-            return  # it also pays for memory that is touched for the first time
-        shown = min(seconds * weight, _MAX_SHOWN_S)
-        self.tokens = _DECAY * self.tokens + tokens * shown / seconds
-        self.seconds = _DECAY * self.seconds + shown
+            return  # it also pays for first-touch page faults
+        counted = min(seconds * weight, _MAX_COUNTED_S)
+        self.tokens = _DECAY * self.tokens + tokens * counted / seconds
+        self.seconds = _DECAY * self.seconds + counted
 
     @property
     def tokens_per_s(self) -> float:
@@ -60,7 +63,7 @@ class _Speed:
 class StrategyTuner:
     """Chooses the strategy of each burst of decoding steps by the speeds it has measured.
 
-    Data parallelism needs no synchronisation and gets along with other load. Tensor parallelism decodes a single
+    Data parallelism needs no synchronisation and tolerates other load. Tensor parallelism decodes a single
     sequence faster where each core's half of the weights then stays in its cache, but threads meet at a barrier in each
     layer and wait for one that was preempted. A draft saves memory traffic and costs computation. The fastest depends
     on the model, the machine and its load, so slower strategies are tried again: the less a trial costs, the sooner.
@@ -71,16 +74,16 @@ class StrategyTuner:
         self._threads = threads
         self._num_draft_tokens = num_draft_tokens
         self._speeds: defaultdict[tuple[int, Strategy], _Speed] = defaultdict(_Speed)
-        """By the bit length of the number of rows."""
+        """By the bit length of the number of rows, and strategy."""
         self._clock_s = 0.0
         """Decoding time measured so far."""
         self._trial: tuple[int, Strategy] | None = None
         self._bursts_left = 0
-        """Of the trial."""
+        """Remaining bursts of the current trial."""
         self._previous: Strategy | None = None
 
     def strategies(self, rows: int) -> list[Strategy]:
-        """Those that differ for this number of rows."""
+        """The strategies to choose from for this number of rows."""
         result = [Strategy(False, 0)]
         if self._threads > 1:
             result.append(Strategy(True, 0))
@@ -111,21 +114,21 @@ class StrategyTuner:
         self._bursts_left -= 1
         if self._trial is not None and self._trial[0] == size and self._trial[1] in strategies:
             return self._trial[1], TRIAL_SHARE
-        return best, 1.0  # requests came or went amid the trial
+        return best, 1.0  # the number of rows changed amid the trial
 
     def record(self, rows: int, strategy: Strategy, tokens: float, seconds: float, share: float = 1.0) -> None:
-        """Count a burst that decoded `tokens` in `seconds`; `share` is what `choose` gave it."""
+        """Record a burst that decoded `tokens` in `seconds`; `share` is what `choose` returned."""
         size = rows.bit_length()
         speed = self._speeds[size, strategy]
-        cold = self._previous != strategy and seconds < _MAX_SHOWN_S
-        # A trial's burst says as much as one of a whole time slice.
+        cold = self._previous != strategy and seconds < _MAX_COUNTED_S
+        # A trial's short burst counts like a whole time slice.
         speed.add(tokens, seconds, (_COLD_WEIGHT if cold else 1.0) / share)
         self._clock_s += seconds
         self._previous = strategy
         best = self._fastest(rows)
         if strategy != best:
             lost_s = seconds - self._speeds[size, best].seconds_for(tokens)
-            wait_s = min(max(lost_s, 0.0), _MAX_SHOWN_S) / _EXPLORATION
+            wait_s = min(max(lost_s, 0.0), _MAX_COUNTED_S) / _EXPLORATION
             speed.next_trial_s = max(speed.next_trial_s, self._clock_s) + wait_s
 
     def _fastest(self, rows: int) -> Strategy:

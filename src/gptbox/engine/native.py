@@ -1,8 +1,8 @@
-"""The compiled functions that the engine calls: from a library in an image, or from an object file of this machine's.
+"""Loads the compiled kernels: from a shared library in an image, else from an object file compiled on this machine.
 
-An image holds libraries in the folder GPTBOX_LIBRARIES, for several generations of its processor's architecture, made
-by `gptbox.engine.kernels.build`: with one of those neither Numba nor llvmlite is needed. Elsewhere the first start
-compiles, or an installation does: see `gptbox.engine.object_file`.
+An image has libraries for several generations of its architecture in the folder GPTBOX_LIBRARIES, made by
+`gptbox.engine.kernels.build`; they need neither Numba nor llvmlite. Elsewhere the kernels are compiled at installation
+or at the first start: see `gptbox.engine.object_file`.
 """
 
 import ctypes
@@ -21,37 +21,41 @@ from gptbox.engine import object_file
 from gptbox.engine.object_file import processor
 from gptbox.errors import EngineError
 
-ARGUMENTS = {"gptbox_burst": 11, "gptbox_score": 4, "gptbox_forward": 2}
-"""How many integers each function takes."""
+ARGUMENTS = {"gptbox_decode_steps": 11, "gptbox_score": 4, "gptbox_forward": 2}
+"""Number of int64 arguments of each function."""
 GENERATIONS = {
     "x86-64-v4": {"avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"},
     "x86-64-v3": {"avx2", "fma", "bmi2", "f16c"},
     "x86-64-v2": {"sse4_2"},
     "aarch64": {"asimd"},
 }
-"""What a processor must have, by /proc/cpuinfo, for each library; the best first."""
-_ENTRY = 4
+"""CPU features, as in /proc/cpuinfo, that each library requires; best first."""
+_ENTRY_SIZE = 4
+"""int64s per entry of an argument table."""
 
 Function = Callable[..., int]
 
 
 def find_library(folder: Path) -> Path | None:
-    """The best library in a folder that this processor can run."""
-    has = processor()
+    """The best library in `folder` that this processor can run; None if there is none."""
+    available = processor()
     machine = "aarch64" if platform.machine() in ("aarch64", "arm64") else "x86-64"
-    for name, needed in GENERATIONS.items():
+    for name, required in GENERATIONS.items():
         path = folder / f"gptbox-{name}.so"
-        if name.startswith(machine) and needed <= has and path.is_file():
+        if name.startswith(machine) and required <= available and path.is_file():
             return path
     return None
 
 
 class _Function:
-    """A compiled function as one of Python."""
+    """A compiled function as a Python callable of integers.
+
+    Raises EngineError where the function reports an error.
+    """
 
     def __init__(self, name: str, address: Callable[[str], int]) -> None:
-        self._name, self._code = name, address  # which holds the code in memory
-        # Numba's own convention: a status, then by address the result and what there is to say of an error.
+        self._name, self._code = name, address  # the closure keeps the code in memory
+        # Numba's calling convention: returns a status; the result and an error description are output pointers.
         arguments = [ctypes.c_int64] * ARGUMENTS[name]
         self._function = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p, *arguments)(address(name))
 
@@ -67,6 +71,7 @@ _loading = threading.Lock()
 
 
 def _from_library(path: Path) -> Callable[[str], int]:
+    """Open a shared library; returns a function from names to addresses."""
     library = ctypes.CDLL(str(path))
 
     def address(name: str) -> int:
@@ -76,10 +81,10 @@ def _from_library(path: Path) -> Callable[[str], int]:
 
 
 def load(compile_too: bool = True, wanted: Callable[[], bool] = lambda: True) -> bool:
-    """Have the functions ready; whether they are.
+    """Load the kernels; returns whether they are loaded.
 
-    Where they are not compiled yet, that is done in a process of its own, for half a minute, unless `compile_too` says
-    otherwise, and until `wanted` says no more. Raises EngineError where it cannot be done.
+    If they are not compiled yet, compiles them in a subprocess, for about half a minute; without `compile_too` returns
+    False instead. Compilation stops once `wanted` returns False. Raises EngineError if compiling or loading fails.
     """
     with _loading:
         if _loaded:
@@ -97,7 +102,7 @@ def load(compile_too: bool = True, wanted: Callable[[], bool] = lambda: True) ->
             if code is None:
                 if not compile_too:
                     return False
-                code = object_file.compile_and_keep(wanted)
+                code = object_file.compile_and_save(wanted)
             address = object_file.link(code)
         _loaded.update({name: _Function(name, address) for name in ARGUMENTS})
         return True
@@ -109,9 +114,9 @@ def _function(name: str) -> Function:
     return _loaded[name]
 
 
-def burst(*arguments: int) -> int:
+def decode_steps(*arguments: int) -> int:
     """See `gptbox.engine.kernels.entry`."""
-    return _function("gptbox_burst")(*arguments)
+    return _function("gptbox_decode_steps")(*arguments)
 
 
 def score(*arguments: int) -> int:
@@ -124,14 +129,17 @@ def forward(*arguments: int) -> int:
     return _function("gptbox_forward")(*arguments)
 
 
-def table(*parts: tuple[Any, ...]) -> NDArray[np.int64]:
-    """Numbers and arrays as compiled code finds them; whoever holds it must hold the arrays, too."""
+def argument_table(*parts: tuple[Any, ...]) -> NDArray[np.int64]:
+    """(fields, 4): each field a number, or the address and shape of an array. The caller keeps the arrays alive.
+
+    `gptbox.engine.kernels.entry` has the order of the fields.
+    """
     fields = [field for part in parts for field in part]
-    result = np.zeros((len(fields), _ENTRY), np.int64)
-    for row, field in zip(result, fields, strict=True):
+    table = np.zeros((len(fields), _ENTRY_SIZE), np.int64)
+    for row, field in zip(table, fields, strict=True):
         if isinstance(field, np.ndarray):
             assert field.flags.c_contiguous
             row[: 1 + field.ndim] = field.ctypes.data, *field.shape
         else:
             row[0] = field
-    return result
+    return table

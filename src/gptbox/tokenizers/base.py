@@ -1,4 +1,4 @@
-"""What every tokenizer does: text to ids and back, and its own description as a Hugging Face `tokenizer.json`."""
+"""The interface of all tokenizers: text to ids and back, and serialization as a Hugging Face `tokenizer.json`."""
 
 import unicodedata
 from abc import ABC, abstractmethod
@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 _NAMES = {"\n": "(line break)", " ": "(space)", "\t": "(tab)"}
 
 
-def shown(character: str) -> str:
-    """A character as it can be read in a line of text."""
+def printable(character: str) -> str:
+    """A visible representation of a character: itself, a name such as "(space)", or its code point."""
     if character in _NAMES:
         return _NAMES[character]
     if character.isprintable() and not unicodedata.combining(character):
@@ -21,18 +21,20 @@ def shown(character: str) -> str:
 
 
 class StreamDecoder(ABC):
-    """Turns ids into text as they come; what it returned never has to be taken back, and no character is ever cut."""
+    """Decodes ids incrementally. Text once returned is final, and no character is split."""
 
     @abstractmethod
     def push(self, tokens: Sequence[int]) -> str:
-        """The text that is certain once these have come, too; may be empty."""
+        """The text that these tokens complete; may be empty."""
 
     @abstractmethod
     def flush(self) -> str:
-        """What is left at the end, incomplete bytes as U+FFFD."""
+        """The rest of the text; incomplete bytes become U+FFFD."""
 
 
 class Tokenizer(ABC):
+    """Converts text to token ids and back."""
+
     @property
     @abstractmethod
     def vocab_size(self) -> int:
@@ -40,19 +42,19 @@ class Tokenizer(ABC):
 
     @abstractmethod
     def encode(self, text: str) -> NDArray[np.uint16]:
-        """Ids of the text, shape (tokens,). Never fails: what the vocabulary lacks is replaced, see `unknown`."""
+        """Ids of the text, shape (tokens,). Never fails: unknown characters are replaced, see `unknown`."""
 
     @abstractmethod
     def decode(self, ids: Iterable[int]) -> str:
-        """The text of the ids; one that the vocabulary lacks is U+FFFD."""
+        """The text of the ids; ids outside the vocabulary become U+FFFD."""
 
     @abstractmethod
     def unknown(self, text: str) -> dict[str, str]:
-        """Each character of the text that `encode` replaces, with its replacement, in order of appearance."""
+        """The characters that `encode` replaces, mapped to their replacements, in order of first appearance."""
 
     @abstractmethod
     def stream_decoder(self) -> StreamDecoder:
-        """A decoder for one growing sequence."""
+        """A new decoder for one sequence."""
 
     @abstractmethod
     def to_json(self) -> dict[str, Any]:
@@ -61,9 +63,9 @@ class Tokenizer(ABC):
     @classmethod
     @abstractmethod
     def from_json(cls, content: dict[str, Any]) -> Self | None:
-        """Read a `tokenizer.json`; None where it describes another kind of tokenizer."""
+        """Read a `tokenizer.json`; None if it describes another type of tokenizer."""
 
     @classmethod
     @abstractmethod
     def train(cls, texts: Sequence[str]) -> Self:
-        """The tokenizer for these texts."""
+        """A tokenizer with a vocabulary made from these texts."""

@@ -1,4 +1,4 @@
-"""One token a character, numbered in code point order, as nanoGPT's character datasets do."""
+"""One token per character, numbered in code point order, as in nanoGPT's character datasets."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any, Self
@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from gptbox.errors import DatasetError, ModelFolderError
 from gptbox.tokenizers.base import StreamDecoder, Tokenizer
 
-# What phones and word processors type, and the plain characters that stand in where the vocabulary lacks them.
+# Characters that phones and word processors insert -> plain characters to replace them if the vocabulary lacks them.
 TYPOGRAPHY = {
     "\u2018": "'`",
     "\u2019": "'`",
@@ -26,15 +26,15 @@ TYPOGRAPHY = {
     "\r": "\n",
 }
 
-_PIECE = 1 << 20  # characters
+_CHUNK = 1 << 20  # characters encoded at once
 
 
 class CharTokenizer(Tokenizer):
-    """`characters` are the vocabulary, in the order of their ids."""
+    """`characters` is the vocabulary, ordered by id."""
 
     def __init__(self, characters: Sequence[str]) -> None:
         if not characters:
-            raise DatasetError("The text is empty: there is not one character to learn from.")
+            raise DatasetError("The text is empty: it has no character to learn from.")
         if len(characters) > 65_536:
             raise DatasetError(f"The text has {len(characters):,} different characters; uint16 ids reach 65,536.")
         if any(len(character) != 1 for character in characters) or len(set(characters)) != len(characters):
@@ -47,10 +47,10 @@ class CharTokenizer(Tokenizer):
             for typed, plain in TYPOGRAPHY.items()
             if typed not in self.ids and (known := next((c for c in plain if c in self.ids), None))
         }
-        # Code points in ascending order beside their ids, so that a whole text is encoded by one binary search.
-        points = np.array([ord(character) for character in self.characters], dtype=np.uint32)
-        self._order = np.argsort(points)
-        self._points = points[self._order]
+        # Sorted code points and their ids, so that np.searchsorted encodes a whole text.
+        code_points = np.array([ord(character) for character in self.characters], dtype=np.uint32)
+        self._sorted_ids = np.argsort(code_points)
+        self._sorted_code_points = code_points[self._sorted_ids]
 
     @classmethod
     def train(cls, texts: Sequence[str]) -> Self:
@@ -64,23 +64,23 @@ class CharTokenizer(Tokenizer):
         return self.replacements.get(character, self.unknown_character)
 
     def encode(self, text: str) -> NDArray[np.uint16]:
-        # In pieces: the search takes twenty bytes a character, too many for a whole text on a small machine.
-        return np.concatenate([self._encode(text[i : i + _PIECE]) for i in range(0, len(text) or 1, _PIECE)])
+        # In chunks: the search takes 20 bytes per character, too much for a long text on a small machine.
+        return np.concatenate([self._encode_chunk(text[i : i + _CHUNK]) for i in range(0, len(text) or 1, _CHUNK)])
 
-    def _encode(self, text: str) -> NDArray[np.uint16]:
-        # Lone surrogates cannot be encoded as UTF-32 without this; they are unknown characters like any other.
-        points = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype=np.uint32)
-        places = np.minimum(np.searchsorted(self._points, points), len(self._points) - 1)
-        ids = self._order[places].astype(np.uint16)
-        for place in np.flatnonzero(self._points[places] != points):
-            ids[place] = self.ids[self._replacement(chr(points[place]))]
+    def _encode_chunk(self, text: str) -> NDArray[np.uint16]:
+        # "surrogatepass", because UTF-32 rejects lone surrogates, which are unknown characters like any other.
+        code_points = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype=np.uint32)
+        found = np.minimum(np.searchsorted(self._sorted_code_points, code_points), len(self._sorted_code_points) - 1)
+        ids = self._sorted_ids[found].astype(np.uint16)
+        for i in np.flatnonzero(self._sorted_code_points[found] != code_points):
+            ids[i] = self.ids[self._replacement(chr(code_points[i]))]
         return ids
 
     def decode(self, ids: Iterable[int]) -> str:
         return "".join([self._character(i) for i in ids])
 
     def _character(self, token: int) -> str:
-        # A model may have been padded to more ids than its tokenizer has.
+        # A model's vocabulary may be padded beyond its tokenizer's.
         return self.characters[token] if token < len(self.characters) else "\ufffd"
 
     def unknown(self, text: str) -> dict[str, str]:

@@ -1,26 +1,28 @@
-"""What to train and how: one dataclass, and a table of presets."""
+"""The configuration of a training run, and the presets."""
 
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal, NamedTuple
 
 from gptbox.errors import SettingError
-from gptbox.model_config import Activation, Architecture, ModelConfig
+from gptbox.models.config import Activation, Architecture, ModelConfig
 
 
 class Stage(NamedTuple):
-    """A part of the work with batches of its own; short contexts first learn spelling at less cost."""
+    """A phase of training with its own batch shape; short contexts at first learn spelling at less cost."""
 
     share: float
-    """Of the whole work, be it counted in steps or in seconds."""
+    """Fraction of the whole work, in steps or in seconds."""
     batch_size: int
-    """Sequences a step."""
+    """Sequences per step."""
     context_length: int
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
+    """Checkpoints store all fields but those in _CHANGEABLE by name, as the identity of a run."""
+
     preset: str
-    """The name it was made from."""
+    """Name of the preset it was made from."""
 
     # The model
     architecture: Architecture
@@ -34,27 +36,27 @@ class TrainConfig:
     tie_embeddings: bool = True
     dropout: float = 0.0
     initialization: Literal["gpt2", "previous"] = "gpt2"
-    """Of the weights; see `gptbox.train.gpt.GPT.initialize`."""
+    """Scheme of the initial weights; see `gptbox.train.gpt.GPT.initialize`."""
 
     # The work
     batch_size: int
-    """Sequences a step."""
+    """Sequences per step."""
     accumulate: int = 1
-    """Pieces that a batch is computed in, one after the other, to save memory: gradient accumulation."""
+    """Gradient accumulation: micro-batches per batch, computed one after the other to save memory."""
     ramp: tuple[Stage, ...] = ()
-    """What comes before batches of batch_size x context_length, which have what is left of the work."""
+    """Stages before the batches of batch_size x context_length, which get the rest of the work."""
     steps: int | None = None
-    """How many steps; None leaves it to `minutes`."""
+    """Number of steps; None for no limit on them."""
     minutes: float | None = None
-    """How long, from the start of the command, publishing included; ends the run before `steps` where both are set."""
+    """Duration from the start of the command, publishing included; with `steps`, whichever comes first ends the run."""
     clock: Literal["wall", "cpu"] = "wall"
-    """What `minutes` count: the time that passes, or the CPU time of this process divided by its threads."""
+    """What `minutes` count: elapsed time, or the CPU time of this process divided by its threads."""
     target_loss: float | None = None
-    """End as soon as the estimated validation loss is at or below this."""
+    """End as soon as the estimated validation loss is at most this."""
     horizon_minutes: float | None = None
-    """For how long the schedule is made where only a loss ends the run; after it the rate stays where it is."""
+    """Length of the schedule if only a loss ends the run; after it the learning rate stays constant."""
     eval_every: int | None = None
-    """Steps between evaluations; None spaces them in time, dense at first, unless the run is measured in steps."""
+    """Steps between evaluations; None spaces them in time, dense at first, unless only steps end the run."""
     seed: int = 1337
 
     sampling: str = "crops"
@@ -66,23 +68,23 @@ class TrainConfig:
     learning_rate: float
     min_learning_rate: float = 0.0
     adam_learning_rate: float = 0.0
-    """For what Muon leaves to Adam: embeddings, head..."""
+    """Muon only: the rate of Adam for embeddings and head."""
     gain_learning_rate: float = 0.0
-    """... and the gains of norms."""
+    """Muon only: the rate of Adam for the gains of norms."""
     warmup_steps: int = 0
-    """The most steps of warm-up; short runs take a tenth of theirs."""
+    """Most steps of warm-up; shorter runs use a tenth of their steps."""
     cooldown: float = 1.0
-    """The share of the work, at its end, over which the linear schedule goes down."""
+    """Final fraction of the work over which the linear schedule decays."""
     beta1: float = 0.9
     beta2: float = 0.99
-    """Adam's."""
+    """Decay rates of Adam's moments."""
     momentum: float = 0.95
     newton_schulz_steps: int = 5
-    """Muon's."""
+    """Muon's momentum, and iterations of its orthogonalisation."""
     weight_decay: float = 0.1
-    """On matrices (AdamW: and embeddings), not on gains and biases."""
+    """Weight decay of matrices (with AdamW, of embeddings too), not of gains and biases."""
     grad_clip: float = 0.0
-    """The largest global norm of the gradients; 0 for none."""
+    """Maximum global norm of the gradient; 0 disables clipping."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "ramp", tuple(Stage(*stage) for stage in self.ramp))
@@ -103,11 +105,11 @@ class TrainConfig:
         if not 0 <= self.seed < 2**63:
             raise SettingError(f"seed is {self.seed}; it must be between 0 and 2^63 - 1.")
         if self.eval_every is None and self.steps is not None and self.minutes is None:
-            # Not by the clock: the same steps must give the same losses on a slower day.
+            # Not by the clock: the same steps must give the same losses on a slower machine.
             object.__setattr__(self, "eval_every", max(100, self.steps // 8))
 
     def stage(self, progress: float) -> Stage:
-        """The batches at a share of the work done, 0 to 1."""
+        """The batch shape at a fraction of the work done, 0 to 1."""
         for stage in self.ramp:
             if progress < stage.share:
                 return stage
@@ -115,7 +117,7 @@ class TrainConfig:
         return Stage(1.0, self.batch_size, self.context_length)
 
     def model(self, vocab_size: int) -> ModelConfig:
-        """The model's configuration for a vocabulary."""
+        """The model's configuration for a vocabulary size."""
         return ModelConfig(
             architecture=self.architecture,
             vocab_size=vocab_size,
@@ -130,7 +132,7 @@ class TrainConfig:
         )
 
     def fixed(self) -> dict[str, Any]:
-        """What must stay the same for a run to go on: all but how long it lasts and how often it is looked at."""
+        """The fields that must not change when a run resumes: all but limits, evaluation and accumulation."""
         fixed = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in _CHANGEABLE}
         return fixed | {"ramp": tuple(tuple(stage) for stage in self.ramp)}
 
@@ -157,13 +159,13 @@ LESSON = TrainConfig(
 
 
 PRESETS: dict[str, TrainConfig | None] = {"default": None, "lesson": LESSON}
-"""None is chosen for the machine, the time and the text: `gptbox.train.recipe`."""
+"""None: chosen for the machine, the time and the text, by `gptbox.train.recipe`."""
 
 
 def preset(name: str, source: str = "PRESET") -> TrainConfig | None:
-    """The configuration of a preset; None for one that is chosen later.
+    """The configuration of a preset; None for one that `gptbox.train.recipe` chooses.
 
-    Raises SettingError for an unknown name; `source` is the setting or option that gave it.
+    Raises SettingError for an unknown name; `source` is the setting or option it came from.
     """
     if name not in PRESETS:
         raise SettingError(f"{source} {name!r} is not one of {', '.join(PRESETS)}.")
@@ -178,17 +180,16 @@ def with_changes(
     target_loss: float | None = None,
     **others: Any,
 ) -> TrainConfig:
-    """A configuration with changes; None leaves its value.
+    """A copy with the given values; None keeps a value.
 
-    Minutes, steps and target loss replace its own way to end, together. A change of the batch or the context ends the
-    ramp to them, a change of the width goes with an MLP and heads to suit.
-    Raises SettingError for an impossible value.
+    Minutes, steps and target loss replace all three limits together. A new batch size or context drops the ramp; a new
+    width adapts the MLP and the heads. Raises SettingError for an invalid value.
     """
     changes = {name: value for name, value in others.items() if value is not None}
     if minutes is not None or steps is not None or target_loss is not None:
         changes |= {"minutes": minutes, "steps": steps, "target_loss": target_loss}
     if minutes is not None:
-        changes.setdefault("eval_every", None)  # a slow machine must not wait long for its first snapshot
+        changes.setdefault("eval_every", None)  # in time, so that a slow machine has its first snapshot soon
     if {"batch_size", "context_length"} & changes.keys():
         changes.setdefault("ramp", ())
     width = changes.get("n_embd", config.n_embd)

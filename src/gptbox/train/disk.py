@@ -1,23 +1,23 @@
-"""A full disk does not end a run: it is told once, and training goes on until there is space again."""
+"""Keeps a run going on a full disk: warns once, and training continues until there is space again."""
 
 import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from gptbox.train.progress import Reporter
+from gptbox.train.reporter import Reporter
 
 
-class Disk:
-    """The disk that a run is written to."""
+class DiskFullGuard:
+    """Suppresses the errors of a full disk, and remembers whether there was one."""
 
     def __init__(self, reporter: Reporter) -> None:
         self._reporter = reporter
         self.is_full = False
-        """Whether something could not be written since the last checkpoint was."""
+        """Whether a write has failed since the last checkpoint that could be saved."""
 
     @contextmanager
-    def writing(self) -> Iterator[None]:
-        """Around what writes: a full disk ends the block and raises nothing."""
+    def suppress_full(self) -> Iterator[None]:
+        """Context for writing: a full disk ends the block without an exception; other errors are raised."""
         try:
             yield
         except OSError as error:

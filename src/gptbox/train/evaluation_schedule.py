@@ -1,7 +1,7 @@
-"""When a run is evaluated: often at first, as learning is fast, and at a bounded cost.
+"""When a run is evaluated: often at first, while the loss falls fast, and at a bounded cost.
 
-An evaluation estimates the validation loss, writes a sample and publishes a snapshot. Its cost is counted in CPU
-seconds, which other work on the machine does not inflate, and expected to be the median of the last few.
+An evaluation estimates the validation loss, generates a sample and publishes a snapshot. Its cost is measured in CPU
+seconds, which other work on the machine does not inflate, and predicted as the median of the last few.
 """
 
 import math
@@ -12,99 +12,99 @@ from typing import NamedTuple
 from gptbox.train.budget import Budget
 
 FIRST_SNAPSHOT_S = 9.0
-"""Budget seconds after the first step by which a first snapshot is published."""
-EVALUATION_SHARE = 0.05
-"""Of the CPU time that a run has on a quiet machine, the most for evaluations, those at the end included."""
-_CONTENDED_SHARE = 0.25
-"""And of the CPU time that it really gets, the most where other work takes the rest."""
+"""Budget seconds from the first step within which the first snapshot is published."""
+MAX_CPU_SHARE = 0.05
+"""Largest share for evaluations, final ones included, of the CPU time that the run has on a quiet machine."""
+_MAX_CONTENDED_CPU_SHARE = 0.25
+"""Largest share for evaluations of the CPU time that the run receives when other work takes the rest."""
 _MIN_EVALUATIONS = 26
-"""In a run of at least _FULL_RUN_S, even where they cost more than their share; fewer in a shorter run."""
+"""Evaluations of a run of _FULL_RUN_S or longer even if they exceed their share; proportionally fewer of a shorter."""
 _FULL_RUN_S = 300.0
 _MAX_EVALUATIONS = 29
-"""Unless the run is so long that the last ones would lie more than _MAX_GAP_S apart."""
+"""Exceeded only by runs so long that the last evaluations would be more than _MAX_GAP_S apart."""
 _MAX_GAP_S = 600.0
-_GAP = 2.0
-"""Between two evaluations at least this many times what one takes."""
-_ENDLESS_GAP_S, _ENDLESS_GAP = 3.0, 0.04
-"""Where nobody knows when the run ends: the seconds between two evaluations, and their share of the time so far."""
+_MIN_GAP_RATIO = 2.0
+"""Shortest time between two evaluations, as a multiple of the duration of one."""
+_OPEN_ENDED_GAP_S, _OPEN_ENDED_GAP_SHARE = 3.0, 0.04
+"""Shortest time between evaluations of a run whose end is unknown: in seconds, and as a share of the time so far."""
 
 
-class Cost(NamedTuple):
-    """Of one evaluation."""
+class EvaluationCost(NamedTuple):
+    """The cost of one evaluation."""
 
     seconds: float
     """Budget seconds, publishing included."""
     cpu_s: float
     estimate_s: float
-    """Budget seconds of the estimate of the loss alone."""
+    """Budget seconds of the loss estimate alone."""
 
 
 class EvaluationSchedule:
-    """Plans the evaluations of a run by the share of its work that is done.
+    """Schedules evaluations by the fraction of the work done.
 
-    With n evaluations over the run, number k is due at (k / n)^2 of the work. What is left is planned anew after each
-    one, so that a delay spreads over those that follow.
+    Of n evaluations, the k-th is due at (k / n)^2 of the work. The rest is rescheduled after each evaluation, so that a
+    delay is spread over the following ones.
     """
 
     def __init__(self, budget: Budget, exact_ratio: float) -> None:
-        """`exact_ratio` is how many times the tokens of an estimate an exact evaluation measures."""
-        self._budget, self._progress, self._config = budget, budget.progress, budget.config
+        """`exact_ratio` is the number of tokens in an exact evaluation over that in an estimate."""
+        self._budget, self._state, self._config = budget, budget.state, budget.config
         self._exact_ratio = exact_ratio
-        self._costs: deque[Cost] = deque(maxlen=5)
+        self._costs: deque[EvaluationCost] = deque(maxlen=5)
         self._last_s = 0.0
 
-    def begin(self, guess: Cost) -> None:
-        """Training begins in this process; `guess` is what an evaluation may cost."""
-        self._costs.append(guess)
+    def begin(self, predicted: EvaluationCost) -> None:
+        """Call before the first step of this process, with the predicted cost of an evaluation."""
+        self._costs.append(predicted)
         self._last_s = self._budget.spent_s
-        self._plan()
+        self._schedule_next()
 
-    def took(self, cost: Cost) -> None:
-        """An evaluation was made; plan the next one."""
-        if self._progress.evaluations == 0:
-            self._costs.clear()  # the guess
+    def record(self, cost: EvaluationCost) -> None:
+        """Record an evaluation and schedule the next."""
+        if self._state.evaluations == 0:
+            self._costs.clear()  # the prediction
         self._costs.append(cost)
-        self._progress.evaluations += 1
-        self._progress.evaluation_cpu_s += cost.cpu_s
+        self._state.evaluations += 1
+        self._state.evaluation_cpu_s += cost.cpu_s
         self._last_s = self._budget.spent_s
-        self._plan()
+        self._schedule_next()
 
     @property
-    def expected(self) -> Cost:
-        """What the next evaluation costs."""
-        return Cost(*(median(values) for values in zip(*self._costs, strict=True)))
+    def expected_cost(self) -> EvaluationCost:
+        """Expected cost of the next evaluation."""
+        return EvaluationCost(*(median(values) for values in zip(*self._costs, strict=True)))
 
     def exact_s(self, snapshots: int) -> float:
-        """Budget seconds to measure the exact loss of so many snapshots."""
-        return snapshots * self.expected.estimate_s * self._exact_ratio
+        """Budget seconds needed to measure the exact loss of `snapshots` snapshots."""
+        return snapshots * self.expected_cost.estimate_s * self._exact_ratio
 
-    def _plan(self) -> None:
-        budget, p, cost = self._budget, self._progress, self.expected
+    def _schedule_next(self) -> None:
+        budget, state, cost = self._budget, self._state, self.expected_cost
         if math.isinf(budget.total_s):
-            p.next_evaluation = 1.0
+            state.next_evaluation = 1.0
             return
-        root = math.sqrt(budget.done)
+        root = math.sqrt(budget.fraction_done)
         left = 1 - root
-        fewest = left * _MIN_EVALUATIONS * min(1.0, budget.total_s / _FULL_RUN_S)
-        most = max(_MAX_EVALUATIONS, 2 * budget.total_s / _MAX_GAP_S) - p.evaluations
+        min_count = left * _MIN_EVALUATIONS * min(1.0, budget.total_s / _FULL_RUN_S)
+        max_count = max(_MAX_EVALUATIONS, 2 * budget.total_s / _MAX_GAP_S) - state.evaluations
         exact_cpu_s = cost.cpu_s * self.exact_s(2) / max(1e-9, cost.seconds)
-        share_s = EVALUATION_SHARE * budget.total_s * budget.threads - p.evaluation_cpu_s - exact_cpu_s
-        count = max(1, math.ceil(fewest), min(int(most), int(share_s / max(1e-9, cost.cpu_s))))
-        p.next_evaluation = (root + left / count) ** 2
+        affordable_cpu_s = MAX_CPU_SHARE * budget.total_s * budget.threads - state.evaluation_cpu_s - exact_cpu_s
+        count = max(1, math.ceil(min_count), min(int(max_count), int(affordable_cpu_s / max(1e-9, cost.cpu_s))))
+        state.next_evaluation = (root + left / count) ** 2
 
     def is_due(self) -> bool:
         """Whether to evaluate before the next step."""
-        budget, p, cost = self._budget, self._progress, self.expected
+        budget, state, cost = self._budget, self._state, self.expected_cost
         if self._config.eval_every is not None:
-            return p.step % self._config.eval_every == 0
+            return state.step % self._config.eval_every == 0
         if budget.spent_s + 3 * cost.seconds > budget.available_s:
-            return False  # the one at the end comes soon enough
-        if p.evaluations == 0 and budget.since_begun_s >= max(0.5, FIRST_SNAPSHOT_S - cost.seconds):
+            return False  # the final evaluation is close
+        if state.evaluations == 0 and budget.since_first_step_s >= max(0.5, FIRST_SNAPSHOT_S - cost.seconds):
             return True
-        since = budget.spent_s - self._last_s
+        since_last_s = budget.spent_s - self._last_s
         if math.isinf(budget.total_s):
-            share = cost.seconds / EVALUATION_SHARE
-            return since >= max(_ENDLESS_GAP_S, share, _ENDLESS_GAP * budget.since_begun_s)
-        if since < _GAP * cost.seconds or budget.done < (p.next_evaluation or 0.0):
+            by_share_s = cost.seconds / MAX_CPU_SHARE
+            return since_last_s >= max(_OPEN_ENDED_GAP_S, by_share_s, _OPEN_ENDED_GAP_SHARE * budget.since_first_step_s)
+        if since_last_s < _MIN_GAP_RATIO * cost.seconds or budget.fraction_done < (state.next_evaluation or 0.0):
             return False
-        return p.evaluation_cpu_s + cost.cpu_s <= _CONTENDED_SHARE * budget.cpu_s
+        return state.evaluation_cpu_s + cost.cpu_s <= _MAX_CONTENDED_CPU_SHARE * budget.cpu_s

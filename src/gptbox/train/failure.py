@@ -1,7 +1,7 @@
-"""Failed starts: what status.json keeps of them, and how the process ends.
+"""Failed starts: their record in status.json, and the process's exit code.
 
-Whoever watches the page cannot see a terminal. So under Compose, and beside `gptbox up`'s page, a start that cannot go
-on leaves its reason in a run's status, even where the run is not there yet.
+The page shows a run's status, not the terminal. So under Compose and `gptbox up`, a start that fails writes its reason
+into the run's status, even if the run does not exist yet.
 """
 
 import os
@@ -11,23 +11,23 @@ from dataclasses import replace
 from pathlib import Path
 
 from gptbox.errors import DatasetError, DownloadError, GptboxError, RunBusyError, RunError, SettingError
-from gptbox.run_folder import RunFolder, Status, list_runs
+from gptbox.models.runs import RunFolder, Status, list_runs
 
 _SUPERVISOR = "GPTBOX_SUPERVISOR"
-"""Who started this process: `compose` (docker-compose.yml) or `up` (`gptbox up`); nobody where it is not set."""
+"""Variable that names what started this process: `compose` (docker-compose.yml) or `up` (`gptbox up`); else unset."""
 UNDER_UP = {_SUPERVISOR: "up"}
-"""The environment of a trainer that `gptbox up` starts."""
+"""Added to the environment of a trainer that `gptbox up` starts."""
 
 
-def is_watched() -> bool:
-    """Whether a page rather than a terminal shows how this process fares."""
+def is_supervised() -> bool:
+    """Whether this process runs under Compose or `gptbox up`, so that its errors belong on the page."""
     return os.environ.get(_SUPERVISOR) in ("compose", "up")
 
 
 def exit_code(error: GptboxError) -> int:
     """2 for a wrong setting or dataset, 1 for a run that failed.
 
-    Under Compose 0 for what the next start cannot mend either, so that `on-failure` does not repeat it.
+    Under Compose, 0 for errors that a restart cannot fix, so that the policy `on-failure` does not restart.
     """
     if os.environ.get(_SUPERVISOR) == "compose" and not isinstance(error, (DownloadError, RunBusyError)):
         return 0
@@ -35,8 +35,8 @@ def exit_code(error: GptboxError) -> int:
 
 
 def tell_before_the_run(models: Path, name: str, error: GptboxError) -> None:
-    """Let the page say why a start failed before its run could be touched. `name` need not be a possible run's name."""
-    if not is_watched():
+    """Write the page a status for a start that failed before it opened its run; `name` may be no valid run name."""
+    if not is_supervised():
         return
     run = RunFolder(models, re.sub(r"[^A-Za-z0-9._-]", "-", name)[:64].lstrip("._-") or "run")
     status = run.status() or Status(run=run.name, phase="failed")
@@ -45,10 +45,10 @@ def tell_before_the_run(models: Path, name: str, error: GptboxError) -> None:
 
 
 def remove_failed_starts(models: Path) -> None:
-    """Delete the folders of runs that failed before they had so much as a prepared text."""
+    """Delete the folders of runs that failed before their text was prepared."""
     for run in list_runs(models):
         status = run.status()
-        kept = (run.dataset, run.checkpoint, run.path / "snapshots")
-        if status is not None and status.phase == "failed" and not any(path.exists() for path in kept):
-            with suppress(RunError):  # another trainer is just beginning it anew
+        contents = (run.dataset, run.checkpoint, run.path / "snapshots")
+        if status is not None and status.phase == "failed" and not any(path.exists() for path in contents):
+            with suppress(RunError):  # another trainer holds it and is starting it anew
                 run.delete()

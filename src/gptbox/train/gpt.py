@@ -1,24 +1,24 @@
-"""The model in torch, for both architectures; the twin of `gptbox.engine.kernels.forward`.
+"""The model in torch, for both architectures; its twin without torch is `gptbox.engine.kernels.forward`.
 
-Its state_dict has the names and layouts of `gptbox.weights`. Shapes: B rows, T tokens a row, L positions seen so far,
-C = n_embd, H query heads, K key and value heads, D = head_dim, V = vocab_size.
+The state_dict has the names and layouts of `gptbox.models.weights`. Shapes: B rows, T tokens per row, L cached
+positions, C = n_embd, H query heads, K key and value heads, D = head_dim, V = vocab_size.
 """
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812  (the field's usual name)
 
-from gptbox.model_config import ModelConfig
-from gptbox.train import fused
-from gptbox.train.fused import NO_DROPOUT, Dropout
-from gptbox.windows import slide
+from gptbox.models.config import ModelConfig
+from gptbox.models.context_window import slide_window
+from gptbox.train import ops
+from gptbox.train.ops import NO_DROPOUT, Dropout
 
 KVCache = list[tuple[Tensor, Tensor]]
 """Keys and values of each layer, (B, K, L, D)."""
 
 
 class LayerNorm(nn.Module):
-    """Ba et al., arXiv 1607.06450, with the bias left out where the model has none."""
+    """Layer normalization with optional bias: Ba et al., arXiv 1607.06450."""
 
     def __init__(self, width: int, bias: bool, eps: float) -> None:
         super().__init__()
@@ -27,20 +27,22 @@ class LayerNorm(nn.Module):
         self.eps = eps
 
     def forward(self, x: Tensor, branch: Tensor | None) -> tuple[Tensor, Tensor]:
-        """The sum of the residual stream and a branch's output, and its norm; all (B, T, C)."""
+        """The residual stream x plus a branch's output, and the norm of that sum; all (B, T, C)."""
         total = x if branch is None else x + branch
         return total, F.layer_norm(total, self.weight.shape, self.weight, self.bias, self.eps)
 
 
 class RMSNorm(nn.Module):
+    """Zhang and Sennrich, arXiv 1910.07467."""
+
     def __init__(self, width: int, eps: float) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.ones(width))
         self.eps = eps
 
     def forward(self, x: Tensor, branch: Tensor | None) -> tuple[Tensor, Tensor]:
-        """As LayerNorm's."""
-        return fused.add_rms_norm(x, branch, self.weight, self.eps)
+        """As LayerNorm.forward."""
+        return ops.add_rms_norm(x, branch, self.weight, self.eps)
 
 
 def _norm(config: ModelConfig) -> nn.Module:
@@ -50,7 +52,7 @@ def _norm(config: ModelConfig) -> nn.Module:
 
 
 def rotary_tables(config: ModelConfig) -> tuple[Tensor, Tensor]:
-    """Cosines and sines of every position, each (context_length, D / 2): Su et al., RoFormer, arXiv 2104.09864."""
+    """Cosines and sines for all positions, each (context_length, D / 2): Su et al., RoFormer, arXiv 2104.09864."""
     frequencies = config.rope_theta ** (-torch.arange(0, config.head_dim, 2, dtype=torch.float64) / config.head_dim)
     angles = torch.outer(torch.arange(config.context_length, dtype=torch.float64), frequencies)
     return angles.cos().float(), angles.sin().float()
@@ -68,7 +70,7 @@ class Attention(nn.Module):
             self.k_norm = RMSNorm(config.head_dim, config.norm_eps)
 
     def forward(self, x: Tensor, tables: tuple[Tensor, Tensor] | None, cache: KVCache | None, layer: int) -> Tensor:
-        """x (B, T, C) -> (B, T, C). `tables` are the rows of the new positions."""
+        """x (B, T, C) -> (B, T, C). `tables` are the rotary tables' rows for these T positions; None for gpt2."""
         c = self.config
         batch, time, _ = x.shape
         qkv = self.qkv(x)
@@ -77,7 +79,7 @@ class Attention(nn.Module):
             q, k, v = heads.split((c.n_head, c.n_kv_head, c.n_kv_head), dim=2)
         else:
             gains = self.q_norm.weight, self.k_norm.weight
-            q, k, v = fused.rotary_heads(qkv, *gains, *tables, c.n_head, c.norm_eps)
+            q, k, v = ops.rotary_heads(qkv, *gains, *tables, c.n_head, c.norm_eps)
         q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
         if cache is not None:
             if len(cache) > layer:
@@ -89,7 +91,7 @@ class Attention(nn.Module):
             q,
             k,
             v,
-            is_causal=time > 1,  # one new token may look at everything
+            is_causal=time > 1,  # a single new token attends to all positions
             enable_gqa=c.n_kv_head != c.n_head,
         )
         out: Tensor = self.out(y.transpose(1, 2).reshape(batch, time, c.n_head * c.head_dim))
@@ -108,7 +110,7 @@ class MLP(nn.Module):
         """x (B, T, C) -> (B, T, C)."""
         up = self.up(x)
         if self.gated:
-            up = fused.swiglu(up)
+            up = ops.swiglu(up)
         else:
             up = F.gelu(up, approximate="tanh" if self.config.activation == "gelu_new" else "none")
         out: Tensor = self.down(up)
@@ -132,9 +134,9 @@ class Block(nn.Module):
         layer: int,
         dropout: Dropout,
     ) -> tuple[Tensor, Tensor]:
-        """The residual stream (B, T, C) and what is to be added to it, before this block and after it.
+        """(x, branch) -> (x, branch): the residual stream (B, T, C), and a branch's output not yet added to it.
 
-        The sum is left to the norm that comes next, which reads it anyway.
+        The addition is left to the next norm, which reads x anyway.
         """
         x, normed = self.attention_norm(x, branch)
         branch = dropout(self.attention(normed, tables, cache, layer), 2 * layer + 1)
@@ -143,7 +145,7 @@ class Block(nn.Module):
 
 
 class GPT(nn.Module):
-    """A decoder-only transformer."""
+    """A decoder-only transformer: GPT-2 or Qwen3, by `config.architecture`."""
 
     cos: Tensor
     sin: Tensor
@@ -165,14 +167,15 @@ class GPT(nn.Module):
 
     @torch.no_grad()
     def initialize(self, scheme: str = "gpt2") -> None:
-        """Draw the weights anew.
+        """Initialize all weights.
 
-        gpt2: normal weights of 0.02; what adds to the residual stream is smaller, by its number (GPT-2, section 2.3).
+        gpt2: normal with std 0.02; projections into the residual stream are scaled by 1 / sqrt(2 n_layer) (GPT-2,
+        section 2.3).
 
-        previous, for rotary positions: blocks that at first add nothing and a head that says nothing (so that the
-        first gradients are those of a shallow model), and a first layer whose heads look back 1, 2, ... tokens
-        instead of everywhere alike. A head learns that early in any case, after a plateau: Olsson et al., In-context
-        Learning and Induction Heads, arXiv 2209.11895.
+        previous (previous-token heads), for rotary positions: the output projections and the head are zero, so that
+        the first gradients are those of a shallow model, and head h of the first layer attends to the token h + 1
+        positions back instead of uniformly. Training forms such heads anyway, after a plateau: Olsson et al.,
+        In-context Learning and Induction Heads, arXiv 2209.11895.
         """
         c = self.config
         if scheme == "gpt2":
@@ -180,34 +183,35 @@ class GPT(nn.Module):
                 if name.endswith(".bias"):
                     nn.init.zeros_(parameter)
                 elif parameter.dim() == 2:
-                    adds = name.endswith(("attention.out.weight", "mlp.down.weight"))
-                    nn.init.normal_(parameter, std=0.02 * ((2 * c.n_layer) ** -0.5 if adds else 1))
+                    is_residual = name.endswith(("attention.out.weight", "mlp.down.weight"))
+                    nn.init.normal_(parameter, std=0.02 * ((2 * c.n_layer) ** -0.5 if is_residual else 1))
             return
         for name, parameter in self.named_parameters():
             if name.endswith(("attention.out.weight", "mlp.down.weight", "head.weight")):
                 nn.init.zeros_(parameter)
             elif parameter.dim() == 2:
                 nn.init.normal_(parameter, std=0.5 * parameter.shape[1] ** -0.5)
-        # All embeddings share a direction, by which a projection can give every token the same query and key.
-        shared, share = torch.randn(c.n_embd).sign(), 0.3
-        tokens = torch.randn(c.vocab_size, c.n_embd) * (1 - share**2) ** 0.5 + share * shared
+        # All embeddings share a direction, from which a projection makes the same query and key for every token.
+        direction, weight = torch.randn(c.n_embd).sign(), 0.3
+        tokens = torch.randn(c.vocab_size, c.n_embd) * (1 - weight**2) ** 0.5 + weight * direction
         self.embedding.weight.copy_(0.25 * tokens)
         half = c.head_dim // 2
         frequencies = c.rope_theta ** (-torch.arange(half) / half)
         amplitudes = torch.zeros(half)
-        amplitudes[:3] = torch.tensor([0.5, 0.3, 0.2])[:half].sqrt() * c.head_dim**0.5  # the fastest tell places apart
+        # Only the highest frequencies, which resolve neighbouring positions.
+        amplitudes[:3] = torch.tensor([0.5, 0.3, 0.2])[:half].sqrt() * c.head_dim**0.5
         key = torch.cat((amplitudes, torch.zeros(half)))
-        first: nn.Parameter = self.blocks[0].attention.qkv.weight  # type: ignore[union-attr, assignment]
-        heads = first.unflatten(0, (-1, c.head_dim))
+        qkv: nn.Parameter = self.blocks[0].attention.qkv.weight  # type: ignore[union-attr, assignment]
+        heads = qkv.unflatten(0, (-1, c.head_dim))
         for head in range(c.n_head + c.n_kv_head):
             angles = -frequencies * (head + 1)
             query = torch.cat((amplitudes * angles.cos(), amplitudes * angles.sin()))
-            heads[head] += torch.outer(query if head < c.n_head else key, shared) / (c.n_embd * share)
+            heads[head] += torch.outer(query if head < c.n_head else key, direction) / (c.n_embd * weight)
 
     def forward(self, ids: Tensor, cache: KVCache | None = None, dropout: Dropout = NO_DROPOUT) -> Tensor:
-        """Logits after each of the ids (B, T): (B, T, V). With a cache they continue, and are added to, what it holds.
+        """ids (B, T) -> logits (B, T, V). With a cache, the ids continue the cached ones and are added to it.
 
-        Several new tokens need an empty cache; lengths together stay within the context.
+        T > 1 needs an empty cache; cached and new ids together must fit the context.
         """
         start = cache[0][0].shape[2] if cache else 0
         end = start + ids.shape[1]
@@ -228,9 +232,9 @@ class GPT(nn.Module):
     def generate(
         self, ids: list[int], max_tokens: int, *, temperature: float = 1.0, top_k: int = 0, seed: int | None = None
     ) -> list[int]:
-        """The ids that follow `ids`; temperature 0 takes the most probable.
+        """Sample `max_tokens` ids that continue `ids`; temperature 0 is greedy, top_k 0 keeps all tokens.
 
-        Past the context length the window slides as `gptbox.windows.slide` says.
+        Past the context length the window slides; see `gptbox.models.context_window.slide_window`.
         """
         context = self.config.context_length
         device = self.embedding.weight.device
@@ -240,11 +244,11 @@ class GPT(nn.Module):
         else:
             random.manual_seed(seed)
         history, cache = list(ids), KVCache()
-        new = history[-context:]
+        new_ids = history[-context:]
         for _ in range(max_tokens):
             if cache and cache[0][0].shape[2] == context:
-                cache, new = KVCache(), slide(history, context)
-            logits = self(torch.tensor([new], device=device), cache)[0, -1]
+                cache, new_ids = KVCache(), slide_window(history, context)
+            logits = self(torch.tensor([new_ids], device=device), cache)[0, -1]
             if temperature == 0:
                 token = int(logits.argmax())
             else:
@@ -253,5 +257,5 @@ class GPT(nn.Module):
                     logits[logits < logits.topk(top_k).values[-1]] = -torch.inf
                 token = int(torch.multinomial(logits.softmax(-1), 1, generator=random))
             history.append(token)
-            new = [token]
+            new_ids = [token]
         return history[len(ids) :]

@@ -1,4 +1,4 @@
-"""The optimizers. A new one is a class here and a line in OPTIMIZERS."""
+"""Optimizers. To add one, write a class and enter it in OPTIMIZERS."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
@@ -10,28 +10,29 @@ from torch import Tensor, nn
 
 from gptbox.train import kernels
 from gptbox.train.config import TrainConfig
+from gptbox.train.data_parallel import DataParallel
 from gptbox.train.gpt import GPT
-from gptbox.train.shards import Shards
 
 _MOMENTS = ("mean", "square")
-"""Adam's."""
+"""Adam's state per parameter; these names are stored in checkpoints."""
 
 
 class _Matrix(NamedTuple):
-    """A matrix as Muon takes it: rows of a parameter."""
+    """A matrix that Muon updates on its own: rows `begin` to `end` of a parameter."""
 
     parameter: nn.Parameter
     begin: int
     end: int
 
-    def of(self, tensor: Tensor) -> Tensor:
+    def rows_of(self, tensor: Tensor) -> Tensor:
         return tensor[self.begin : self.end]
 
 
 def orthogonalize(matrix: Tensor, steps: int) -> Tensor:
-    """Nearly the nearest semi-orthogonal matrix to (R, C), its singular values within 0.7 and 1.2: Newton and Schulz.
+    """Approximate the nearest semi-orthogonal matrix to `matrix` (R, C) by Newton-Schulz iterations.
 
-    The quintic's coefficients are those of Jordan's Muon (below), which trade exactness for few steps.
+    Singular values end between 0.7 and 1.2: the quintic's coefficients, from Jordan's Muon (below), trade exactness for
+    few steps.
     """
     a, b, c = map(float, kernels.QUINTIC)
     x: Tensor = matrix if len(matrix) <= matrix.shape[1] else matrix.T
@@ -43,13 +44,13 @@ def orthogonalize(matrix: Tensor, steps: int) -> Tensor:
 
 
 class Optimizer(ABC):
-    """Groups of parameters, each with its rate, and a state that a checkpoint keeps.
+    """Base class: parameter groups, each with its learning rate, and the state that checkpoints store.
 
-    Not torch.optim's: making one of those imports torch's compiler, which takes a second and 70 MB.
+    Not torch.optim.Optimizer, whose construction imports torch's compiler: a second and 70 MB.
     """
 
     def __init__(self, groups: list[dict[str, Any]], config: TrainConfig) -> None:
-        """A group has `params`, `lr_scale` (of the schedule's rate), and `lr`, which is set before each step."""
+        """A group has `params`, `lr_scale` (a factor of the scheduled rate), and `lr`, set before each step."""
         self.param_groups, self.config = groups, config
         for group in groups:
             group["lr"] = config.learning_rate * group["lr_scale"]
@@ -57,19 +58,19 @@ class Optimizer(ABC):
 
     @abstractmethod
     def step(self) -> None:
-        """One update from the parameters' grads."""
+        """Update the parameters by their grads."""
 
     def state_dict(self) -> list[dict[str, Tensor]]:
-        """Of each parameter, in the order of the groups."""
+        """The state of each parameter, in the order of the groups."""
         return list(self.state.values())
 
     def load_state_dict(self, state: list[dict[str, Tensor]]) -> None:
-        """Go back to what `state_dict` gave."""
+        """Restore the state that `state_dict` returned."""
         for p, values in zip(self.state, state, strict=True):
             self.state[p] = {name: value.to(p.device) for name, value in values.items()}
 
     def _adam(self, parameters: list[nn.Parameter], rate: float, decay: float) -> None:
-        """Kingma and Ba, arXiv 1412.6980, with decoupled decay; one fused kernel."""
+        """Adam (Kingma and Ba, arXiv 1412.6980) with decoupled weight decay, as one fused kernel."""
         for p in parameters:
             if not self.state[p]:
                 step = torch.zeros((), device=p.device)
@@ -87,35 +88,35 @@ class Optimizer(ABC):
 class Muon(Optimizer):
     """Muon for the matrices of the blocks, Adam for embeddings, head and gains.
 
-    Jordan et al., 2024 (https://kellerjordan.github.io/posts/muon): a matrix moves by its momentum made orthogonal, so
-    that all its directions are learned at one rate. What is fused for speed (queries, keys and values; gate and value)
-    is taken apart for it. The rates of the Adam groups follow the schedule in proportion.
+    Jordan et al., 2024 (https://kellerjordan.github.io/posts/muon): a matrix is updated by its orthogonalised
+    momentum, so that all its directions are learned at the same rate. Matrices fused for speed (queries, keys and
+    values; gate and value) are updated separately. The rates of the Adam groups are proportional to the scheduled rate.
     """
 
-    def __init__(self, model: GPT, config: TrainConfig, shards: Shards) -> None:
+    def __init__(self, model: GPT, config: TrainConfig, data_parallel: DataParallel) -> None:
         matrices = sorted(_matrices(model), key=lambda m: (m.end - m.begin) * m.parameter.shape[1], reverse=True)
-        self._shards = shards
-        self._parts = [matrices[i :: shards.count] for i in range(shards.count)]
-        """The matrices in parts of like cost, one for each shard."""
-        taken = {m.parameter for m in matrices}
-        inside = [p for p in model.parameters() if p in taken]
+        self._data_parallel = data_parallel
+        self._matrices_per_worker = [matrices[i :: data_parallel.num_workers] for i in range(data_parallel.num_workers)]
+        """The matrices in groups of similar cost."""
+        in_blocks = {m.parameter for m in matrices}
+        hidden = [p for p in model.parameters() if p in in_blocks]
         gains = [p for p in model.parameters() if p.dim() < 2]
-        others = [p for p in model.parameters() if p.dim() >= 2 and p not in taken]
+        embeddings = [p for p in model.parameters() if p.dim() >= 2 and p not in in_blocks]
         groups: list[dict[str, Any]] = [
-            {"params": inside, "lr_scale": 1.0},
-            {"params": others, "lr_scale": config.adam_learning_rate / config.learning_rate},
+            {"params": hidden, "lr_scale": 1.0},
+            {"params": embeddings, "lr_scale": config.adam_learning_rate / config.learning_rate},
             {"params": gains, "lr_scale": config.gain_learning_rate / config.learning_rate},
         ]
         super().__init__(groups, config)
 
     @torch.no_grad()
     def step(self) -> None:
-        matrices, *adam = self.param_groups
-        for p in matrices["params"]:
+        muon_group, *adam_groups = self.param_groups
+        for p in muon_group["params"]:
             if not self.state[p]:
                 self.state[p]["momentum"] = torch.zeros_like(p)
-        self._shards.map(lambda part: self._muon(part, matrices["lr"]), self._parts)
-        for group in adam:
+        self._data_parallel.map(lambda matrices: self._muon(matrices, muon_group["lr"]), self._matrices_per_worker)
+        for group in adam_groups:
             self._adam(group["params"], group["lr"], 0.0)
 
     def _muon(self, matrices: list[_Matrix], rate: float) -> None:
@@ -123,25 +124,25 @@ class Muon(Optimizer):
         for matrix in matrices:
             p = matrix.parameter
             assert p.grad is not None
-            weight, grad, momentum = (matrix.of(t) for t in (p.detach(), p.grad, self.state[p]["momentum"]))
+            weight, grad, momentum = (matrix.rows_of(t) for t in (p.detach(), p.grad, self.state[p]["momentum"]))
             rows, columns = weight.shape
-            scaled = rate * max(1.0, rows / columns) ** 0.5
+            scaled_rate = rate * max(1.0, rows / columns) ** 0.5
             decay = 1 - rate * c.weight_decay
             if p.device.type == "cpu" and kernels.HAS_SGEMM:
-                less = min(rows, columns)
+                size = min(rows, columns)
                 kernels.muon(
-                    weight.numpy(), grad.numpy(), momentum.numpy(), np.float32(c.momentum), np.float32(scaled),
+                    weight.numpy(), grad.numpy(), momentum.numpy(), np.float32(c.momentum), np.float32(scaled_rate),
                     np.float32(decay), c.newton_schulz_steps, *(np.empty((rows, columns), np.float32) for _ in "ab"),
-                    *(np.empty((less, less), np.float32) for _ in "ab"),
+                    *(np.empty((size, size), np.float32) for _ in "ab"),
                 )  # fmt: skip
             else:
                 momentum.lerp_(grad, 1 - c.momentum)
                 direction = orthogonalize(grad.lerp(momentum, c.momentum), c.newton_schulz_steps)
-                weight.mul_(decay).sub_(direction, alpha=scaled)
+                weight.mul_(decay).sub_(direction, alpha=scaled_rate)
 
 
 def _matrices(model: GPT) -> Iterator[_Matrix]:
-    """The matrices of the blocks, those that are fused taken apart."""
+    """The matrices of the blocks, with fused ones split."""
     c = model.config
     for name, p in model.named_parameters():
         if p.dim() < 2 or not name.startswith("blocks."):
@@ -158,9 +159,9 @@ def _matrices(model: GPT) -> Iterator[_Matrix]:
 
 
 class AdamW(Optimizer):
-    """Loshchilov and Hutter, Decoupled Weight Decay Regularization, arXiv 1711.05101."""
+    """Loshchilov and Hutter, Decoupled Weight Decay Regularization, arXiv 1711.05101; gains and biases do not decay."""
 
-    def __init__(self, model: GPT, config: TrainConfig, shards: Shards) -> None:
+    def __init__(self, model: GPT, config: TrainConfig, data_parallel: DataParallel) -> None:
         parameters = list(model.parameters())
         groups: list[dict[str, Any]] = [
             {"params": [p for p in parameters if p.dim() >= 2], "weight_decay": config.weight_decay, "lr_scale": 1.0},
@@ -174,4 +175,4 @@ class AdamW(Optimizer):
             self._adam(group["params"], group["lr"], group["weight_decay"])
 
 
-OPTIMIZERS: dict[str, Callable[[GPT, TrainConfig, Shards], Optimizer]] = {"adamw": AdamW, "muon": Muon}
+OPTIMIZERS: dict[str, Callable[[GPT, TrainConfig, DataParallel], Optimizer]] = {"adamw": AdamW, "muon": Muon}

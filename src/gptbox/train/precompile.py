@@ -1,6 +1,6 @@
-"""Compile what training runs in Numba, ahead of the first run: `python -m gptbox.train.precompile`.
+"""Compile training's Numba kernels ahead of the first run: `python -m gptbox.train.precompile`.
 
-It takes about ten seconds, once a machine and version; `gptbox.kernel_cache` says where the code is kept.
+This takes about ten seconds, once per machine and version; see `gptbox.jit.cache` for where the code is cached.
 """
 
 import hashlib
@@ -10,18 +10,18 @@ import numpy as np
 import torch
 from numba.core.registry import cpu_target
 
-from gptbox.kernel_cache import folder_of
+from gptbox.jit.cache import folder_of
+from gptbox.train.data_parallel import DataParallel, assign_gradient
 from gptbox.train.dataloader import DataLoader
-from gptbox.train.evaluate import evaluate
-from gptbox.train.fused import Dropout, sites
+from gptbox.train.evaluation import evaluate
 from gptbox.train.gpt import GPT
+from gptbox.train.ops import Dropout, dropout_sites
 from gptbox.train.optim import OPTIMIZERS
 from gptbox.train.recipe import RECIPES
-from gptbox.train.shards import Shards, assign_gradient
 
 
 def _stamp() -> Path | None:
-    """The file that says that everything is compiled for this processor; None where no code can be kept."""
+    """The file that marks this processor's kernels as compiled; None if there is no cache folder."""
     folder = folder_of(Path(__file__).parent)
     if folder is None:
         return None
@@ -31,20 +31,22 @@ def _stamp() -> Path | None:
 
 
 def is_done() -> bool:
-    """Whether the compiled code of this version for this processor is there."""
+    """Whether this version's kernels are compiled for this processor."""
     stamp = _stamp()
     return stamp is not None and stamp.exists()
 
 
 def compile_all() -> None:
-    """Call everything once, as training does; compiled code that is kept already is loaded."""
-    config, shards = RECIPES[0].config, Shards(1)
+    """Call every kernel once with the types that training uses; kernels in the cache are only loaded."""
+    config, data_parallel = RECIPES[0].config, DataParallel(1)
     model = GPT(config.model(65))
     ids = np.zeros(2 * config.context_length, np.uint16)
     inputs, targets = DataLoader(ids, 1, config.context_length, 0).batch(0)
-    _, gradient = shards.gradients(model, inputs, targets, Dropout.draw(0.1, 0, 0, 1, sites(config.n_layer)))
+    _, gradient = data_parallel.gradients(
+        model, inputs, targets, Dropout.draw(0.1, 0, 0, 1, dropout_sites(config.n_layer))
+    )
     assign_gradient(model, gradient)
-    OPTIMIZERS[config.optimizer](model, config, shards).step()
+    OPTIMIZERS[config.optimizer](model, config, data_parallel).step()
     evaluate(model, ids)
     with torch.inference_mode():
         model.generate([0], 2)

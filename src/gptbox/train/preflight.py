@@ -1,52 +1,54 @@
-"""What a run will need, known before it starts: memory, disk."""
+"""Estimates a run's memory and disk space before it starts, and refuses a run that does not fit."""
 
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from gptbox.cpus import CGROUP
 from gptbox.errors import DoesNotFitError
-from gptbox.model_config import ModelConfig
-from gptbox.train.compiled import workspace_bytes
+from gptbox.models.config import ModelConfig
+from gptbox.models.evaluation import EVAL_BATCH_TOKENS
+from gptbox.system.cpus import CGROUP
 from gptbox.train.config import TrainConfig
-from gptbox.train.publish import kept_within
-from gptbox.windows import TOKENS_A_BATCH
+from gptbox.train.cpu_backend import workspace_bytes
+from gptbox.train.publish import snapshots_that_fit
 
 MB = 1_000_000
-_PROGRAM = 420 * MB
-"""Resident before there is a model: Python, torch's libraries, the compiled kernels."""
+_BASE_MEMORY = 420 * MB
+"""Resident memory without a model: Python, torch's libraries, the compiled kernels."""
 
 
 @dataclass(frozen=True)
-class Needs:
-    """In bytes."""
+class Requirements:
+    """Resources of a run, in bytes."""
 
     memory: int
-    """At the peak."""
+    """Peak memory."""
     disk: int
-    """In the end, all snapshots and checkpoints counted."""
+    """Disk space at the end: all snapshots and checkpoints."""
 
 
-def needs(config: TrainConfig, model: ModelConfig, shards: int, snapshots_kept: int) -> Needs:
-    """An estimate, from the shapes of what is kept; `shards` is how many parts of a batch are computed at once."""
+def estimate_requirements(
+    config: TrainConfig, model: ModelConfig, num_workers: int, snapshots_kept: int
+) -> Requirements:
+    """Estimate from the shapes of weights and activations; `num_workers` micro-batches are computed at once."""
     weights = 4 * model.parameters
     stages = [(config.batch_size, config.context_length), *((s.batch_size, s.context_length) for s in config.ramp)]
     training = 0
     for rows, time in stages:
-        at_once = min(shards, rows)
-        pieces = min(rows, -(-config.accumulate // at_once) * at_once)
-        training = max(training, at_once * workspace_bytes(model, -(-rows // pieces), time))
+        workers = min(num_workers, rows)
+        micro_batches = min(rows, -(-config.accumulate // workers) * workers)
+        training = max(training, workers * workspace_bytes(model, -(-rows // micro_batches), time))
     length = config.context_length
-    measuring = shards * workspace_bytes(model, max(1, TOKENS_A_BATCH // length), length, backward=False)
-    if model.architecture != "qwen3":  # by autograd, which keeps what each operation has read
+    evaluation = num_workers * workspace_bytes(model, max(1, EVAL_BATCH_TOKENS // length), length, backward=False)
+    if model.architecture != "qwen3":  # trained by autograd, which keeps the inputs of each operation
         training *= 2
-    # Weights, a gradient of each shard, two moments, and a copy of weights and moments on its way to the disk.
-    memory = _PROGRAM + (6 + shards) * weights + training + measuring
-    return Needs(memory, (kept_within(snapshots_kept, weights) + 2) * weights + 2 * 3 * weights)
+    # Weights, a gradient per worker, two moments, and a copy of weights and moments while a checkpoint is written.
+    memory = _BASE_MEMORY + (6 + num_workers) * weights + training + evaluation
+    return Requirements(memory, (snapshots_that_fit(snapshots_kept, weights) + 2) * weights + 2 * 3 * weights)
 
 
-def free_memory(cgroup: Path = CGROUP) -> int | None:
-    """What a process could still take, in bytes: of the machine, and of the container's limit; None if unknown."""
+def available_memory(cgroup: Path = CGROUP) -> int | None:
+    """Bytes that a process can still allocate, within the machine's memory and the container's; None if unknown."""
     found = []
     try:
         meminfo = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
@@ -69,20 +71,20 @@ def free_memory(cgroup: Path = CGROUP) -> int | None:
     return min(found) if found else None
 
 
-def require(needed: Needs, folder: Path) -> None:
-    """Raises DoesNotFitError where memory or the disk of `folder` is too small."""
-    there = free_memory()
-    # This process already holds most of the program, and has it counted as used.
-    if there is not None and needed.memory - _PROGRAM > there:
+def check_requirements(required: Requirements, folder: Path) -> None:
+    """Raise DoesNotFitError if memory, or the disk of `folder`, is too small."""
+    available = available_memory()
+    # This process already holds most of the base memory, which therefore counts as used.
+    if available is not None and required.memory - _BASE_MEMORY > available:
         raise DoesNotFitError(
-            f"Training would need about {needed.memory / MB:,.0f} MB of memory, and only {there / MB:,.0f} MB more "
-            "are free. Take a smaller model or batch (--n-embd, --n-layer, --batch-size), or raise the limit."
+            f"Training would need about {required.memory / MB:,.0f} MB of memory, and only {available / MB:,.0f} MB "
+            "more are free. Take a smaller model or batch (--n-embd, --n-layer, --batch-size), or raise the limit."
         )
     while not folder.exists():
         folder = folder.parent
     free = shutil.disk_usage(folder).free
-    if needed.disk > free:
+    if required.disk > free:
         raise DoesNotFitError(
-            f"The run would need about {needed.disk / MB:,.0f} MB on the disk of {folder}, and {free / MB:,.0f} MB "
+            f"The run would need about {required.disk / MB:,.0f} MB on the disk of {folder}, and {free / MB:,.0f} MB "
             "are free. Free some space, keep fewer snapshots (SNAPSHOTS_KEPT), or take a smaller model."
         )

@@ -1,20 +1,21 @@
-"""From a torch model to a published snapshot, and which snapshots are kept."""
+"""Publishing snapshots of the model, and pruning old ones."""
 
 import shutil
 from dataclasses import replace
 from pathlib import Path
 
-from gptbox import __version__, model_folder
-from gptbox.atomic import temporary_beside
+from gptbox import __version__
 from gptbox.datasets.prepared import PreparedDataset
-from gptbox.model_config import ModelConfig
-from gptbox.model_folder import SnapshotInfo
-from gptbox.run_folder import RunFolder, utc_now
-from gptbox.train.checkpoint import Progress
+from gptbox.models import folder as model_folder
+from gptbox.models.config import ModelConfig
+from gptbox.models.folder import SnapshotInfo
+from gptbox.models.runs import RunFolder, utc_now
+from gptbox.system.atomic import temporary_beside
 from gptbox.train.gpt import GPT
+from gptbox.train.train_state import TrainState
 
-MAX_BYTES = 2**30
-"""Of one run's snapshots, except that the best and the latest always stay."""
+MAX_SNAPSHOT_BYTES = 2**30
+"""Total size of a run's snapshots; the best and the latest are kept even if larger."""
 
 _CARD = """\
 ---
@@ -47,55 +48,55 @@ It learned from one text alone and says what that text might say. It knows nothi
 
 
 class Publisher:
-    """Writes the snapshots of one run, and keeps their number and size within bounds."""
+    """Writes the snapshots of one run, and limits their number and size."""
 
-    def __init__(self, run: RunFolder, dataset: PreparedDataset, kept: int) -> None:
-        """At most `kept` snapshots, and MAX_BYTES of them."""
-        self._run, self._dataset, self._kept = run, dataset, kept
+    def __init__(self, run: RunFolder, dataset: PreparedDataset, max_snapshots: int) -> None:
+        """Keeps at most `max_snapshots` snapshots and MAX_SNAPSHOT_BYTES."""
+        self._run, self._dataset, self._max_snapshots = run, dataset, max_snapshots
 
-    def publish(self, model: GPT, progress: Progress) -> None:
-        """Write the snapshot of this step, unless it is there, and point `latest`, and perhaps `best`, at it."""
-        p, data = progress, self._dataset
-        path = self._run.snapshot(p.step)
+    def publish(self, model: GPT, state: TrainState) -> None:
+        """Write this step's snapshot unless it exists, and link `latest`, and `best` if it is the best, to it."""
+        data = self._dataset
+        path = self._run.snapshot(state.step)
         if not path.exists():
             info = SnapshotInfo(
                 run=self._run.name,
                 dataset=data.dataset,
                 dataset_source=data.source,
-                step=p.step,
-                tokens=p.tokens,
-                train_loss=p.train_loss,
-                val_loss=p.val_loss,
-                val_loss_estimate=p.val_loss_estimate,
-                val_bpb=None if p.val_loss is None else data.bits_per_byte(p.val_loss),
-                training_s=round(p.elapsed_s, 3),
+                step=state.step,
+                tokens=state.tokens,
+                train_loss=state.train_loss,
+                val_loss=state.val_loss,
+                val_loss_estimate=state.val_loss_estimate,
+                val_bpb=None if state.val_loss is None else data.bits_per_byte(state.val_loss),
+                training_s=round(state.elapsed_s, 3),
                 parameters=model.config.parameters,
                 gptbox_version=__version__,
                 created_at=utc_now(),
             )
             weights = {name: tensor.detach().float().cpu().numpy() for name, tensor in model.state_dict().items()}
             model_folder.write(path, model.config, weights, data.tokenizer, info, model_card(info, model.config))
-        self._run.point("latest", path)
-        if p.best_snapshot == path.name:
-            self._run.point("best", path)
-        kept = kept_within(self._kept, 4 * model.config.parameters)
-        wanted = dict.fromkeys((p.latest_snapshot, p.best_snapshot, *p.candidates))
-        always = [name for name in wanted if name is not None]
-        thin(self._run, kept, set(always[: max(2, kept)]))
+        self._run.update_link("latest", path)
+        if state.best_snapshot == path.name:
+            self._run.update_link("best", path)
+        count = snapshots_that_fit(self._max_snapshots, 4 * model.config.parameters)
+        needed = dict.fromkeys((state.latest_snapshot, state.best_snapshot, *state.candidates))
+        protected = [name for name in needed if name is not None]
+        prune_snapshots(self._run, count, set(protected[: max(2, count)]))
 
-    def tell_loss(self, path: Path, info: SnapshotInfo, config: ModelConfig, val_loss: float) -> None:
-        """Add the exact loss to a published snapshot that had only an estimate."""
+    def set_val_loss(self, path: Path, info: SnapshotInfo, config: ModelConfig, val_loss: float) -> None:
+        """Write the exact loss into a published snapshot that had only an estimate."""
         info = replace(info, val_loss=val_loss, val_bpb=self._dataset.bits_per_byte(val_loss))
         model_folder.replace_info(path, info, model_card(info, config))
 
 
 def model_card(info: SnapshotInfo, config: ModelConfig) -> str:
-    """The README of a model folder."""
+    """The README.md of a model folder."""
     loss = "not measured"
     if info.val_loss is not None:
-        loss = f"{info.val_loss:.4f} nats a token, {info.val_bpb:.4f} bits a byte, over the whole validation split"
+        loss = f"{info.val_loss:.4f} nats per token, {info.val_bpb:.4f} bits per byte, over the whole validation split"
     elif info.val_loss_estimate is not None:
-        loss = f"about {info.val_loss_estimate:.3f} nats a token, estimated on a part of the validation split"
+        loss = f"about {info.val_loss_estimate:.3f} nats per token, estimated on a part of the validation split"
     return _CARD.format(
         run=info.run,
         step=info.step,
@@ -111,30 +112,30 @@ def model_card(info: SnapshotInfo, config: ModelConfig) -> str:
     )
 
 
-def kept_within(kept: int, snapshot_bytes: int) -> int:
-    """How many of `kept` snapshots of a size fit into MAX_BYTES; two, the best and the latest, always do."""
-    return max(min(kept, 2), min(kept, MAX_BYTES // snapshot_bytes))
+def snapshots_that_fit(max_snapshots: int, snapshot_bytes: int) -> int:
+    """How many snapshots of `snapshot_bytes` fit into MAX_SNAPSHOT_BYTES, up to the maximum; two always do."""
+    return max(min(max_snapshots, 2), min(max_snapshots, MAX_SNAPSHOT_BYTES // snapshot_bytes))
 
 
-def thin(run: RunFolder, kept: int, always: set[str]) -> None:
-    """Delete snapshots until `kept` are left, those named in `always` among them, spread over the run.
+def prune_snapshots(run: RunFolder, count: int, protected: set[str]) -> None:
+    """Delete snapshots that are not protected until `count` are left.
 
-    The one goes first that is missed least: whose neighbours are closest, in relation to its step, so that the early
-    ones, which show how the model learned, lie denser than the late ones.
+    Each time the snapshot goes whose neighbours are closest relative to its step: the early ones, which show how the
+    model learned, stay denser than the late ones.
     """
     snapshots = run.snapshots()
-    while len(snapshots) > kept:
+    while len(snapshots) > count:
         steps = [int(path.name[5:]) for path in snapshots]
         gaps = {
             i: (after - before) / steps[i]
             for i, (before, after) in enumerate(zip(steps, steps[2:], strict=False), 1)
-            if snapshots[i].name not in always
+            if snapshots[i].name not in protected
         }
-        gaps = gaps or {i: 0.0 for i, path in enumerate(snapshots) if path.name not in always}
+        gaps = gaps or {i: 0.0 for i, path in enumerate(snapshots) if path.name not in protected}
         if not gaps:
             return
-        unwanted = snapshots.pop(min(gaps, key=lambda i: gaps[i]))
-        # Renamed first: a folder of this name that can be seen is complete.
-        hidden = temporary_beside(unwanted)
-        unwanted.rename(hidden)
-        shutil.rmtree(hidden)
+        path = snapshots.pop(min(gaps, key=lambda i: gaps[i]))
+        # Renamed before it is deleted: under its own name, a snapshot is always complete.
+        temporary = temporary_beside(path)
+        path.rename(temporary)
+        shutil.rmtree(temporary)

@@ -1,7 +1,7 @@
-"""The default preset: the model and the work that learn most in the time there is, on the machine there is.
+"""The default preset: the configuration that reaches the lowest loss for a time budget on this machine.
 
-Found by experiment, each value by itself: benchmarks/LOG.md. A budget is counted in seconds of the machine of those
-experiments, two cores; `measure_speed` tells what a second of another machine is worth.
+The values were tuned one at a time: benchmarks/LOG.md. Budgets are in seconds of the reference machine of those
+experiments, two cores; `measure_speed` compares another machine with it.
 """
 
 import math
@@ -14,11 +14,11 @@ from typing import Any
 import torch
 
 from gptbox.train.config import Stage, TrainConfig
+from gptbox.train.data_parallel import DataParallel
 from gptbox.train.gpt import GPT
-from gptbox.train.shards import Shards
 
 MINUTES = 5.0
-"""Where nothing else is said."""
+"""The default budget."""
 
 _COMMON: dict[str, Any] = {
     "preset": "default",
@@ -36,13 +36,13 @@ _COMMON: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class Recipe:
-    """A model and its work, for budgets up to a length."""
+    """A configuration for a range of budgets."""
 
-    up_to_s: float
-    """Seconds of the reference."""
+    max_budget_s: float
+    """Largest budget, in reference seconds."""
     config: TrainConfig
     losses: tuple[tuple[float, float], ...]
-    """What it reaches on Tiny Shakespeare: seconds, validation loss at its context; measured."""
+    """Measured on Tiny Shakespeare: (reference seconds, validation loss at the model's context)."""
 
 
 RECIPES = (
@@ -112,75 +112,76 @@ RECIPES = (
 )  # fmt: skip
 
 _REFERENCE_STEP_S = 0.007
-"""What `measure_speed` measured there."""
+"""The step time of `measure_speed` on the reference machine."""
 
 _DROPOUT = (12, 0.0), (20, 0.05), (30, 0.1), (40, 0.15), (math.inf, 0.25)
-"""Below so many epochs, so much: measured on Tiny Shakespeare; more of it costs loss."""
+"""(Epochs, dropout): the dropout of a run with fewer epochs; measured on Tiny Shakespeare. More costs loss."""
 
 GPU_SPEED = 30.0
-"""A guess: a small model leaves a GPU mostly waiting, so it is given a large one."""
+"""Assumed speed of a GPU, which only a large model keeps busy; not measured."""
 
 
 @dataclass(frozen=True)
-class Choice:
-    """A configuration for a budget."""
+class ChosenConfig:
+    """The configuration chosen for a budget."""
 
     config: TrainConfig
-    seconds: float
-    """The budget, in seconds of the reference."""
+    budget_s: float
+    """Reference seconds."""
     expected_loss: float | None
-    """On Tiny Shakespeare, at the end; None where no such plan was measured."""
+    """Final loss on Tiny Shakespeare; None if this configuration was not measured."""
 
 
 @dataclass(frozen=True)
-class Plan:
-    """What a new run will do."""
+class TrainPlan:
+    """The configuration of a run, and the loss to expect."""
 
     config: TrainConfig
     expected_loss: float | None = None
-    """On Tiny Shakespeare, at the end; None where no such plan was measured."""
+    """Final loss on Tiny Shakespeare; None if this configuration was not measured."""
 
 
-def measure_speed(shards: Shards, clock: Callable[[], float] = time.perf_counter) -> float:
-    """How fast this machine trains by a clock, as a multiple of the reference's speed; takes a tenth of a second."""
+def measure_speed(data_parallel: DataParallel, clock: Callable[[], float] = time.perf_counter) -> float:
+    """The training speed of this machine by a clock, relative to the reference; takes a tenth of a second."""
     config = RECIPES[0].config
     model = GPT(config.model(65))
     ids = torch.zeros(config.batch_size, config.context_length, dtype=torch.long)
     times = []
     for _ in range(6):
         began = clock()
-        shards.gradients(model, ids, ids)
+        data_parallel.gradients(model, ids, ids)
         times.append(clock() - began)
     return _REFERENCE_STEP_S / sorted(times)[2]
 
 
-def choose(seconds: float, tokens: int, validation_tokens: int) -> Choice:
-    """What to train for reference `seconds` on a text of so many tokens."""
-    recipe = next(recipe for recipe in RECIPES if seconds <= recipe.up_to_s)
+def choose_config(budget_s: float, train_tokens: int, val_tokens: int) -> ChosenConfig:
+    """The configuration for a budget in reference seconds and a text of this size."""
+    recipe = next(recipe for recipe in RECIPES if budget_s <= recipe.max_budget_s)
     config = recipe.config
-    longest = min(tokens, validation_tokens) - 1
-    if config.context_length > longest:  # a small text still has to be cut into windows
-        context = max(8, 2 ** int(math.log2(max(8, longest))))
+    max_context = min(train_tokens, val_tokens) - 1
+    if config.context_length > max_context:  # a split must hold at least one window
+        context = max(8, 2 ** int(math.log2(max(8, max_context))))
         config = replace(config, context_length=context, ramp=())
-    epochs = 130e9 * seconds / (6 * config.model(65).parameters) / tokens
-    # Seen often, a text is learned by heart.
-    dropout = next(dropout for most, dropout in _DROPOUT if epochs < most)
+    # About 130 GFLOP/s on the reference machine, 6 operations per parameter and token.
+    epochs = 130e9 * budget_s / (6 * config.model(65).parameters) / train_tokens
+    # A text that is read many times is memorised.
+    dropout = next(dropout for max_epochs, dropout in _DROPOUT if epochs < max_epochs)
     if dropout:
         config = replace(config, dropout=max(config.dropout, dropout), weight_decay=max(config.weight_decay, 0.35))
-    return Choice(config, seconds, _expected(seconds) if config == recipe.config else None)
+    return ChosenConfig(config, budget_s, _expected_loss(budget_s) if config == recipe.config else None)
 
 
-def _expected(seconds: float) -> float | None:
-    """The loss by interpolation between the measured ones, straight in the logarithm of time; None outside them."""
+def _expected_loss(budget_s: float) -> float | None:
+    """Interpolated between the measured losses, linearly in the logarithm of time; None outside their range."""
     points = [point for recipe in RECIPES for point in recipe.losses]
-    for (a, at_a), (b, at_b) in pairwise(points):
-        if a <= seconds <= b:
-            return at_a + (at_b - at_a) * math.log(seconds / a) / math.log(b / a)
+    for (a_s, a_loss), (b_s, b_loss) in pairwise(points):
+        if a_s <= budget_s <= b_s:
+            return a_loss + (b_loss - a_loss) * math.log(budget_s / a_s) / math.log(b_s / a_s)
     return None
 
 
-def seconds_for(loss: float) -> float:
-    """How long it takes to reach a loss on Tiny Shakespeare, with a margin; other texts differ."""
+def seconds_to_reach(loss: float) -> float:
+    """Reference seconds to reach a loss on Tiny Shakespeare, with a margin of 30 %; other texts differ."""
     points = [point for recipe in RECIPES for point in recipe.losses]
-    needed = next((seconds for seconds, reached in points if reached <= loss - 0.01), points[-1][0])
-    return 1.3 * needed
+    measured_s = next((seconds for seconds, reached in points if reached <= loss - 0.01), points[-1][0])
+    return 1.3 * measured_s

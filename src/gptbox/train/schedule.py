@@ -1,4 +1,4 @@
-"""How the learning rate goes down. A new way is a function here and a line in SCHEDULES."""
+"""Learning rate schedules. To add one, write a function and enter it in SCHEDULES."""
 
 import math
 from collections.abc import Callable
@@ -7,7 +7,7 @@ from gptbox.train.config import TrainConfig
 
 
 def warmup_steps(config: TrainConfig, steps: float) -> float:
-    """How many of `steps` are warm-up: the configured number, but at most a tenth."""
+    """Number of warm-up steps in a run of `steps`: the configured number, but at most a tenth."""
     return min(config.warmup_steps, steps / 10)
 
 
@@ -17,7 +17,7 @@ def cosine(config: TrainConfig, progress: float) -> float:
 
 
 def linear(config: TrainConfig, progress: float) -> float:
-    """1, then a straight line to 0 over the last `cooldown` of the work: Hagele et al., arXiv 2405.18392."""
+    """Constant 1, then linear to 0 over the last `cooldown` of the work: Hagele et al., arXiv 2405.18392."""
     return min(1.0, (1 - progress) / config.cooldown)
 
 
@@ -27,9 +27,9 @@ SCHEDULES: dict[str, Callable[[TrainConfig, float], float]] = {"cosine": cosine,
 def learning_rate(config: TrainConfig, step: int, warmup: float, progress: float) -> float:
     """Linear warm-up over the first `warmup` steps, then the schedule down to the minimum.
 
-    `progress` is how much of the work after the warm-up is done, from 0 to 1, be it counted in steps or in seconds.
+    `progress` is the fraction, 0 to 1, of the work after the warm-up that is done, in steps or in seconds.
     """
     if step < warmup:
         return config.learning_rate * (step + 1) / (warmup + 1)
-    above = SCHEDULES[config.schedule](config, min(max(progress, 0.0), 1.0))
-    return config.min_learning_rate + above * (config.learning_rate - config.min_learning_rate)
+    factor = SCHEDULES[config.schedule](config, min(max(progress, 0.0), 1.0))
+    return config.min_learning_rate + factor * (config.learning_rate - config.min_learning_rate)

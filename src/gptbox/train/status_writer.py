@@ -1,104 +1,107 @@
-"""What status.json says of a run while it trains, in figures and in words."""
+"""Writes status.json while a run trains: its figures and a message."""
 
 import math
 from dataclasses import replace
 
 import torch
 
-from gptbox.run_folder import Phase, RunFolder, Status
-from gptbox.train import cpu_share, overfitting
+from gptbox.models.runs import Phase, RunFolder, Status
+from gptbox.train import early_stopping
 from gptbox.train.budget import Budget
-from gptbox.train.cpu_share import CpuShare
-from gptbox.train.disk import Disk
-from gptbox.train.progress import Reporter
-from gptbox.train.world import World
+from gptbox.train.cpu_share import CpuShare, slowdown_summary, slowdown_warning
+from gptbox.train.disk import DiskFullGuard
+from gptbox.train.distributed import Distributed
+from gptbox.train.reporter import Reporter
 
 
 class StatusWriter:
-    """Keeps status.json up to date for one process at work on a run."""
+    """Keeps status.json up to date for the process that trains a run."""
 
-    def __init__(self, run: RunFolder, status: Status, reporter: Reporter, disk: Disk, share: CpuShare) -> None:
-        self._run, self._reporter, self._disk, self._share = run, reporter, disk, share
+    def __init__(
+        self, run: RunFolder, status: Status, reporter: Reporter, disk: DiskFullGuard, cpu_share: CpuShare
+    ) -> None:
+        self._run, self._reporter, self._disk, self._cpu_share = run, reporter, disk, cpu_share
         self.status = status
-        """The last one written."""
+        """The last status written."""
         self.message = ""
-        """The sentence on the run itself; what there is to say of the machine comes after it."""
+        """The sentence on the run, to which a warning about the machine may be appended."""
 
     def write(self, phase: Phase, budget: Budget, message: str | None = None) -> Status:
-        """Bring the status up to the budget's progress, and write it; None keeps the message."""
-        p, steps, eta = budget.progress, budget.steps, budget.eta_s
+        """Update the status from the budget, and write it; None keeps the message."""
+        state, steps, eta = budget.state, budget.total_steps, budget.eta_s
         self.message = message or self.message
         text = self.message
-        if phase == "training" and self._share.is_low:
-            text = f"{text} {cpu_share.slowed(self._share.recent, budget.config.clock)}"
+        if phase == "training" and self._cpu_share.is_low:
+            text = f"{text} {slowdown_warning(self._cpu_share.recent, budget.config.clock)}"
         if phase == "finished":
-            steps, eta = p.step, 0.0
+            steps, eta = state.step, 0.0
         self.status = replace(
             self.status,
             phase=phase,
             message=text,
-            step=p.step,
-            steps=None if math.isinf(steps) else max(p.step, round(steps)),
-            tokens=p.tokens,
+            step=state.step,
+            steps=None if math.isinf(steps) else max(state.step, round(steps)),
+            tokens=state.tokens,
             elapsed_s=round(budget.elapsed_s, 3),
             eta_s=None if eta is None else round(eta, 1),
-            train_loss=p.train_loss,
-            val_loss=p.val_loss,
-            val_loss_estimate=p.val_loss_estimate,
-            best_val_loss=p.best_estimate if p.best_val_loss is None else p.best_val_loss,
+            train_loss=state.train_loss,
+            val_loss=state.val_loss,
+            val_loss_estimate=state.val_loss_estimate,
+            best_val_loss=state.best_estimate if state.best_val_loss is None else state.best_val_loss,
             tokens_per_s=round(budget.tokens_per_s) or None,
-            latest_snapshot=p.latest_snapshot,
-            best_snapshot=p.best_snapshot,
+            latest_snapshot=state.latest_snapshot,
+            best_snapshot=state.best_snapshot,
         )
-        with self._disk.writing():
+        with self._disk.suppress_full():
             self.status = self._run.write_status(self.status)
         return self.status
 
     def tick(self, budget: Budget) -> None:
-        """About once a second while training: the figures, and whether other work slows the run down."""
-        was_low = self._share.is_low
-        self._share.sample()
-        if self._share.is_low and not was_low:
-            self._reporter.say(cpu_share.slowed(self._share.recent, budget.config.clock))
-        elif was_low and not self._share.is_low:
+        """Call about once per second while training: updates the figures and the warning of a slowdown."""
+        was_low = self._cpu_share.is_low
+        self._cpu_share.sample()
+        if self._cpu_share.is_low and not was_low:
+            self._reporter.say(slowdown_warning(self._cpu_share.recent, budget.config.clock))
+        elif was_low and not self._cpu_share.is_low:
             self._reporter.say("Training has its processor time back.")
         self._reporter.step(self.write("training", budget))
 
     def evaluated(self, budget: Budget, written: bool) -> None:
-        """An evaluation was made; `written` is whether its snapshot is on the disk."""
-        p = budget.progress
+        """Call after an evaluation; `written` is whether its snapshot is on the disk."""
+        state = budget.state
         if self._disk.is_full:
             message = (
-                f"Training goes on at step {p.step:,}, but the disk is full: nothing can be saved or published until "
-                "there is space."
+                f"Training goes on at step {state.step:,}, but the disk is full: nothing can be saved or published "
+                "until there is space."
             )
-        elif overfitting.has_begun(p) and p.best_snapshot is not None:
-            message = f"Training: {overfitting.remark(p)}"
+        elif early_stopping.is_overfitting(state) and state.best_snapshot is not None:
+            message = f"Training: {early_stopping.overfitting_message(state)}"
         else:
-            message = f"Training: validation loss about {p.val_loss_estimate:.3f} at step {p.step:,}."
+            message = f"Training: validation loss about {state.val_loss_estimate:.3f} at step {state.step:,}."
         self.write("training", budget, message)
         if written:
             self._reporter.evaluated(self.status)
 
     def summary(self, budget: Budget) -> str:
-        """How a run ended, for its last message."""
-        p, share = budget.progress, self._share
-        loss = f"{p.best_val_loss:.4f}" if p.best_val_loss is not None else f"about {p.best_estimate or 0:.3f}"
-        if p.best_snapshot is None:
+        """The final message of a run that finished."""
+        state, cpu_share = budget.state, self._cpu_share
+        exact, estimate = state.best_val_loss, state.best_estimate
+        loss = f"{exact:.4f}" if exact is not None else f"about {estimate or 0:.3f}"
+        if state.best_snapshot is None:
             best = "."
-        elif p.best_snapshot == p.latest_snapshot:
+        elif state.best_snapshot == state.latest_snapshot:
             best = f", loss {loss} at best."
         else:
-            best = f", loss {loss} at best, at step {int(p.best_snapshot[5:]):,}."
-        text = f"Finished after {p.step:,} step{'' if p.step == 1 else 's'}{best}"
-        if budget.config.minutes is not None and share.is_low_over(*budget.measured):
-            text += f" {cpu_share.was_slowed(share.of(*budget.measured), budget.config.clock)}"
+            best = f", loss {loss} at best, at step {int(state.best_snapshot[5:]):,}."
+        text = f"Finished after {state.step:,} step{'' if state.step == 1 else 's'}{best}"
+        if budget.config.minutes is not None and cpu_share.is_low_over(*budget.cpu_and_wall_s):
+            text += f" {slowdown_summary(cpu_share.over(*budget.cpu_and_wall_s), budget.config.clock)}"
         return text
 
 
-def device_name(world: World, threads: int) -> str:
-    """What a run computes on, in words."""
-    if world.device.type == "cuda":
-        return f"{world.size} x {torch.cuda.get_device_name()}"
-    processes = f"{world.size} processes of " if world.size > 1 else ""
+def device_name(distributed: Distributed, threads: int) -> str:
+    """Readable name of the hardware that a run computes on."""
+    if distributed.device.type == "cuda":
+        return f"{distributed.size} x {torch.cuda.get_device_name()}"
+    processes = f"{distributed.size} processes of " if distributed.size > 1 else ""
     return f"cpu, {processes}{threads} thread{'s' if threads > 1 else ''}"

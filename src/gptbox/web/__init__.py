@@ -1,4 +1,4 @@
-"""The web app: it serves what training publishes, and never imports torch."""
+"""The web application: the page and the API over the published models. It never imports torch."""
 
 from gptbox.web.app import create_app
 from gptbox.web.server import serve

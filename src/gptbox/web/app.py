@@ -1,4 +1,4 @@
-"""The application: the table of addresses. A new endpoint is a handler in its own file and a line here."""
+"""The Starlette application and its routes. A new endpoint is a handler in its own file and a route here."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -10,27 +10,29 @@ from starlette.routing import Mount, Route, Router
 
 from gptbox.errors import GptboxError
 from gptbox.settings import Settings
-from gptbox.web.auth import RequireKey
-from gptbox.web.chat import chat
-from gptbox.web.completions import completions
-from gptbox.web.cross_site import RefuseCrossSite
-from gptbox.web.errors import ErrorBoundary, handle_error
-from gptbox.web.headers import DefaultHeaders
-from gptbox.web.health import healthz, readyz
-from gptbox.web.history import history
-from gptbox.web.lesson import lesson
-from gptbox.web.metrics import CountRequests, metrics
-from gptbox.web.models import model, models
-from gptbox.web.openapi import openapi
-from gptbox.web.page import files, page
-from gptbox.web.request_id import RequestId
+from gptbox.web.api.chat import chat
+from gptbox.web.api.completions import completions
+from gptbox.web.api.models import model, models
+from gptbox.web.api.openapi import openapi
+from gptbox.web.api.tokenization import detokenize, tokenize
+from gptbox.web.errors import handle_error
+from gptbox.web.metrics import MetricsMiddleware, metrics
+from gptbox.web.middleware import (
+    ApiKeyMiddleware,
+    CrossSiteMiddleware,
+    DefaultHeadersMiddleware,
+    RequestIdMiddleware,
+    UnexpectedErrorMiddleware,
+)
+from gptbox.web.page.cgi_sample import cgi_sample
+from gptbox.web.page.files import files, page
+from gptbox.web.page.history import history
+from gptbox.web.page.status import events, healthz, readyz, status
 from gptbox.web.service import Service
-from gptbox.web.status import events, status
-from gptbox.web.tokenization import detokenize, tokenize
 
 
 def create_app(settings: Settings) -> Starlette:
-    """The whole server side; its engine and its live model run from the application's start to its end."""
+    """The application. Its engine and its live model run for the application's lifespan."""
     service = Service(settings)
 
     @asynccontextmanager
@@ -47,18 +49,18 @@ def create_app(settings: Settings) -> Starlette:
         ],
         redirect_slashes=False,
     )
-    locked = [Middleware(RequireKey, key=settings.api_key)]
+    api_key = [Middleware(ApiKeyMiddleware, key=settings.api_key)]
     app = Starlette(
         routes=[
             Route("/", page),
             Mount("/static", files),
-            Mount("/v1", v1, middleware=locked),
-            Route("/tokenize", tokenize, methods=["POST"], middleware=locked),
-            Route("/detokenize", detokenize, methods=["POST"], middleware=locked),
+            Mount("/v1", v1, middleware=api_key),
+            Route("/tokenize", tokenize, methods=["POST"], middleware=api_key),
+            Route("/detokenize", detokenize, methods=["POST"], middleware=api_key),
             Route("/api/status", status),
             Route("/api/history", history),
             Route("/api/events", events),
-            Route("/cgi-bin/test", lesson),
+            Route("/cgi-bin/test", cgi_sample),
             Route("/health", healthz),
             Route("/healthz", healthz),
             Route("/readyz", readyz),
@@ -66,16 +68,16 @@ def create_app(settings: Settings) -> Starlette:
             Route("/openapi.json", openapi),
         ],
         middleware=[
-            Middleware(RequestId),
-            Middleware(CountRequests, metrics=service.metrics),
-            Middleware(DefaultHeaders),
-            Middleware(ErrorBoundary),
-            Middleware(RefuseCrossSite),
+            Middleware(RequestIdMiddleware),
+            Middleware(MetricsMiddleware, metrics=service.metrics),
+            Middleware(DefaultHeadersMiddleware),
+            Middleware(UnexpectedErrorMiddleware),
+            Middleware(CrossSiteMiddleware),
         ],
         exception_handlers={GptboxError: handle_error, HTTPException: handle_error},
         lifespan=lifespan,
     )
-    # A redirect to the address without its last slash would name a host and path that only a proxy knows.
+    # Behind a proxy, redirects from a path with a trailing slash would name the wrong host and path.
     app.router.redirect_slashes = False
     app.state.service = service
     return app

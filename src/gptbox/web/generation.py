@@ -1,4 +1,4 @@
-"""The texts of one HTTP request, on their way from the engine's thread to the event loop."""
+"""The generated texts of one HTTP request, handed from the engine's thread to the event loop."""
 
 import asyncio
 import time
@@ -11,45 +11,45 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from gptbox.engine.request import Logprobs, Request
-from gptbox.engine.sampling import SamplingParams
+from gptbox.engine.request import Logprobs
+from gptbox.engine.request import Request as EngineRequest
+from gptbox.engine.sampling_params import SamplingParams
 from gptbox.engine.scheduler import Scheduler
 from gptbox.errors import QueueFullError
 from gptbox.tokenizers import Tokenizer
+from gptbox.web.api.stop_strings import StopStrings
 from gptbox.web.model_cache import LoadedModel
-from gptbox.web.stop_strings import StopStrings
 
-Finish = Literal["stop", "length"]
+FinishReason = Literal["stop", "length"]
 
 
 @dataclass(frozen=True)
 class Token:
-    """One token of a text whose log-probabilities were asked for."""
+    """A generated token with its log-probabilities."""
 
     id: int
-    offset: int
-    """Where in the text it begins, in characters."""
+    text_offset: int
+    """Where it begins in the text, in characters."""
     logprob: float
     alternatives: list[tuple[int, float]]
-    """The most probable ids, the best first."""
+    """The most probable ids and their log-probabilities, in descending order."""
 
 
 @dataclass(frozen=True)
-class Piece:
-    """What is new of one text."""
+class TextDelta:
+    """What has been added to one text since its last delta."""
 
     index: int
     text: str
-    finish: Finish | None
-    """Why the text ends here; None while it goes on."""
+    finish_reason: FinishReason | None
+    """None while the text goes on."""
     tokens: list[Token] = field(default_factory=list)
-    """Those that begin in this piece; only where log-probabilities were asked for."""
-    first: bool = False
-    """Whether it is the text's first."""
+    """The tokens that begin in this delta; empty unless log-probabilities were requested."""
+    is_first: bool = False
 
 
-class _Text:
-    """One text. The engine's thread calls `prompt`, `tokens` and `end`, the event loop everything else."""
+class _TextSink:
+    """One text. `prompt`, `tokens` and `end` are called on the engine's thread, the rest on the event loop."""
 
     def __init__(
         self,
@@ -61,90 +61,91 @@ class _Text:
         eager: bool,
     ) -> None:
         self.index = index
-        self.count = 0
-        self.finish: Finish | None = None
-        self.first_at: float | None = None
-        self.last_at: float | None = None
+        self.num_tokens = 0
+        """Tokens decoded so far."""
+        self.finish_reason: FinishReason | None = None
+        self.first_token_at: float | None = None
+        self.last_token_at: float | None = None
         self.prompt_logprobs: Logprobs | None = None
-        self.logprob_sum = 0.0
-        """Of the tokens so far, where they are told."""
+        self.cumulative_logprob = 0.0
+        """Of the tokens decoded so far; 0 unless log-probabilities were requested."""
+        self.error: Exception | None = None
+        """Why the engine ended the text early."""
         self._decoder = tokenizer.stream_decoder()
         self._max_tokens = max_tokens
         self._stop = StopStrings(stop)
         self._notify = notify
         self._eager = eager
-        # Bounded by the request's max_tokens: a slow reader lets it grow, and never holds the engine.
-        self._arrived: deque[tuple[list[int], Logprobs | None]] = deque()
+        # Bounded by max_tokens: with a slow client it grows, but the engine never waits.
+        self._queue: deque[tuple[list[int], Logprobs | None]] = deque()
         self._ended = False
-        self._error: Exception | None = None
-        self._begun = False
-        self._decoded = 0
-        self._sent = 0
-        self._held: deque[Token] = deque()
+        self._has_deltas = False
+        self._decoded_chars = 0
+        self._sent_chars = 0
+        self._unsent_tokens: deque[Token] = deque()
 
     def prompt(self, logprobs: Logprobs) -> None:
         self.prompt_logprobs = logprobs
 
     def tokens(self, ids: list[int], logprobs: Logprobs | None) -> None:
-        self.last_at = time.monotonic()
-        if self.first_at is None:
-            self.first_at = self.last_at
-        self._arrived.append((ids, logprobs))
+        self.last_token_at = time.monotonic()
+        if self.first_token_at is None:
+            self.first_token_at = self.last_token_at
+        self._queue.append((ids, logprobs))
         if self._eager:
             self._notify()
 
     def end(self, error: Exception | None) -> None:
-        self._error = error
+        self.error = error
         self._ended = True
         self._notify()
 
-    @property
-    def error(self) -> Exception | None:
-        """How the text ended, where it was not as it should."""
-        return self._error
+    def take_delta(self) -> TextDelta | None:
+        """Everything since the last call; None if there is nothing new.
 
-    def take(self) -> Piece | None:
-        """All that came since the last call, as one piece.
-
-        Raises the engine's error where that is how the text ended.
+        Raises the engine's error if that ended the text.
         """
-        ended = self._ended  # read first: once it is set, every token is in the queue
+        ended = self._ended  # read first: once it is set, all tokens are in the queue
         parts = []
-        while self._arrived and not self._stop.matched:
-            parts.append(self._read(*self._arrived.popleft()))
-        # The last token ends the text: the engine calls `end` later, perhaps after this call.
-        complete = 0 < self._max_tokens <= self.count
+        while self._queue and not self._stop.matched:
+            parts.append(self._decode(*self._queue.popleft()))
+        # The last token ends the text. The engine calls `end` later, perhaps after this call.
+        complete = 0 < self._max_tokens <= self.num_tokens
         if (complete or ended) and not self._stop.matched:
-            if self._error is not None and not complete:
-                raise self._error
+            if self.error is not None and not complete:
+                raise self.error
             parts.append(self._stop.push(self._decoder.flush()))
-            self.finish = "length"
+            self.finish_reason = "length"
         if self._stop.matched:
-            self.finish = "stop"
-        if self.finish == "length":
+            self.finish_reason = "stop"
+        if self.finish_reason == "length":
             parts.append(self._stop.flush())
         text = "".join(parts)
-        self._sent += len(text)
+        self._sent_chars += len(text)
         tokens = []
-        while self._held and (self._held[0].offset < self._sent or self.finish == "length"):
-            tokens.append(self._held.popleft())
-        if not (text or tokens or self.finish):
+        while self._unsent_tokens and (
+            self._unsent_tokens[0].text_offset < self._sent_chars or self.finish_reason == "length"
+        ):
+            tokens.append(self._unsent_tokens.popleft())
+        if not (text or tokens or self.finish_reason):
             return None
-        first, self._begun = not self._begun, True
-        return Piece(self.index, text, self.finish, tokens, first)
+        is_first, self._has_deltas = not self._has_deltas, True
+        return TextDelta(self.index, text, self.finish_reason, tokens, is_first)
 
-    def _read(self, ids: list[int], logprobs: Logprobs | None) -> str:
+    def _decode(self, ids: list[int], logprobs: Logprobs | None) -> str:
         if logprobs is None and not self._stop:
-            self.count += len(ids)
+            self.num_tokens += len(ids)
             return self._decoder.push(ids)
         parts = []
-        for i, token in enumerate(ids):
-            self.count += 1
+        for i, token_id in enumerate(ids):
+            self.num_tokens += 1
             if logprobs is not None:
-                self.logprob_sum += logprobs.chosen[i]
-                self._held.append(Token(token, self._decoded, logprobs.chosen[i], logprobs.alternatives[i]))
-            text = self._decoder.push((token,))
-            self._decoded += len(text)
+                self.cumulative_logprob += logprobs.chosen[i]
+                self._unsent_tokens.append(
+                    Token(token_id, self._decoded_chars, logprobs.chosen[i], logprobs.alternatives[i])
+                )
+            text = self._decoder.push((token_id,))
+            self._decoded_chars += len(text)
             parts.append(self._stop.push(text))
             if self._stop.matched:
                 break
@@ -152,120 +153,123 @@ class _Text:
 
 
 @dataclass(frozen=True)
-class Prompt:
-    """What one text is to go on from, and how."""
+class TextJob:
+    """One text to generate."""
 
-    ids: NDArray[np.integer]
-    """At least one, shape (tokens,)."""
+    prompt_ids: NDArray[np.integer]
+    """Shape (tokens,), at least one."""
     params: SamplingParams
-    logprobs: bool = False
-    """Whether the prompt's own log-probabilities are wanted, too."""
+    prompt_logprobs: bool = False
+    """Whether to return the prompt's log-probabilities, too."""
 
 
 class Generation:
-    """Made, read and closed on the event loop. `close` must be called however the reply ends."""
+    """The texts of one request.
+
+    Created, read and closed on the event loop. `close` must be called however the response ends.
+    """
 
     def __init__(
         self,
         scheduler: Scheduler,
         model: LoadedModel,
-        prompts: Sequence[Prompt],
+        jobs: Sequence[TextJob],
         stop: Sequence[str] = (),
         eager: bool = True,
         client: str = "",
     ) -> None:
-        """Hand the texts to the engine.
+        """Submit the texts to the engine: all or none.
 
-        `eager` wakes the event loop for every token; without it, when a text ends. Raises QueueFullError or
-        EngineError, and then none was taken.
+        `eager` wakes the event loop for every token, not only at the end of each text. `client` identifies whose share
+        of places the texts count against. Raises QueueFullError or EngineError.
         """
-        self.began_at = time.monotonic()
+        self.started_at = time.monotonic()
         self._scheduler = scheduler
         self._client = client
         self._loop = asyncio.get_running_loop()
         self._wake = asyncio.Event()
-        self._woken = False
-        self._aborted: Exception | None = None
+        self._wake_pending = False
+        self._abort_error: Exception | None = None
         self._texts = [
-            _Text(i, model.tokenizer, prompt.params.max_tokens, stop, self._notify, eager)
-            for i, prompt in enumerate(prompts)
+            _TextSink(i, model.tokenizer, job.params.max_tokens, stop, self._notify, eager)
+            for i, job in enumerate(jobs)
         ]
         self._requests = [
-            Request(
-                model=model.gpt, prompt=prompt.ids, params=prompt.params, sink=text, client=client,
-                prompt_logprobs=prompt.logprobs,
+            EngineRequest(
+                model=model.gpt, prompt=job.prompt_ids, params=job.params, sink=text, client=client,
+                prompt_logprobs=job.prompt_logprobs,
             )
-            for text, prompt in zip(self._texts, prompts, strict=True)
+            for text, job in zip(self._texts, jobs, strict=True)
         ]  # fmt: skip
-        self.prompt_tokens = sum(len(prompt.ids) for prompt in prompts)
+        self.prompt_tokens = sum(len(job.prompt_ids) for job in jobs)
         scheduler.submit(self._requests)
 
     @property
-    def tokens(self) -> int:
-        """Tokens that were read so far, of all texts together."""
-        return sum(text.count for text in self._texts)
+    def completion_tokens(self) -> int:
+        """Tokens decoded so far, over all texts."""
+        return sum(text.num_tokens for text in self._texts)
 
     @property
-    def first_token_s(self) -> float | None:
+    def time_to_first_token_s(self) -> float | None:
         """From the request to the first token of any text."""
-        times = [text.first_at for text in self._texts if text.first_at is not None]
-        return min(times) - self.began_at if times else None
+        times = [text.first_token_at for text in self._texts if text.first_token_at is not None]
+        return min(times) - self.started_at if times else None
 
     @property
-    def per_token_s(self) -> float | None:
-        """Between a text's tokens, on average over all texts."""
+    def time_per_token_s(self) -> float | None:
+        """The mean time between consecutive tokens of a text, over all texts."""
         spans = [
-            (text.last_at - text.first_at, text.count - 1)
+            (text.last_token_at - text.first_token_at, text.num_tokens - 1)
             for text in self._texts
-            if text.first_at is not None and text.last_at is not None and text.count > 1
+            if text.first_token_at is not None and text.last_token_at is not None and text.num_tokens > 1
         ]
         return sum(span for span, _ in spans) / sum(count for _, count in spans) if spans else None
 
     @property
-    def position(self) -> int:
-        """How many texts stand in the queue up to the first of this request's; 0 once one has its place."""
-        return self._scheduler.position(self._requests[0])  # which is the first of them to have its place
+    def queue_position(self) -> int:
+        """The position in the queue of the first text, counted from 1; 0 once the engine has started it."""
+        return self._scheduler.queue_position(self._requests[0])  # the request's texts are started in order
 
     def prompt_logprobs(self, index: int) -> Logprobs | None:
-        """Of text `index`, once its first token or its end was read; None unless asked for."""
+        """Of text `index`, available with its first token or its end; None unless requested."""
         return self._texts[index].prompt_logprobs
 
     def mean_logprob(self, index: int) -> float:
-        """Of the tokens of text `index` that were read so far."""
+        """Per token of text `index`, over the tokens decoded so far."""
         text = self._texts[index]
-        return text.logprob_sum / max(1, text.count)
+        return text.cumulative_logprob / max(1, text.num_tokens)
 
     def close(self) -> None:
-        """Free the engine's slots within a step. Harmless when all texts have ended."""
+        """Cancel the texts still running; the engine frees their places within a step."""
         for request in self._requests:
             request.cancel()
 
     def abort(self, error: Exception) -> None:
-        """End all texts, and let the reader of `pieces` see this error."""
+        """Cancel all texts and raise this error in `deltas`."""
         self.close()
-        self._aborted = error
+        self._abort_error = error
         self._wake.set()
 
     def _notify(self) -> None:
-        """Called on the engine's thread. One wake-up stands for all that comes until the event loop looks."""
-        if not self._woken:
-            self._woken = True
-            with suppress(RuntimeError):  # the event loop has been closed: nobody reads any more
+        """Called on the engine's thread. One wake-up covers everything until the event loop takes it."""
+        if not self._wake_pending:
+            self._wake_pending = True
+            with suppress(RuntimeError):  # the event loop is closed, and the reader gone
                 self._loop.call_soon_threadsafe(self._wake.set)
 
     @property
-    def may_give_way(self) -> bool:
-        """Whether what waits may still have to make way for others, since its client has more than its share."""
-        return self._scheduler.may_give_way(self._client)
+    def may_be_evicted(self) -> bool:
+        """Whether the client has more than its share of places, so that its queued texts may be evicted."""
+        return self._scheduler.may_be_evicted(self._client)
 
-    async def waiting(self, every_s: float) -> AsyncIterator[int]:
-        """The place in the queue (`position`), again and again, until there is something to read.
+    async def queue_positions(self, interval_s: float) -> AsyncIterator[int]:
+        """The queue position every `interval_s` seconds, until a delta can be read.
 
-        Raises QueueFullError where the request had to make way.
+        Raises QueueFullError if the request was evicted in favour of another client.
         """
-        while position := self.position:
+        while position := self.queue_position:
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), every_s)
+                await asyncio.wait_for(self._wake.wait(), interval_s)
             if self._wake.is_set():
                 break
             yield position
@@ -273,8 +277,8 @@ class Generation:
             if isinstance(text.error, QueueFullError):
                 raise text.error
 
-    async def pieces(self) -> AsyncIterator[list[Piece]]:
-        """What is new, each time there is something: at most one piece a text, everything that waits in it.
+    async def deltas(self) -> AsyncIterator[list[TextDelta]]:
+        """All that is new, at most one delta per text. What accumulates while the client is slow is merged.
 
         Raises the engine's error, or the one given to `abort`.
         """
@@ -282,14 +286,14 @@ class Generation:
         while running:
             await self._wake.wait()
             self._wake.clear()
-            # Before reading: what comes later than this line wakes the loop again.
-            self._woken = False
-            if self._aborted is not None:
-                raise self._aborted
-            pieces = [piece for text in running if (piece := text.take()) is not None]
+            # Before reading: whatever arrives after this line wakes the loop again.
+            self._wake_pending = False
+            if self._abort_error is not None:
+                raise self._abort_error
+            deltas = [delta for text in running if (delta := text.take_delta()) is not None]
             for text in running:
-                if text.finish == "stop":
+                if text.finish_reason == "stop":
                     self._requests[text.index].cancel()
-            running = [text for text in running if text.finish is None]
-            if pieces:
-                yield pieces
+            running = [text for text in running if text.finish_reason is None]
+            if deltas:
+                yield deltas

@@ -1,7 +1,6 @@
-"""/metrics, for Prometheus: how many, how fast, how good."""
+"""/metrics for Prometheus: request counts, latencies, engine load and the served model."""
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Histogram, generate_latest
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -12,87 +11,86 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gptbox import __version__
+from gptbox.engine.scheduler import Scheduler
 from gptbox.web.generation import Generation
+from gptbox.web.live_model import LiveModel
 
-if TYPE_CHECKING:
-    from gptbox.web.service import Service
-
-_FIRST_TOKEN_S = (0.002, 0.005, 0.01, 0.02, 0.04, 0.06, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
-_TOKEN_S = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25)
-_ADDRESSES = {
+_TIME_TO_FIRST_TOKEN_BUCKETS = (0.002, 0.005, 0.01, 0.02, 0.04, 0.06, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
+_TIME_PER_TOKEN_BUCKETS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25)
+_LABELLED_PATHS = {
     "/", "/v1/completions", "/v1/chat/completions", "/v1/models", "/api/status", "/api/history", "/api/events",
     "/cgi-bin/test", "/openapi.json", "/tokenize", "/detokenize",
 }  # fmt: skip
-"""Told apart; everything else is one, or any visitor could fill the memory with names."""
+"""All other paths share the label `other`: clients could create any number of time series otherwise."""
 
 
 class Metrics:
-    """One a service; nothing is global."""
+    """The metrics of one service, in a registry of its own."""
 
-    def __init__(self, service: "Service") -> None:
+    def __init__(self, scheduler: Scheduler, live_model: LiveModel) -> None:
         self._registry = CollectorRegistry(auto_describe=False)
         self._requests = Counter(
-            "gptbox_requests", "Replies, by address and status.", ["path", "status"], registry=self._registry
+            "gptbox_requests", "Responses, by path and status.", ["path", "status"], registry=self._registry
         )
-        self._prompt_tokens = Counter("gptbox_prompt_tokens", "Tokens of prompts.", registry=self._registry)
-        self._first_token = Histogram(
-            "gptbox_time_to_first_token_seconds", "From the request to its first token, the queue included.",
-            buckets=_FIRST_TOKEN_S, registry=self._registry,
+        self._prompt_tokens = Counter("gptbox_prompt_tokens", "Prompt tokens.", registry=self._registry)
+        self._time_to_first_token = Histogram(
+            "gptbox_time_to_first_token_seconds", "From the request to its first token, including the queue.",
+            buckets=_TIME_TO_FIRST_TOKEN_BUCKETS, registry=self._registry,
         )  # fmt: skip
-        self._per_token = Histogram(
-            "gptbox_time_per_token_seconds", "Between the tokens of a text, the mean of each request.",
-            buckets=_TOKEN_S, registry=self._registry,
+        self._time_per_token = Histogram(
+            "gptbox_time_per_token_seconds", "Between the tokens of a text, averaged per request.",
+            buckets=_TIME_PER_TOKEN_BUCKETS, registry=self._registry,
         )  # fmt: skip
-        self._registry.register(_Live(service))
+        self._registry.register(_StateCollector(scheduler, live_model))
         ProcessCollector(registry=self._registry)
 
-    def answered(self, path: str, status: int) -> None:
-        self._requests.labels(path if path in _ADDRESSES else "other", status).inc()
+    def record_response(self, path: str, status: int) -> None:
+        self._requests.labels(path if path in _LABELLED_PATHS else "other", status).inc()
 
-    def written(self, generation: Generation) -> None:
-        """A generation that has ended, or whose client has left."""
+    def record_generation(self, generation: Generation) -> None:
+        """Record a generation that is finished or was cancelled by its client."""
         self._prompt_tokens.inc(generation.prompt_tokens)
-        if generation.first_token_s is not None:
-            self._first_token.observe(generation.first_token_s)
-        if generation.per_token_s is not None:
-            self._per_token.observe(generation.per_token_s)
+        if generation.time_to_first_token_s is not None:
+            self._time_to_first_token.observe(generation.time_to_first_token_s)
+        if generation.time_per_token_s is not None:
+            self._time_per_token.observe(generation.time_per_token_s)
 
-    def text(self) -> bytes:
+    def render(self) -> bytes:
+        """The metrics in Prometheus' text format."""
         return generate_latest(self._registry)
 
 
-class _Live(Collector):
-    """What is asked of the service at the moment of reading."""
+class _StateCollector(Collector):
+    """Metrics read from the scheduler and the live model at each scrape."""
 
-    def __init__(self, service: "Service") -> None:
-        self._service = service
+    def __init__(self, scheduler: Scheduler, live_model: LiveModel) -> None:
+        self._scheduler = scheduler
+        self._live_model = live_model
 
     def collect(self) -> Iterator[Metric]:
-        scheduler, live = self._service.scheduler, self._service.models.current
-        for name, says, value in (
-            ("gptbox_active_sequences", "Texts that are being written.", scheduler.active),
-            ("gptbox_queued_sequences", "Texts that wait for a place.", scheduler.queued),
-            ("gptbox_loaded_models", "Snapshots in memory.", self._service.models.loaded),
+        scheduler, model = self._scheduler, self._live_model.current
+        for name, documentation, value in (
+            ("gptbox_active_sequences", "Texts being generated.", scheduler.active),
+            ("gptbox_queued_sequences", "Texts waiting in the queue.", scheduler.queued),
+            ("gptbox_loaded_models", "Snapshots in memory.", self._live_model.num_loaded),
         ):
-            yield GaugeMetricFamily(name, says, value)
-        for name, says, count in (
-            ("gptbox_generated_tokens", "Tokens written.", scheduler.tokens),
-            ("gptbox_steps", "Steps of the engine; tokens over steps are the mean batch size.", scheduler.steps),
+            yield GaugeMetricFamily(name, documentation, value)
+        for name, documentation, count in (
+            ("gptbox_generated_tokens", "Generated tokens.", scheduler.tokens),
+            ("gptbox_steps", "Steps of the engine; tokens / steps is the mean batch size.", scheduler.steps),
         ):
-            yield CounterMetricFamily(name, says, count)
-        info = GaugeMetricFamily(
-            "gptbox_info", "The version, and the model that is served.", labels=["version", "model"]
-        )
-        info.add_metric([__version__, "" if live is None else live.name], 1)
+            yield CounterMetricFamily(name, documentation, count)
+        info = GaugeMetricFamily("gptbox_info", "The version and the served model.", labels=["version", "model"])
+        info.add_metric([__version__, "" if model is None else model.name], 1)
         yield info
-        if live is not None and live.loss is not None:
+        if model is not None and model.loss is not None:
             loss = GaugeMetricFamily("gptbox_model_loss", "The served model's validation loss.", labels=["model"])
-            loss.add_metric([live.name], live.loss)
+            loss.add_metric([model.name], model.loss)
             yield loss
 
 
-class CountRequests:
-    """Counts every reply."""
+class MetricsMiddleware:
+    """Counts responses by path and status."""
 
     def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
         self.app = app
@@ -104,14 +102,14 @@ class CountRequests:
             return
         path: str = scope["path"]
 
-        async def sending(message: Message) -> None:
+        async def send_and_count(message: Message) -> None:
             if message["type"] == "http.response.start":
-                self.metrics.answered(path, message["status"])
+                self.metrics.record_response(path, message["status"])
             await send(message)
 
-        await self.app(scope, receive, sending)
+        await self.app(scope, receive, send_and_count)
 
 
 async def metrics(request: Request) -> Response:
-    found: Metrics = request.app.state.service.metrics
-    return Response(found.text(), headers={"Content-Type": CONTENT_TYPE_LATEST})
+    registry: Metrics = request.app.state.service.metrics
+    return Response(registry.render(), headers={"Content-Type": CONTENT_TYPE_LATEST})

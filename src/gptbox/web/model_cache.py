@@ -1,4 +1,4 @@
-"""Published snapshots, loaded: each once at a time, the most recently used kept for the next request."""
+"""Loading published snapshots, and an LRU cache of loaded ones."""
 
 import threading
 from collections import OrderedDict
@@ -8,35 +8,38 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from gptbox import model_folder
 from gptbox.engine.gpt import GPT
 from gptbox.errors import ModelFolderError
+from gptbox.models import folder as model_folder
 from gptbox.tokenizers import Tokenizer
 
 SnapshotKey = tuple[Path, int, int]
-"""Path, inode and modification time: a folder that was replaced under its old name has another key."""
+"""Path, inode and modification time, so that a folder replaced under the same name gets another key."""
 
 
 def snapshot_key(path: Path) -> SnapshotKey:
-    """Raises ModelFolderError where the folder is gone."""
+    """The cache key of a snapshot's folder.
+
+    Raises ModelFolderError if the folder is gone.
+    """
     try:
-        found = path.stat()
+        info = path.stat()
     except OSError as error:
         raise ModelFolderError(f"{path} cannot be read: {error.strerror}.") from None
-    return path, found.st_ino, found.st_mtime_ns
+    return path, info.st_ino, info.st_mtime_ns
 
 
 @dataclass(frozen=True, eq=False)
 class LoadedModel:
-    """A snapshot, ready to generate. Whoever holds it can finish with it, whatever happens to its folder."""
+    """A snapshot in memory. It stays usable if its folder is deleted or replaced."""
 
     key: SnapshotKey
     gpt: GPT
     tokenizer: Tokenizer
     loss: float | None = None
-    """Its validation loss in nats a token, exact or estimated, where its folder says."""
+    """Validation loss in nats per token, exact or else estimated; None if the folder has neither."""
     line_break: NDArray[np.integer] = field(init=False)
-    """What an empty prompt starts from, shape (tokens,): a line break, or the first id where there is none."""
+    """Ids that stand for an empty prompt, shape (tokens,): a line break, or id 0 if the vocabulary lacks it."""
 
     def __post_init__(self) -> None:
         unknown = self.tokenizer.unknown("\n")
@@ -53,12 +56,12 @@ class LoadedModel:
 
     @property
     def name(self) -> str:
-        """As in replies: `shakespeare_char@step-000250`."""
+        """As in responses: `shakespeare_char@step-000250`."""
         return f"{self.run}@{self.path.name}"
 
 
 def load_model(path: Path, quantize: bool = False) -> LoadedModel:
-    """Read a snapshot's folder; `quantize` keeps its matrices in 8 bits.
+    """Load a snapshot's folder; `quantize` stores its matrices as int8.
 
     Raises ModelFolderError.
     """
@@ -70,41 +73,41 @@ def load_model(path: Path, quantize: bool = False) -> LoadedModel:
         return LoadedModel(key, GPT(folder.config, folder.weights, quantize), folder.tokenizer, loss)
     except ModelFolderError:
         raise
-    except Exception as error:  # a folder written by another program may break in ways that nobody foresaw
+    except Exception as error:  # folders written by other programs may fail in unexpected ways
         raise ModelFolderError(f"{path} cannot be loaded: {type(error).__name__}: {error}.") from error
 
 
 class ModelCache:
-    """Thread-safe. Bounded by number and bytes, except that the last one loaded always stays."""
+    """A thread-safe LRU cache, bounded by count and bytes. The model loaded last always stays."""
 
     def __init__(self, max_count: int = 4, max_bytes: int = 256 * 2**20, quantize: bool = False) -> None:
-        """`quantize` keeps their matrices in 8 bits."""
+        """`quantize` stores their matrices as int8."""
         self.quantize = quantize
         self.max_count = max_count
         self.max_bytes = max_bytes
         self._models: OrderedDict[SnapshotKey, LoadedModel] = OrderedDict()
-        self._table = threading.Lock()
-        # One load at a time: two would need twice the memory, and of two for the same snapshot one would be wasted.
-        self._loading = threading.Lock()
+        self._lock = threading.Lock()
+        # One load at a time: two need twice the memory, and a second load of the same snapshot would be wasted.
+        self._load_lock = threading.Lock()
 
     def __len__(self) -> int:
         return len(self._models)
 
     def get(self, key: SnapshotKey) -> LoadedModel | None:
-        """A model that is loaded already."""
-        with self._table:
+        """The model if it is cached."""
+        with self._lock:
             if key in self._models:
                 self._models.move_to_end(key)
             return self._models.get(key)
 
     def load(self, path: Path, keep: bool = True) -> LoadedModel:
-        """The model of a snapshot's folder, read where it is not here yet; blocks meanwhile.
+        """The model of a snapshot's folder, loaded if it is not cached. Blocks.
 
-        `keep=False` leaves it to the caller to hold on to what had to be read. Raises ModelFolderError.
+        `keep=False` does not add it to the cache. Raises ModelFolderError.
         """
         if model := self.get(snapshot_key(path)):
             return model
-        with self._loading:
+        with self._load_lock:
             if model := self.get(snapshot_key(path)):
                 return model
             model = load_model(path, self.quantize)
@@ -113,7 +116,7 @@ class ModelCache:
             return model
 
     def _add(self, model: LoadedModel) -> None:
-        with self._table:
+        with self._lock:
             self._models[model.key] = model
             while len(self._models) > 1 and (
                 len(self._models) > self.max_count

@@ -1,12 +1,13 @@
-"""Saying why there is no model to serve, from what training says of itself and what lies on the disk."""
+"""Error messages for when there is no model to serve, from the training status and the state of the files."""
 
 from pathlib import Path
 
 from gptbox.errors import NoModelYetError
-from gptbox.run_folder import RunFolder, Status, newest_run, unreadable
+from gptbox.models.runs import RunFolder, Status, inaccessible_paths, newest_run
 
 
-def _sentence(run: RunFolder, status: Status | None) -> str:
+def _progress(run: RunFolder, status: Status | None) -> str:
+    """How far a run without snapshots is, as the end of a sentence."""
     if status is None:
         return f"the run {run.name!r} has not published one."
     message = f": {status.message}" if status.message else "."
@@ -22,24 +23,24 @@ def _sentence(run: RunFolder, status: Status | None) -> str:
             return f"training of {run.name!r} ended before it published one{message}"
 
 
-def no_model_yet(models: Path, run: RunFolder | None = None) -> NoModelYetError:
-    """The error that tells a client how far the run is, or the newest run."""
+def no_model_error(models: Path, run: RunFolder | None = None) -> NoModelYetError:
+    """The error that tells a client how far a run is, by default the newest."""
     run = run or newest_run(models)
-    if unreadable(models) if run is None else run.unreadable():
+    if inaccessible_paths(models) if run is None else run.inaccessible_paths():
         whose = "the models folder" if run is None else f"the run {run.name!r}"
         return NoModelYetError(
-            f"There is no model to serve: the server may not read all of {whose}. Its log names the paths; give the "
-            "user it runs as the right to read them."
+            f"There is no model to serve: the server has no permission to read all of {whose}. Its log names the "
+            "paths; give the user that it runs as permission to read them."
         )
     if run is None:
         return NoModelYetError("There is no model yet: no training has been started.")
-    return NoModelYetError(f"There is no model yet: {_sentence(run, run.checked_status())}")
+    return NoModelYetError(f"There is no model yet: {_progress(run, run.checked_status())}")
 
 
-def models_damaged(run: RunFolder) -> str:
-    """What to say where a run has snapshots, and none of them can be loaded."""
+def models_damaged_message(run: RunFolder) -> str:
+    """The message for a run that has snapshots, none of which can be loaded."""
     status, count = run.checked_status(), len(run.snapshots())
-    how_many = "The only snapshot" if count == 1 else f"All {count} snapshots"
+    snapshots = "The only snapshot" if count == 1 else f"All {count} snapshots"
     if status is not None and status.phase in ("preparing", "training"):
         advice = "Training goes on, and its next snapshot will be served."
     else:
@@ -47,4 +48,4 @@ def models_damaged(run: RunFolder) -> str:
             f"Restore the run's folder from a backup, or train again after: gptbox delete {run.name}. "
             "The server's log names the files."
         )
-    return f"{how_many} of the run {run.name!r} cannot be loaded: the files are damaged, or may not be read. {advice}"
+    return f"{snapshots} of the run {run.name!r} cannot be loaded: the files are damaged or not readable. {advice}"

@@ -1,4 +1,4 @@
-"""Running the application under uvicorn, from the open port to a clean end."""
+"""Running the application under uvicorn, from the listening socket to a clean shutdown."""
 
 import asyncio
 import logging
@@ -13,72 +13,109 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 import uvicorn
 from starlette.applications import Starlette
 
-from gptbox import __version__, logs
+from gptbox import __version__
 from gptbox.errors import SettingError
 from gptbox.settings import Settings
+from gptbox.system import logs
 from gptbox.web.app import create_app
-from gptbox.web.http_protocol import Protocol
 from gptbox.web.service import Service
 
 log = logging.getLogger(__name__)
 
-LAST_WORDS_S = 3.0
-"""How long texts may be finished after the signal to stop; then their readers are told, and the engine stops."""
-GRACE_S = 5
+ABORT_AFTER_S = 3.0
+"""How long texts may go on after the stop signal. Then their clients get an error, and the engine stops."""
+SHUTDOWN_TIMEOUT_S = 5
 BACKLOG = 2048
+MAX_INCOMPLETE_EVENT_SIZE = 65_536
+"""Bytes buffered without completing a request's head or a part of its body; h11's own limit."""
 
-# Apache reaches us from another container; no address of the internet is among these.
-_PROXIES = "127.0.0.1,::1,10.0.0.0/8,172.16.0.0/12,192.168.0.0/16,fd00::/8"
+# The private networks, where the proxy's container is. No public address is among them.
+_TRUSTED_PROXIES = "127.0.0.1,::1,10.0.0.0/8,172.16.0.0/12,192.168.0.0/16,fd00::/8"
+
+HttpProtocol: type[asyncio.Protocol]
+"""uvicorn's HTTP protocol: httptools, or h11 on platforms without a wheel of httptools."""
+try:
+    from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+except ImportError:
+    from uvicorn.protocols.http.h11_impl import H11Protocol
+
+    HttpProtocol = H11Protocol
+else:
+
+    class BoundedHttpToolsProtocol(HttpToolsProtocol):
+        """Limits the size of a request's head, which httptools does not."""
+
+        _incomplete = 0
+
+        def data_received(self, data: bytes) -> None:
+            self._incomplete += len(data)
+            super().data_received(data)
+            if self._incomplete > MAX_INCOMPLETE_EVENT_SIZE and not self.transport.is_closing():
+                self.send_400_response("The request's head is too large.")
+
+        def on_headers_complete(self) -> None:
+            self._incomplete = 0
+            super().on_headers_complete()
+
+        def on_body(self, body: bytes) -> None:
+            self._incomplete = 0
+            super().on_body(body)
+
+        def on_message_complete(self) -> None:
+            self._incomplete = 0
+            super().on_message_complete()
+
+    HttpProtocol = BoundedHttpToolsProtocol
 
 
 class Server(uvicorn.Server):
-    """uvicorn's server; told to stop, it ends the streams that would otherwise never end."""
+    """uvicorn's server, whose shutdown also ends event streams and long generations."""
 
     def __init__(self, app: Starlette) -> None:
         self.service: Service = app.state.service
-        # Addresses may hold prompts: not even a handler that somebody else attaches gets them.
+        # uvicorn's access log has query strings, which may contain prompts: no handler may get it.
         logging.getLogger("uvicorn.access").setLevel(logging.CRITICAL + 1)
         super().__init__(
             uvicorn.Config(
                 app,
-                http=Protocol,
+                http=HttpProtocol,
                 access_log=False,
                 log_config=None,
                 server_header=False,
                 ws="none",
                 lifespan="on",
                 proxy_headers=True,
-                forwarded_allow_ips=os.environ.get("FORWARDED_ALLOW_IPS", _PROXIES),
-                # Longer than a proxy keeps its connections, so that it never writes into one that is closing.
+                forwarded_allow_ips=os.environ.get("FORWARDED_ALLOW_IPS", _TRUSTED_PROXIES),
+                # Longer than the proxy keeps its connections, so that it never sends on one that is being closed.
                 timeout_keep_alive=75,
-                timeout_graceful_shutdown=GRACE_S,
+                timeout_graceful_shutdown=SHUTDOWN_TIMEOUT_S,
             )
         )
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         self.service.feed.close()
-        last_words = asyncio.get_running_loop().call_later(LAST_WORDS_S, self.service.abort_generations)
+        abort = asyncio.get_running_loop().call_later(ABORT_AFTER_S, self.service.abort_generations)
         try:
             await super().shutdown(sockets)
         finally:
-            last_words.cancel()
+            abort.cancel()
             for connection in list(self.server_state.connections):
-                connection.transport.abort()  # its reader stalls: what it has not taken it never will
+                connection.transport.abort()  # its client has stopped reading, so its buffer would never drain
             await asyncio.sleep(0)
 
 
 def open_port(host: str, port: int) -> socket.socket:
-    """A listening socket; port 0 takes any free one.
+    """A listening socket; port 0 takes any free port.
 
-    Raises SettingError where it cannot be had.
+    Raises SettingError if it cannot be opened.
     """
     if not 0 <= port <= 65_535:
         raise SettingError(f"Port {port} does not exist. Choose one between 1 and 65535.")
     listener = None
     try:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        # Not socket.create_server, whose sockets have protocol 0: asyncio sets TCP_NODELAY only where IPPROTO_TCP is
-        # named, and without it each reply on a kept connection waits 40 ms for the client's delayed acknowledgement.
+        # Not socket.create_server, whose sockets have protocol 0: asyncio sets TCP_NODELAY only for IPPROTO_TCP, and
+        # without it each response on a kept connection waits 40 ms for the client's delayed acknowledgement.
         listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
         if os.name == "posix":
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -93,64 +130,64 @@ def open_port(host: str, port: int) -> socket.socket:
     return listener
 
 
-class _Stop:
-    """Handles the signals that uvicorn does not: those before it has begun, and the one it raises again at its end.
+class _StopHandler:
+    """Handles SIGTERM and SIGINT before uvicorn installs its handlers, and when it raises the signal again at the end.
 
-    The default handlers would make that one a failure.
+    With the default handlers, the process would then exit as if it had failed.
     """
 
     def __init__(self) -> None:
-        self._came = False
+        self._stopping = False
         self._server: Server | None = None
 
     def __call__(self, *_: object) -> None:
-        self._came = True
+        self._stopping = True
         if self._server is not None:
             self._server.should_exit = True
 
     def watch(self, server: Server) -> None:
-        """Let this server end as soon as it has started, should a signal have come, or come before it handles them."""
+        """Stop this server right after its start if a signal has come, or comes before uvicorn handles signals."""
         self._server = server
-        server.should_exit = self._came
+        server.should_exit = self._stopping
 
 
 @contextmanager
-def _stop_on_signals() -> Iterator[_Stop]:
-    stop = _Stop()
+def _handle_stop_signals() -> Iterator[_StopHandler]:
+    handler = _StopHandler()
     if threading.current_thread() is not threading.main_thread():
-        yield stop
+        yield handler
         return
-    former = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
+    previous = {number: signal.signal(number, handler) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
-        yield stop
+        yield handler
     finally:
-        for number, handler in former.items():
-            signal.signal(number, handler)
+        for number, previous_handler in previous.items():
+            signal.signal(number, previous_handler)
 
 
 def serve(
     settings: Settings,
     host: str = "127.0.0.1",
     port: int = 8000,
-    beside: AbstractContextManager[object] = nullcontext(),  # noqa: B008  (it does nothing, and may be entered again)
+    beside: AbstractContextManager[object] = nullcontext(),  # noqa: B008  (stateless, so sharing it is safe)
 ) -> None:
     """Serve until SIGTERM or SIGINT, then return within ten seconds. `beside` is entered once the port is open.
 
-    Raises SettingError where the port cannot be opened.
+    Raises SettingError if the port cannot be opened.
     """
-    with open_port(host, port) as listener, _stop_on_signals() as stopping:
+    with open_port(host, port) as listener, _handle_stop_signals() as stop_handler:
         logs.configure(settings.log_format, sys.stderr)
-        address = _address(host, listener.getsockname()[1])
-        log.info("gptbox %s: %s", __version__, address)
+        where = _describe_address(host, listener.getsockname()[1])
+        log.info("gptbox %s: %s", __version__, where)
         with beside:
             server = Server(create_app(settings))
-            stopping.watch(server)
+            stop_handler.watch(server)
             server.run(sockets=[listener])
         log.info("Stopped.")
 
 
-def _address(host: str, port: int) -> str:
-    """What to say of it: a browser's address, but not of a host that stands for all of a machine's or a container's."""
+def _describe_address(host: str, port: int) -> str:
+    """The page's URL; only the port for a wildcard address, which no browser can open."""
     if host in ("0.0.0.0", "::"):
         return f"listening on port {port}"
     return f"the page is at http://{f'[{host}]' if ':' in host else host}:{port}/ (Ctrl-C ends it)"

@@ -7,23 +7,23 @@ from gptbox.engine.kernels.layers import gelu, gelu_new, rms_norm, swiglu
 X = np.linspace(-30, 30, 6001, dtype=np.float32)
 
 
-def of(function: object, x: np.ndarray = X) -> np.ndarray:
+def apply(function: object, x: np.ndarray = X) -> np.ndarray:
     y = np.empty_like(x)
     function(x, y)  # type: ignore[operator]
     return y
 
 
-def test_gelu_is_that_of_the_c_library() -> None:
-    np.testing.assert_allclose(of(gelu), [float(v) * (1 + erf(float(v) / 2**0.5)) / 2 for v in X], atol=2e-6)
+def test_gelu_agrees_with_the_c_library_s_erf() -> None:
+    np.testing.assert_allclose(apply(gelu), [float(v) * (1 + erf(float(v) / 2**0.5)) / 2 for v in X], atol=2e-6)
 
 
-def test_the_other_gelu_is_that_of_numpy() -> None:
+def test_gelu_new_agrees_with_numpy_s_tanh() -> None:
     x = X.astype(np.float64)
     exact = x * (1 + np.tanh((2 / np.pi) ** 0.5 * (x + 0.044715 * x**3))) / 2
-    np.testing.assert_allclose(of(gelu_new), exact, atol=2e-6)
+    np.testing.assert_allclose(apply(gelu_new), exact, atol=2e-6)
 
 
-def test_swiglu_takes_gates_and_values_in_turns_of_16_and_does_not_overflow() -> None:
+def test_swiglu_takes_alternating_gates_and_values_and_does_not_overflow() -> None:
     gate, value = np.linspace(-300, 300, 32, dtype=np.float32), np.linspace(1, 2, 32, dtype=np.float32)
     up = np.concatenate([gate[:16], value[:16], gate[16:], value[16:]])
     hidden = np.empty(32, np.float32)

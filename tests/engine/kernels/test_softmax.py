@@ -6,7 +6,7 @@ from gptbox.engine.kernels.softmax import softmax
 
 @pytest.mark.parametrize("length", [1, 2, 15, 16, 17, 33, 64, 250])
 @pytest.mark.parametrize("spread", [0.0, 1.0, 30.0, 1e4])
-def test_softmax_of_so_many_scores(length: int, spread: float) -> None:
+def test_softmax_agrees_with_numpy(length: int, spread: float) -> None:
     generator = np.random.default_rng(length)
     scores = (spread * generator.standard_normal(256)).astype(np.float32)
     scaled = 0.25 * scores[:length].astype(np.float64)
@@ -16,7 +16,7 @@ def test_softmax_of_so_many_scores(length: int, spread: float) -> None:
     assert not scores[length:].any()
 
 
-def test_weights_that_vanish_are_zero_and_not_denormal() -> None:
+def test_negligible_probabilities_are_zero_and_not_denormal() -> None:
     scores = np.linspace(0, -200, 64, dtype=np.float32)
     softmax(scores, 64, 1.0)
     assert scores[0] > 0.9
@@ -24,7 +24,7 @@ def test_weights_that_vanish_are_zero_and_not_denormal() -> None:
     assert ((scores == 0) | (scores > np.finfo(np.float32).tiny)).all()
 
 
-def test_largest_numbers_are_no_trouble() -> None:
+def test_the_largest_float32s_do_not_overflow() -> None:
     scores = np.array([3e38, -3e38, 3e38] + 13 * [0.0], np.float32)
     softmax(scores, 3, 0.1)
     np.testing.assert_allclose(scores, [0.5, 0, 0.5] + 13 * [0])

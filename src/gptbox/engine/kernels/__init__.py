@@ -1,4 +1,4 @@
-"""The engine's arithmetic, which `gptbox.engine.kernels.build` compiles with Numba.
+"""The engine's arithmetic in Numba, compiled by `gptbox.engine.kernels.build`.
 
-Only what compiles imports these modules; what runs the engine loads what was compiled: see `gptbox.engine.native`.
+Only compilation imports these modules; inference loads the compiled code: see `gptbox.engine.native`.
 """

@@ -1,10 +1,10 @@
-"""Compile what the engine runs, ahead of the first start.
+"""Compile the engine's kernels ahead of time.
 
-    python -m gptbox.engine.kernels.build                 for this processor, kept for its next start; half a minute
-    python -m gptbox.engine.kernels.build FOLDER          as libraries for every generation of its architecture
+    python -m gptbox.engine.kernels.build                 for this processor, into the cache; half a minute
+    python -m gptbox.engine.kernels.build FOLDER          shared libraries for every generation of this architecture
 
-For the second a linker is needed: binutils' ld. Either lets `--object`, in a process of its own, write an object file
-to the standard output: for the processor that NUMBA_CPU_NAME and NUMBA_CPU_FEATURES name, or this one.
+The second needs a linker, binutils' ld. Both run `--object` in a subprocess, which writes an object file to standard
+output, for the processor that NUMBA_CPU_NAME and NUMBA_CPU_FEATURES name, or for this one.
 """
 
 import os
@@ -18,12 +18,12 @@ from pathlib import Path
 
 from gptbox.engine import object_file
 from gptbox.engine.native import ARGUMENTS, GENERATIONS
-from gptbox.kernel_cache import keep_nothing
+from gptbox.jit.cache import disable_cache
 
 
 def _object() -> bytes:
-    """An object file with nothing in it but the functions and what they call."""
-    keep_nothing()
+    """The object file of the entry points and their callees, all else stripped."""
+    disable_cache()
     from llvmlite import binding
     from numba import types
 
@@ -31,21 +31,21 @@ def _object() -> bytes:
 
     binding.initialize_all_targets()
     binding.initialize_all_asmprinters()
-    whole = None
+    linked = None
     for name, function in FUNCTIONS.items():
         function.compile((types.int64,) * ARGUMENTS[name])
         (signature,) = function.signatures
         compiled = function.overloads[signature]
         text = function.inspect_llvm(signature).replace(compiled.fndesc.llvm_func_name, name)
         module = binding.parse_assembly(text)
-        if whole is None:
-            whole = module
+        if linked is None:
+            linked = module
         else:
-            whole.link_in(module)
-    assert whole is not None
-    for each in [*whole.functions, *whole.global_variables]:
-        if not each.is_declaration and each.name not in ARGUMENTS:
-            each.linkage = "internal"
+            linked.link_in(module)
+    assert linked is not None
+    for symbol in [*linked.functions, *linked.global_variables]:
+        if not symbol.is_declaration and symbol.name not in ARGUMENTS:
+            symbol.linkage = "internal"
     processor = os.environ.get("NUMBA_CPU_NAME") or binding.get_host_cpu_name()
     features = os.environ.get("NUMBA_CPU_FEATURES")
     if features is None:
@@ -56,13 +56,13 @@ def _object() -> bytes:
     passes = binding.create_pass_builder(machine, binding.create_pipeline_tuning_options())
     manager = binding.create_new_module_pass_manager()
     manager.add_global_dead_code_eliminate_pass()
-    manager.run(whole, passes)
-    code: bytes = machine.emit_object(whole)
+    manager.run(linked, passes)
+    code: bytes = machine.emit_object(linked)
     return code
 
 
 def build(folder: Path) -> None:
-    """Libraries in `folder`."""
+    """Write one shared library per generation into `folder`."""
     machine = "aarch64" if platform.machine() in ("aarch64", "arm64") else "x86-64"
     folder.mkdir(parents=True, exist_ok=True)
     for name in GENERATIONS:
@@ -76,23 +76,23 @@ def build(folder: Path) -> None:
             target.write_bytes(object_file.compile_apart(environment))
             library = folder / f"gptbox-{name}.so"
             subprocess.run(["ld", "-shared", "-s", "-o", str(library), str(target)], check=True)
-            missing = _unknown(library)
-            assert not missing, f"the library asks for {missing}"
+            missing = _unresolved(library)
+            assert not missing, f"the library has unresolved symbols: {missing}"
 
 
-def _unknown(library: Path) -> list[str]:
-    """Functions that no process has."""
+def _unresolved(library: Path) -> list[str]:
+    """Undefined symbols that only Python or Numba could resolve."""
     listed = subprocess.run(["nm", "-D", "--undefined-only", str(library)], capture_output=True, text=True, check=True)
     return re.findall(r"\b((?:NRT|numba|Py|_Py)\w*)", listed.stdout)
 
 
 if __name__ == "__main__":
     if sys.argv[1:] == ["--object"]:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # who started this process ends it
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent process kills this one
         with os.fdopen(os.dup(1), "wb") as output:
-            os.dup2(2, 1)  # a library's words do not get into it
+            os.dup2(2, 1)  # what libraries print must not mix into the object file
             output.write(_object())
     elif sys.argv[1:]:
         build(Path(sys.argv[1]))
     elif object_file.find() is None:
-        object_file.compile_and_keep()
+        object_file.compile_and_save()

@@ -1,121 +1,126 @@
-"""Where Python enters: functions of integers alone, so that a compiled library is called as any C library is.
+"""The entry points: functions of integers only, so that a compiled library is called like any C library.
 
-A table holds what a call works on: the fields of Network, those of its draft's, of Pages, Scratch, Sequences and
-Drawn, and the interrupt, in this order, each in four int64: a number; or an array's address
-and its shape. `gptbox.engine.native` writes it.
+An argument table lists the fields of PackedModel, of the draft's PackedModel, of Pages, Scratch, Sequences and
+SampledTokens, then the interrupt, in this order. Each entry is four int64: a number, or an array's address and shape.
+`gptbox.engine.native.argument_table` writes it.
 """
 
 from typing import Any
 
-from gptbox.engine.kernels import steps
-from gptbox.engine.network import Network
-from gptbox.engine.state import Drawn, Pages, Scratch, Sequences
-from gptbox.kernel_cache import kernel
-from gptbox.kernel_memory import doubles, floats, integers, small_integers, words
+from gptbox.engine.buffers import Pages, SampledTokens, Scratch, Sequences
+from gptbox.engine.kernels import decode
+from gptbox.engine.packed_model import PackedModel
+from gptbox.jit.cache import kernel
+from gptbox.jit.pointers import float32s, float64s, int8s, int64s, uint64s
 
-_ENTRY = 4
-_DRAFT = len(Network._fields)
+_ENTRY_SIZE = 4
+_DRAFT = len(PackedModel._fields)
 _PAGES = 2 * _DRAFT
 _SCRATCH = _PAGES + len(Pages._fields)
 _SEQUENCES = _SCRATCH + len(Scratch._fields)
-_DRAWN = _SEQUENCES + len(Sequences._fields)
-_INTERRUPT = _DRAWN + len(Drawn._fields)
-_SIZE = _ENTRY * (_INTERRUPT + 1)
+_SAMPLED = _SEQUENCES + len(Sequences._fields)
+_INTERRUPT = _SAMPLED + len(SampledTokens._fields)
+_TABLE_SIZE = _ENTRY_SIZE * (_INTERRUPT + 1)
 
 
-@kernel(counted=False, inline=True)
+@kernel(nrt=False, inline=True)
 def _number(t: Any, i: int) -> Any:
-    return t[_ENTRY * i]
+    return t[_ENTRY_SIZE * i]
 
 
-@kernel(counted=False, inline=True)
-def _one(t: Any, i: int) -> Any:
-    """The address and the shape of an array of one dimension; of more below."""
-    return t[_ENTRY * i], t[_ENTRY * i + 1]
+@kernel(nrt=False, inline=True)
+def _1d(t: Any, i: int) -> Any:
+    """Address and shape of entry i, a one-dimensional array."""
+    return t[_ENTRY_SIZE * i], t[_ENTRY_SIZE * i + 1]
 
 
-@kernel(counted=False, inline=True)
-def _two(t: Any, i: int) -> Any:
-    return t[_ENTRY * i], (t[_ENTRY * i + 1], t[_ENTRY * i + 2])
+@kernel(nrt=False, inline=True)
+def _2d(t: Any, i: int) -> Any:
+    """Address and shape of a two-dimensional array."""
+    return t[_ENTRY_SIZE * i], (t[_ENTRY_SIZE * i + 1], t[_ENTRY_SIZE * i + 2])
 
 
-@kernel(counted=False, inline=True)
-def _three(t: Any, i: int) -> Any:
-    return t[_ENTRY * i], (t[_ENTRY * i + 1], t[_ENTRY * i + 2], t[_ENTRY * i + 3])
+@kernel(nrt=False, inline=True)
+def _3d(t: Any, i: int) -> Any:
+    """Address and shape of a three-dimensional array."""
+    return t[_ENTRY_SIZE * i], (t[_ENTRY_SIZE * i + 1], t[_ENTRY_SIZE * i + 2], t[_ENTRY_SIZE * i + 3])
 
 
-@kernel(counted=False)
-def _network(t: Any, i: int) -> Any:
-    return Network(
+@kernel(nrt=False)
+def _packed_model(t: Any, i: int) -> Any:
+    return PackedModel(
         _number(t, i), _number(t, i + 1), _number(t, i + 2), _number(t, i + 3), _number(t, i + 4), _number(t, i + 5),
-        _number(t, i + 6), _number(t, i + 7), small_integers(*_one(t, i + 8)), floats(*_one(t, i + 9)),
-        integers(*_three(t, i + 10)), integers(*_three(t, i + 11)), floats(*_two(t, i + 12)), floats(*_two(t, i + 13)),
-        floats(*_two(t, i + 14)), floats(*_two(t, i + 15)),
+        _number(t, i + 6), _number(t, i + 7), int8s(*_1d(t, i + 8)), float32s(*_1d(t, i + 9)),
+        int64s(*_3d(t, i + 10)), int64s(*_3d(t, i + 11)), float32s(*_2d(t, i + 12)), float32s(*_2d(t, i + 13)),
+        float32s(*_2d(t, i + 14)), float32s(*_2d(t, i + 15)),
     )  # fmt: skip
 
 
-@kernel(counted=False)
+@kernel(nrt=False)
 def _pages(t: Any) -> Any:
-    return Pages(floats(*_two(t, _PAGES)), integers(*_two(t, _PAGES + 1)))
+    return Pages(float32s(*_2d(t, _PAGES)), int64s(*_2d(t, _PAGES + 1)))
 
 
-@kernel(counted=False)
+@kernel(nrt=False)
 def _scratch(t: Any) -> Any:
     i = _SCRATCH
     return Scratch(
-        floats(*_two(t, i)), floats(*_three(t, i + 1)), floats(*_two(t, i + 2)), floats(*_two(t, i + 3)),
-        floats(*_two(t, i + 4)), floats(*_two(t, i + 5)), floats(*_three(t, i + 6)), floats(*_three(t, i + 7)),
-        floats(*_two(t, i + 8)), floats(*_two(t, i + 9)), floats(*_three(t, i + 10)), integers(*_three(t, i + 11)),
-        integers(*_one(t, i + 12)),
+        float32s(*_2d(t, i)), float32s(*_3d(t, i + 1)), float32s(*_2d(t, i + 2)), float32s(*_2d(t, i + 3)),
+        float32s(*_2d(t, i + 4)), float32s(*_2d(t, i + 5)), float32s(*_3d(t, i + 6)), float32s(*_3d(t, i + 7)),
+        float32s(*_2d(t, i + 8)), float32s(*_2d(t, i + 9)), float32s(*_3d(t, i + 10)), int64s(*_3d(t, i + 11)),
+        int64s(*_1d(t, i + 12)),
     )  # fmt: skip
 
 
-@kernel(counted=False)
+@kernel(nrt=False)
 def _sequences(t: Any) -> Any:
     i = _SEQUENCES
     return Sequences(
-        integers(*_two(t, i)), integers(*_one(t, i + 1)), doubles(*_two(t, i + 2)), words(*_one(t, i + 3)),
-        small_integers(*_two(t, i + 4)), floats(*_two(t, i + 5)), integers(*_two(t, i + 6)), floats(*_two(t, i + 7)),
+        int64s(*_2d(t, i)), int64s(*_1d(t, i + 1)), float64s(*_2d(t, i + 2)), uint64s(*_1d(t, i + 3)),
+        int8s(*_2d(t, i + 4)), float32s(*_2d(t, i + 5)), int64s(*_2d(t, i + 6)), float32s(*_2d(t, i + 7)),
     )  # fmt: skip
 
 
-@kernel(counted=False)
-def _drawn(t: Any) -> Any:
-    i = _DRAWN
-    return Drawn(
-        integers(*_two(t, i)), floats(*_two(t, i + 1)), integers(*_three(t, i + 2)), floats(*_three(t, i + 3)),
+@kernel(nrt=False)
+def _sampled(t: Any) -> Any:
+    i = _SAMPLED
+    return SampledTokens(
+        int64s(*_2d(t, i)), float32s(*_2d(t, i + 1)), int64s(*_3d(t, i + 2)), float32s(*_3d(t, i + 3)),
     )  # fmt: skip
 
 
-@kernel(counted=False)
-def gptbox_burst(
-    table: int, slots: int, fresh: int, drawing: int, rows: int, begin: int, end: int, steps_: int, ahead: int,
-    rank: int, size: int,
+@kernel(nrt=False)
+def gptbox_decode_steps(
+    table: int, slots: int, num_new_tokens: int, do_sample: int, rows: int, begin: int, end: int, num_steps: int,
+    num_draft_tokens: int, rank: int, size: int,
 ) -> int:  # fmt: skip
-    """`steps.burst`; slots, fresh and drawing are the addresses of int64 (rows,)."""
-    t = integers(table, _SIZE)
-    return steps.burst(
-        _network(t, 0), _network(t, _DRAFT), _pages(t), _scratch(t), _sequences(t), _drawn(t),
-        integers(_number(t, _INTERRUPT), 1), integers(slots, rows), integers(fresh, rows), integers(drawing, rows),
-        begin, end, steps_, ahead, rank, size,
+    """`decode.decode_steps`; slots, num_new_tokens and do_sample are the addresses of int64 (rows,)."""
+    t = int64s(table, _TABLE_SIZE)
+    return decode.decode_steps(
+        _packed_model(t, 0), _packed_model(t, _DRAFT), _pages(t), _scratch(t), _sequences(t), _sampled(t),
+        int64s(_number(t, _INTERRUPT), 1), int64s(slots, rows),
+        int64s(num_new_tokens, rows), int64s(do_sample, rows),
+        begin, end, num_steps, num_draft_tokens, rank, size,
     )  # fmt: skip
 
 
-@kernel(counted=False)
-def gptbox_score(table: int, slot: int, count: int, alternatives: int) -> int:
-    """`steps.score`; 0."""
-    t = integers(table, _SIZE)
-    steps.score(_network(t, 0), _pages(t), _scratch(t), _sequences(t), _drawn(t), slot, count, alternatives)
+@kernel(nrt=False)
+def gptbox_score(table: int, slot: int, num_tokens: int, num_alternatives: int) -> int:
+    """`decode.score`; returns 0."""
+    t = int64s(table, _TABLE_SIZE)
+    decode.score(
+        _packed_model(t, 0), _pages(t), _scratch(t), _sequences(t), _sampled(t), slot, num_tokens, num_alternatives,
+    )  # fmt: skip
     return 0
 
 
-@kernel(counted=False)
-def gptbox_forward(table: int, count: int) -> int:
-    """`steps.forward`; 0."""
-    t = integers(table, _SIZE)
-    steps.forward(_network(t, 0), _pages(t), _scratch(t), count)
+@kernel(nrt=False)
+def gptbox_forward(table: int, num_tokens: int) -> int:
+    """`decode.forward`; returns 0."""
+    t = int64s(table, _TABLE_SIZE)
+    decode.forward(_packed_model(t, 0), _pages(t), _scratch(t), num_tokens)
     return 0
 
 
-FUNCTIONS = {function.__name__: function for function in (gptbox_burst, gptbox_score, gptbox_forward)}
-"""Each takes as many integers as `gptbox.engine.native.ARGUMENTS` says."""
+FUNCTIONS = {function.__name__: function for function in (gptbox_decode_steps, gptbox_score, gptbox_forward)}
+"""The entry points by name; `gptbox.engine.native.ARGUMENTS` has how many integers each takes."""

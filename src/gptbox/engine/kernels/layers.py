@@ -1,23 +1,23 @@
-"""What a block is made of beside its matrix products, compiled; each works on one token, or one head of one.
+"""A block's layers other than matrix products; each works on one token, or on one token's heads.
 
-C is the width, D a head's, M the hidden layer's. A vector may be longer than what is used of it: rows of
-activations are filled up to whole panels of `gptbox.engine.panels`.
+C = n_embd, D = head_dim, M the MLP's width. A vector may be longer than its used part: activation rows are padded to
+whole panels of `gptbox.engine.packing`.
 """
 
 from typing import Any
 
 import numpy as np
 
-from gptbox.kernel_cache import kernel
-from gptbox.kernel_math import exp
-from gptbox.kernel_memory import address, floats
+from gptbox.jit.cache import kernel
+from gptbox.jit.math import exp
+from gptbox.jit.pointers import address, float32s
 
 _HALF, _ONE, _TWO = np.float32(0.5), np.float32(1), np.float32(2)
 
 
-@kernel(counted=False, finite=True)
+@kernel(nrt=False, fastmath=True)
 def layer_norm(x: Any, weight: Any, bias: Any, eps: float, y: Any) -> None:
-    """Ba et al., Layer Normalization, arXiv 1607.06450. `bias` may be empty."""
+    """y (C,) of x (C,): Ba et al., Layer Normalization, arXiv 1607.06450. `bias` may be empty."""
     width = weight.size
     mean = np.float32(0)
     for i in range(width):
@@ -33,9 +33,9 @@ def layer_norm(x: Any, weight: Any, bias: Any, eps: float, y: Any) -> None:
         y[i] += bias[i]
 
 
-@kernel(counted=False, finite=True)
+@kernel(nrt=False, fastmath=True)
 def rms_norm(x: Any, weight: Any, eps: float, y: Any) -> None:
-    """Zhang and Sennrich, Root Mean Square Layer Normalization, arXiv 1910.07467."""
+    """y (C,) of x (C,): Zhang and Sennrich, Root Mean Square Layer Normalization, arXiv 1910.07467."""
     width = weight.size
     squares = np.float32(0)
     for i in range(width):
@@ -45,11 +45,11 @@ def rms_norm(x: Any, weight: Any, eps: float, y: Any) -> None:
         y[i] = x[i] * scale * weight[i]
 
 
-@kernel(counted=False, finite=True)
+@kernel(nrt=False, fastmath=True)
 def gelu(x: Any, y: Any) -> None:
     """Hendrycks and Gimpel, Gaussian Error Linear Units, arXiv 1606.08415.
 
-    The error function to 5e-7: Abramowitz and Stegun, Handbook of Mathematical Functions, 7.1.26.
+    The error function is accurate to 5e-7: Abramowitz and Stegun, Handbook of Mathematical Functions, 7.1.26.
     """
     for i in range(x.size):
         a = abs(x[i]) * np.float32(0.5**0.5)
@@ -63,7 +63,7 @@ def gelu(x: Any, y: Any) -> None:
         y[i] = half + abs(half) * (_ONE - series * t * exp(-a * a))
 
 
-@kernel(counted=False, finite=True)
+@kernel(nrt=False, fastmath=True)
 def gelu_new(x: Any, y: Any) -> None:
     """GELU by its tanh approximation, as OpenAI's GPT-2 computes it."""
     for i in range(x.size):
@@ -72,32 +72,32 @@ def gelu_new(x: Any, y: Any) -> None:
         y[i] = x[i] / (_ONE + exp(-_TWO * inner))
 
 
-@kernel(counted=False, finite=True)
+@kernel(nrt=False, fastmath=True)
 def swiglu(up: Any, hidden: Any) -> None:
-    """silu(gate) times value: Shazeer, GLU Variants Improve Transformer, arXiv 2002.05202.
+    """hidden (M,) = silu(gate) * value: Shazeer, GLU Variants Improve Transformer, arXiv 2002.05202.
 
-    In `up` (2 M,) 16 gates stand before their 16 values, and so on: panels hold what belongs together.
+    `up` (2 M,) alternates 16 gates and their 16 values, so that a panel holds both.
     """
     for block in range(hidden.size // 16):
-        gate = floats(address(up) + 128 * block, 16)
-        value = floats(address(up) + 128 * block + 64, 16)
-        out = floats(address(hidden) + 64 * block, 16)
+        gate = float32s(address(up) + 128 * block, 16)
+        value = float32s(address(up) + 128 * block + 64, 16)
+        out = float32s(address(hidden) + 64 * block, 16)
         for i in range(16):
             out[i] = gate[i] / (_ONE + exp(-gate[i])) * value[i]
 
 
-@kernel(counted=False, finite=True)
-def rotate(heads: int, count: int, weight: Any, eps: float, cos: Any, sin: Any) -> None:
-    """The norm of each of `count` heads at an address, and its turn by one position's angles, in place.
+@kernel(nrt=False, fastmath=True)
+def rotate(heads: int, num_heads: int, weight: Any, eps: float, cos: Any, sin: Any) -> None:
+    """Apply QK-norm and rotary embedding, in place, to `num_heads` heads (D,) at address `heads`.
 
-    The first half of a head is paired with the second, as Qwen does; cos and sin (D / 2,) are the position's.
+    As in Qwen3, a head's first half is paired with its second; cos and sin (D / 2,) are those of the token's position.
     Su et al., RoFormer, arXiv 2104.09864.
     """
     half = cos.size
     width = 2 * half
-    w0, w1 = floats(address(weight), half), floats(address(weight) + 4 * half, half)
-    for h in range(count):
-        x0, x1 = floats(heads + 4 * h * width, half), floats(heads + 4 * (h * width + half), half)
+    w0, w1 = float32s(address(weight), half), float32s(address(weight) + 4 * half, half)
+    for h in range(num_heads):
+        x0, x1 = float32s(heads + 4 * h * width, half), float32s(heads + 4 * (h * width + half), half)
         squares = np.float32(0)
         for i in range(half):
             squares += x0[i] * x0[i] + x1[i] * x1[i]

@@ -1,0 +1,40 @@
+"""Arguments and options that several commands share, and the settings that options override."""
+
+import os
+from typing import Annotated, Any, TextIO
+
+import typer
+
+from gptbox.settings import Settings
+from gptbox.system import logs
+
+Dataset = Annotated[
+    str | None,
+    typer.Argument(help="shakespeare_char, plays, or the name of a folder of .txt files in data/. Default: $DATASET."),
+]
+RunName = Annotated[str | None, typer.Option("--run", help="Name of the run. Default: $RUN, or the dataset's.")]
+Minutes = Annotated[
+    float | None,
+    typer.Option(help="Training time, from the start of the command; 0.5 is 30 s. Default: $TRAIN_MINUTES."),
+]
+Preset = Annotated[str | None, typer.Option(help="default, or lesson (nanoGPT's small CPU run). Default: $PRESET.")]
+Quantize = Annotated[
+    str | None, typer.Option(help="int8 stores weights in 8 bits, none in 32. Default: $QUANTIZE.", metavar="none|int8")
+]
+Host = Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 is all of them.")]
+Port = Annotated[int, typer.Option(min=0, max=65535)]
+
+_OPTIONS = {"TRAIN_MINUTES": "--minutes", "PRESET": "--preset", "QUANTIZE": "--quantize"}
+"""The settings that options override."""
+
+
+def read_settings(**overrides: Any) -> Settings:
+    """The settings. `overrides` are values of options by the name of their setting; None means not given."""
+    given = {name: (_OPTIONS[name], str(value)) for name, value in overrides.items() if value is not None}
+    return Settings.from_environment(options=given)
+
+
+def configure_logs_and_read_settings(stream: TextIO, **overrides: Any) -> Settings:
+    """The settings of a command that logs to `stream`. Errors in them are logged in LOG_FORMAT, too."""
+    logs.configure(os.environ.get("LOG_FORMAT", "").strip(), stream)
+    return read_settings(**overrides)

@@ -1,0 +1,67 @@
+"""The sampling parameters of a request; `gptbox.engine.kernels.sampling` applies them."""
+
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from gptbox.errors import EngineError
+
+MAX_BIASES = 300
+"""Tokens per request that logit_bias may name, as with OpenAI."""
+MAX_ALTERNATIVES = 20
+"""Alternatives per token whose log-probabilities may be requested."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SamplingParams:
+    """Raises EngineError, naming field and value, where one is out of range."""
+
+    max_tokens: int = 16
+    """Number of tokens to generate."""
+    temperature: float = 1.0
+    """Divides the logits; 0 always takes the most probable token."""
+    top_k: int = 0
+    """Keep the k most probable tokens; 0 keeps all."""
+    top_p: float = 1.0
+    """Keep the smallest set of most probable tokens whose probabilities sum to this; 1 keeps all."""
+    min_p: float = 0.0
+    """Keep tokens with at least this fraction of the most probable token's probability; 0 keeps all."""
+    repetition_penalty: float = 1.0
+    """Above 1 makes tokens of the prompt and of the generated text less probable; 1 is off."""
+    presence_penalty: float = 0.0
+    """Subtracted from the logit of every token that was generated already."""
+    frequency_penalty: float = 0.0
+    """Subtracted from a token's logit once per time that it was generated."""
+    logit_bias: Mapping[int, float] = field(default_factory=dict)
+    """Added to the logits of these tokens."""
+    logprobs: int | None = None
+    """Report each token's log-probability and this many alternatives; None reports none."""
+    seed: int | None = None
+    """The same seed, prompt and model give the same tokens; None takes a random seed."""
+
+    def __post_init__(self) -> None:
+        infinity = float("inf")
+        for name, low, high, bounds in (
+            ("max_tokens", 0, infinity, "0 or more"),
+            ("top_k", 0, infinity, "0 (off) or more"),
+            ("top_p", 0, 1, "between 0 and 1"),
+            ("min_p", 0, 1, "between 0 and 1"),
+            ("presence_penalty", -infinity, infinity, "a number"),
+            ("frequency_penalty", -infinity, infinity, "a number"),
+        ):
+            if not low <= getattr(self, name) <= high:
+                raise EngineError(f"{name} is {getattr(self, name)}; it must be {bounds}.")
+        if not 0 <= self.temperature < infinity:
+            raise EngineError(f"temperature is {self.temperature}; it must be 0 or more.")
+        if not 0 < self.repetition_penalty < infinity:
+            raise EngineError(f"repetition_penalty is {self.repetition_penalty}; it must be above 0.")
+        if len(self.logit_bias) > MAX_BIASES:
+            raise EngineError(f"logit_bias has {len(self.logit_bias)} tokens; at most {MAX_BIASES} are possible.")
+        if self.logprobs is not None and not 0 <= self.logprobs <= MAX_ALTERNATIVES:
+            raise EngineError(f"logprobs is {self.logprobs}; it must be between 0 and {MAX_ALTERNATIVES}.")
+
+    def state(self) -> np.uint64:
+        """The initial random state of a sequence."""
+        return np.uint64(secrets.randbits(64) if self.seed is None else self.seed % 2**64)

@@ -1,0 +1,70 @@
+"""/api/history: a run's metrics and samples, for the page's loss chart."""
+
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from anyio import to_thread
+from starlette.requests import Request
+from starlette.responses import Response
+
+from gptbox.errors import ModelNotFoundError
+from gptbox.models.runs import RunFolder, list_runs, newest_run
+from gptbox.web.json import compact_json, replace_non_finite
+from gptbox.web.service import get_service
+
+MAX_METRICS = 1000
+MAX_SAMPLES = 200
+
+
+def _evenly_spaced(indices: list[int], count: int) -> set[int]:
+    """`count` of the indices, evenly spaced; from two on, the first and the last are included."""
+    if count >= len(indices):
+        return set(indices)
+    return {indices[round(i * (len(indices) - 1) / max(1, count - 1))] for i in range(count)}
+
+
+def downsample(rows: list[dict[str, Any]], limit: int) -> list[dict[str, Any]]:
+    """At most `limit` rows: first, last, those with a validation loss, and evenly spaced others."""
+    if len(rows) <= limit:
+        return rows
+    losses = ("val_loss", "val_loss_estimate")
+    kept = {0, len(rows) - 1} | {i for i, row in enumerate(rows) if any(row.get(name) is not None for name in losses)}
+    if len(kept) > limit:
+        kept = _evenly_spaced(sorted(kept), limit)
+    else:
+        kept |= _evenly_spaced([i for i in range(len(rows)) if i not in kept], limit - len(kept))
+    return [rows[i] for i in sorted(kept)]
+
+
+@lru_cache(maxsize=8)
+def _history_json(models: Path, name: str, version: tuple[object, ...]) -> bytes:
+    """Cached by the files' `version`: all open pages ask again as a run grows, and a long run has many rows."""
+    run = RunFolder(models, name)
+    metrics = downsample(run.read_rows("metrics"), MAX_METRICS)
+    samples = downsample(run.read_rows("samples"), MAX_SAMPLES)
+    return compact_json(
+        {"run": name, "metrics": replace_non_finite(metrics), "samples": replace_non_finite(samples)}
+    ).encode()
+
+
+def read_history(models: Path, name: str | None) -> bytes:
+    """The history of a run, by default of the newest, as JSON.
+
+    Raises ModelNotFoundError if there is no run of that name.
+    """
+    if name is None:
+        run = newest_run(models)
+        if run is None:
+            return compact_json({"run": None, "metrics": [], "samples": []}).encode()
+    else:
+        run = next((run for run in list_runs(models) if run.name == name), None)
+        if run is None:
+            raise ModelNotFoundError(f"There is no run {name[:100]!r}.")
+    return _history_json(models, run.name, (run.rows_version("metrics"), run.rows_version("samples")))
+
+
+async def history(request: Request) -> Response:
+    models = get_service(request).settings.models
+    content = await to_thread.run_sync(read_history, models, request.query_params.get("run"))
+    return Response(content, media_type="application/json")

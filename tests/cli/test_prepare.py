@@ -1,0 +1,13 @@
+"""`gptbox prepare`."""
+
+from pathlib import Path
+
+from tests.cli.process import gptbox
+
+
+def test_prepare_describes_the_text(home: Path) -> None:
+    text = (home / "data" / "bottles" / "text.txt").read_text()
+    done = gptbox(home, "prepare", "bottles", "--run", "only-prepared")
+    assert done.returncode == 0, done.stderr
+    assert f"{len(text):,} characters" in done.stdout
+    assert (home / "models" / "only-prepared" / "dataset" / "train.bin").stat().st_size == int(len(text) * 0.9) * 2

@@ -1,0 +1,28 @@
+"""What the description of a prepared text says of its vocabulary."""
+
+from pathlib import Path
+
+from gptbox.datasets.prepared import prepare
+from gptbox.models.runs import RunFolder
+
+
+def test_odd_rare_and_unseen_characters_are_named(data: Path, run: RunFolder) -> None:
+    text = "plain \u200b text\t\ue000 \x07 \ufffd caf\u00e9 e\u0301\r\n" + "plain text " * 100 + "Q"
+    (data / "letters" / "a.txt").write_text(text, encoding="utf-8", newline="")
+    (data / "letters" / "b.md").write_text("x")
+    description = "\n".join(prepare("letters", run, data).describe())
+    assert "odd characters: U+0007 (1 x), U+200B ZERO WIDTH SPACE (1 x), U+E000 (1 x), \ufffd (1 x)" in description
+    assert "rare characters, hardly learnt: (tab) (1 x), (line break) (1 x), Q (1 x)" in description
+    assert "\u00e9 (1 x), U+0301 COMBINING ACUTE ACCENT (1 x)" in description
+    assert "only in the validation split, never learnt: Q (1 x)" in description
+    assert "note: a.txt: 1 line ends of Windows (CR LF) became LF." in description
+    assert "note: Not used, because only .txt files are: b.md." in description
+
+
+def test_a_large_vocabulary_is_abbreviated(data: Path, run: RunFolder) -> None:
+    characters = "".join(chr(0x4E00 + 2 * i) for i in range(3000))
+    (data / "letters" / "a.txt").write_text(characters * 2, encoding="utf-8")
+    lines = prepare("letters", run, data).describe()
+    assert max(map(len, lines)) < 600
+    assert lines[2].endswith(" and 2,900 more")
+    assert lines[-1].endswith(" and 2,980 more")

@@ -1,0 +1,90 @@
+"""Muon and AdamW."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from tests.train.small_models import batch, make_model
+
+from gptbox.train import kernels
+from gptbox.train.config import TrainConfig
+from gptbox.train.data_parallel import DataParallel, assign_gradient
+from gptbox.train.ops import NO_DROPOUT
+from gptbox.train.optim import OPTIMIZERS, orthogonalize
+from gptbox.train.recipe import RECIPES
+
+
+@pytest.mark.parametrize("shape", [(16, 16), (16, 40), (40, 16), (1, 8)])
+def test_orthogonalize_moves_singular_values_near_one(shape: tuple[int, int]) -> None:
+    torch.manual_seed(0)
+    values = torch.linalg.svdvals(orthogonalize(torch.randn(shape), 5))
+    assert 0.6 < float(values.min()) <= float(values.max()) < 1.3
+
+
+@pytest.mark.parametrize("dim", [24, 64])
+def test_compiled_muon_equals_torch_s(dim: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = replace(RECIPES[2].config, weight_decay=0.1)
+    weights = []
+    for in_kernels in (True, False):
+        monkeypatch.setattr(kernels, "HAS_SGEMM", in_kernels)
+        model = make_model(n_embd=dim)
+        optimizer = OPTIMIZERS["muon"](model, config, DataParallel(2))
+        for seed in range(3):
+            torch.manual_seed(seed)
+            for p in model.parameters():
+                p.grad = torch.randn_like(p)
+            optimizer.step()
+        weights.append([p.detach().clone() for p in model.parameters()])
+    for ours, expected in zip(*weights, strict=True):
+        torch.testing.assert_close(ours, expected, atol=2e-5, rtol=1e-4)
+
+
+def test_muon_updates_each_part_of_a_fused_matrix_separately() -> None:
+    """Queries, keys and values get updates of the same size, however different their gradients are."""
+    model = make_model()
+    optimizer = OPTIMIZERS["muon"](model, replace(RECIPES[2].config, weight_decay=0.0), DataParallel(1))
+    for p in model.parameters():
+        p.grad = torch.zeros_like(p)
+    weight: torch.nn.Parameter = model.blocks[0].attention.qkv.weight  # type: ignore[union-attr, assignment]
+    assert weight.grad is not None
+    weight.grad.copy_(torch.randn_like(weight))
+    weight.grad[64:128] *= 1000
+    before = weight.detach().clone()
+    optimizer.step()
+    moved = [part.norm() for part in (weight.detach() - before).split(64)]
+    assert float(max(moved) / min(moved)) < 1.2
+    assert torch.equal(model.blocks[1].attention.qkv.weight, make_model().blocks[1].attention.qkv.weight)  # type: ignore
+
+
+def loss_after_training(config: TrainConfig, steps: int = 40) -> float:
+    """The loss after `steps` steps on one batch."""
+    model = make_model()
+    optimizer, data_parallel = OPTIMIZERS[config.optimizer](model, config, DataParallel(1)), DataParallel(1)
+    inputs, targets = batch(model)
+    for _ in range(steps):
+        loss, gradient = data_parallel.gradients(model, inputs, targets, NO_DROPOUT)
+        assign_gradient(model, gradient)
+        optimizer.step()
+    return loss
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_every_optimizer_memorises_a_batch(name: str) -> None:
+    config = replace(RECIPES[2].config, optimizer=name, learning_rate=0.02 if name == "muon" else 3e-3)
+    assert loss_after_training(config) < 1.0
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_gains_do_not_decay(name: str) -> None:
+    model = make_model()
+    config = replace(RECIPES[2].config, optimizer=name, weight_decay=0.5)
+    optimizer = OPTIMIZERS[name](model, config, DataParallel(1))
+    for p in model.parameters():
+        p.grad = torch.zeros_like(p)
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    optimizer.step()
+    for parameter, p in model.named_parameters():
+        if p.dim() < 2:
+            assert torch.equal(p, before[parameter])
+        elif parameter.startswith("blocks."):
+            assert float(p.detach().norm()) < float(before[parameter].norm())

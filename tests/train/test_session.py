@@ -1,0 +1,121 @@
+"""`gptbox train` as a process: signals, kills, and what its status says afterwards."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from tests.train.commands import train
+
+from gptbox.errors import DiskFullError, RunError
+from gptbox.models import folder as model_folder
+from gptbox.models.runs import RunFolder, Status
+from gptbox.train import session
+
+
+def command(tmp_path: Path, *options: str) -> tuple[list[str], dict[str, str]]:
+    settings = {"GPTBOX_MODELS": str(tmp_path / "models"), "GPTBOX_DATA": str(tmp_path / "data"), "THREADS": "1"}
+    return [sys.executable, "-m", "gptbox", "train", "bottles", "--preset", "lesson", *options], os.environ | settings
+
+
+def start(tmp_path: Path, *options: str) -> "subprocess.Popen[str]":
+    arguments, environment = command(tmp_path, *options)
+    return subprocess.Popen(
+        arguments, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+    )
+
+
+def wait_for(condition: Callable[[], Any], process: "subprocess.Popen[str]") -> None:
+    end = time.monotonic() + 60
+    while not condition():
+        assert process.poll() is None, process.communicate()[0]
+        assert time.monotonic() < end, "timed out"
+        time.sleep(0.05)
+
+
+def step_of(run: RunFolder) -> int:
+    status = run.status()
+    return 0 if status is None else status.step
+
+
+def test_sigterm_saves_and_exits_143_within_10_s(tmp_path: Path, data: Path) -> None:
+    run = RunFolder(tmp_path / "models", "bottles")
+    process = start(tmp_path, "--steps", "100000")
+    wait_for(lambda: step_of(run) > 20, process)
+    process.send_signal(signal.SIGTERM)
+    began = time.monotonic()
+    output, _ = process.communicate(timeout=15)
+    assert process.returncode == 143, output
+    assert time.monotonic() - began < 10
+    status = run.status()
+    assert status is not None
+    assert status.phase == "stopped"
+    assert torch.load(run.checkpoint / "state.pt", weights_only=True)["progress"]["step"] == status.step
+
+
+def test_sigterm_before_training_exits_143(tmp_path: Path, data: Path) -> None:
+    process = start(tmp_path, "--steps", "100000")
+    run = RunFolder(tmp_path / "models", "bottles")
+    wait_for(lambda: run.status() is not None, process)
+    process.send_signal(signal.SIGTERM)
+    output, _ = process.communicate(timeout=15)
+    assert process.returncode == 143, output
+    status = run.status()
+    assert status is not None
+    assert status.phase == "stopped"
+
+
+def test_kill_9_loses_no_published_snapshot(tmp_path: Path, data: Path) -> None:
+    run = RunFolder(tmp_path / "models", "bottles")
+    process = start(tmp_path, "--steps", "300")
+    wait_for(run.snapshots, process)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    for path in run.snapshots():
+        model_folder.load(path)
+    (run.path / "snapshots" / ".step-000275.0123abcd.tmp").mkdir()  # left by a kill during writing
+    arguments, environment = command(tmp_path, "--steps", "300")
+    done = subprocess.run(arguments, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "Going on from step 250" in done.stdout
+    assert [path.name for path in (run.path / "snapshots").iterdir() if path.name.startswith(".")] == []
+    rows = run.read_rows("metrics")
+    assert [row["step"] for row in rows] == sorted({row["step"] for row in rows}), "no step has two rows"
+    assert json.loads((run.path / "status.json").read_text())["phase"] == "finished"
+
+
+def test_two_trainers_on_one_run_are_refused(tmp_path: Path, data: Path) -> None:
+    run = RunFolder(tmp_path / "models", "bottles")
+    with run.lock():
+        arguments, environment = command(tmp_path, "--steps", "10")
+        done = subprocess.run(arguments, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr == (
+        "gptbox: Another trainer is at work on the run 'bottles'; wait for it, or train under another name (--run).\n"
+    )  # and no traceback
+
+
+def test_a_loss_is_promised_only_for_a_measured_plan(home: Path) -> None:
+    promise = "On Tiny Shakespeare this reaches"
+    changed = train(home, "bottles", "--minutes", "0.15", "--n-layer", "1")
+    few = train(home, "bottles", "--steps", "3", "--run", "few")
+    assert (changed.returncode, few.returncode) == (0, 0), changed.stderr + few.stderr
+    assert promise not in changed.stdout + few.stdout
+
+
+def test_a_run_that_trained_and_could_not_be_saved_has_failed(tmp_path: Path) -> None:
+    """Unlike a refused run, whose status does not change."""
+    run = RunFolder(tmp_path, "bottles")
+    before = run.write_status(Status(run="bottles", phase="stopped", message="Stopped at step 20."))
+    session._write_failure(run, before, RunError("begun otherwise"))
+    assert (run.status() or before).phase == "stopped"
+    session._write_failure(run, before, DiskFullError("The disk is full."))
+    now = run.status()
+    assert now is not None
+    assert (now.phase, now.message) == ("failed", "The disk is full.")
