@@ -1,4 +1,4 @@
-"""The page from its first second: before there is a trainer, a text, or a model."""
+"""The page before there is a trainer, a text or a model."""
 
 import re
 from collections.abc import Callable
@@ -11,7 +11,7 @@ pytestmark = pytest.mark.browser
 Open = Callable[..., Page]
 
 
-def test_without_a_trainer_the_page_says_that_it_has_not_started(box, open_page: Open) -> None:
+def test_page_without_a_trainer_says_it_has_not_started(box, open_page: Open) -> None:
     page = open_page(box.url)
     expect(page.get_by_role("region", name="Training", exact=True)).to_contain_text("The trainer has not started yet")
     expect(page.get_by_role("button", name="Generate")).to_be_disabled()
@@ -30,33 +30,33 @@ def test_without_a_trainer_the_page_says_that_it_has_not_started(box, open_page:
         ("failed", "The text is too short.", "training failed before the first one", "Training failed"),
     ],
 )
-def test_while_there_is_no_model_the_page_says_why_and_when(
+def test_page_without_a_model_explains_why_and_when_there_will_be_one(
     box, open_page: Open, phase: str, message: str, reason: str, heading: str
 ) -> None:
     box.status(phase, message=message)
     page = open_page(box.url)
     expect(page.locator("#phase")).to_have_text(heading)
-    expect(page.locator("#detail")).to_contain_text(message)
-    expect(page.locator("#reason")).to_contain_text(reason)
+    expect(page.locator("#phase-detail")).to_contain_text(message)
+    expect(page.locator("#generate-hint")).to_contain_text(reason)
     expect(page.get_by_role("button", name="Generate")).to_be_disabled()
     page.keyboard.press("Control+Enter")
     expect(page.locator("#text")).to_be_hidden()
 
 
-def test_generate_wakes_up_with_the_first_snapshot_without_a_reload(box, open_page: Open) -> None:
+def test_first_snapshot_enables_generate_without_a_reload(box, open_page: Open) -> None:
     page = open_page(box.url)
     page.evaluate("window.sameDocument = true")
-    page.get_by_label("First words").fill("MY OWN WORDS")
+    page.get_by_label("Prompt").fill("MY OWN WORDS")
     expect(page.get_by_role("button", name="Generate")).to_be_disabled()
     box.publish(250)
     expect(page.get_by_role("button", name="Generate")).to_be_enabled()
     expect(page.locator("#connection")).to_contain_text("shakespeare, step 250")
     expect(page.locator("#announcer")).to_have_text("The model is ready. You can generate now.")
-    expect(page.get_by_label("First words")).to_have_value("MY OWN WORDS")
+    expect(page.get_by_label("Prompt")).to_have_value("MY OWN WORDS")
     assert page.evaluate("window.sameDocument") is True
 
 
-def test_a_better_snapshot_is_named_as_soon_as_it_writes(ready, open_page: Open) -> None:
+def test_new_best_snapshot_is_named_as_soon_as_it_is_used(ready, open_page: Open) -> None:
     page = open_page(ready.url)
     expect(page.locator("#connection")).to_contain_text("step 250")
     ready.publish(500, seed=1)
@@ -65,18 +65,18 @@ def test_a_better_snapshot_is_named_as_soon_as_it_writes(ready, open_page: Open)
     expect(page.locator("#facts")).to_contain_text("shakespeare, step 500")
 
 
-def test_models_without_a_trainer_can_write(ready, open_page: Open) -> None:
+def test_models_without_a_trainer_can_generate(ready, open_page: Open) -> None:
     (ready.run.path / "status.json").unlink()
     page = open_page(ready.url)
-    expect(page.locator("#phase")).to_have_text("No training here")
+    expect(page.locator("#phase")).to_have_text("No training run")
     expect(page.get_by_role("button", name="Generate")).to_be_enabled()
 
 
-def test_a_lost_connection_is_shown_and_taken_up_again(box, open_page: Open) -> None:
+def test_lost_connection_is_shown_and_restored(box, open_page: Open) -> None:
     page = open_page(box.url, allowed="ERR_CONNECTION_REFUSED|ERR_INCOMPLETE_CHUNKED|ERR_CONNECTION_RESET")
     expect(page.locator("#connection")).to_have_text("No model yet")
     box.stop()
-    expect(page.locator("#connection")).to_have_text("Connection lost, trying again…")
+    expect(page.locator("#connection")).to_have_text("Connection lost. Reconnecting…")
     box.publish(250)
     box.start()
     expect(page.locator("#connection")).to_contain_text("step 250", timeout=30_000)

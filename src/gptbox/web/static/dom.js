@@ -1,14 +1,14 @@
-/** Finding and making elements. Text only ever enters the page as text, never as markup. */
+/** DOM helpers. Text only ever enters the page as text nodes, never as markup. */
 
 export const $ = (id) => document.getElementById(id);
 
 /** A new element with attributes and children; a string child becomes a text node. */
-export function make(tag, attributes = {}, ...children) {
+export function el(tag, attributes = {}, ...children) {
   return fill(document.createElement(tag), attributes, children);
 }
 
 /** The same for SVG. */
-export function draw(tag, attributes = {}, ...children) {
+export function svg(tag, attributes = {}, ...children) {
   return fill(document.createElementNS("http://www.w3.org/2000/svg", tag), attributes, children);
 }
 
@@ -18,31 +18,31 @@ function fill(element, attributes, children) {
   return element;
 }
 
-/** Set an element's text, but only where it differs: an untouched node keeps the reader's selection. */
-export function say(element, text) {
+/** Set an element's text only if it differs: an untouched node keeps the reader's selection. */
+export function setText(element, text) {
   if (element.textContent !== text) element.textContent = text;
 }
 
-/** Tell screen readers, once: for a start or an end, never for each letter. */
+/** Announce a start or an end to screen readers, never each chunk of text. */
 export function announce(text) {
-  say($("announcer"), text);
+  setText($("announcer"), text);
 }
 
-/** Append to a scrolling box, following the end only for a reader who is already there. */
-export function appendFollowing(box, node, text) {
+/** Append to a scrolling box, and scroll on only if the reader is at its end. */
+export function appendAndFollow(box, node, text) {
   const atEnd = box.scrollHeight - box.scrollTop - box.clientHeight < 24;
   node.appendData(text);
   if (atEnd) box.scrollTop = box.scrollHeight;
 }
 
-/** Copy text. Browsers offer the clipboard on https and localhost only, hence the older way behind it. */
-export async function copyText(text) {
+/** Copy text. Browsers offer the clipboard API on https and localhost only, hence the fallback to execCommand. */
+async function copyText(text) {
   try {
     await navigator.clipboard.writeText(text);
     return true;
   } catch {
     const focused = document.activeElement;
-    const area = make("textarea", { class: "unseen", "aria-hidden": "true", readonly: "" });
+    const area = el("textarea", { class: "sr-only", "aria-hidden": "true", readonly: "" });
     area.value = text;
     document.body.append(area);
     area.select();
@@ -53,12 +53,12 @@ export async function copyText(text) {
   }
 }
 
-/** A button that copies what `text()` gives, and says so for a moment. */
-export function copies(button, text) {
+/** Copy `getText()` when `button` is clicked, and show the outcome for a moment. */
+export function copyOnClick(button, getText) {
   button.addEventListener("click", async () => {
-    const copied = await copyText(text());
-    say(button, copied ? "Copied" : "Not allowed here");
-    announce(copied ? "Copied." : "The browser does not allow copying here.");
-    setTimeout(() => say(button, "Copy"), 1600);
+    const copied = await copyText(getText());
+    setText(button, copied ? "Copied" : "Copy failed");
+    announce(copied ? "Copied." : "The browser blocked copying.");
+    setTimeout(() => setText(button, "Copy"), 1600);
   });
 }

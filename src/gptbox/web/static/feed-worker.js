@@ -1,33 +1,33 @@
 /**
- * A shared worker that holds one feed for all tabs of a browser: HTTP/1.1 allows six connections to a host, and a feed
- * a tab would leave the seventh none. A tab sends "watch" as long as somebody sees it, and "leave" when it goes. At once,
- * and whenever there is news, it gets {status}, {lost: true}, or {} where nothing is known yet.
+ * A shared worker that holds one status feed for all tabs: HTTP/1.1 allows six connections to a host, so with one feed
+ * per tab the seventh tab would have none. A tab sends "watch" while it is visible and "leave" when it goes. It gets
+ * {status} or {lost: true} at once and on every change, or {} while nothing is known.
  */
 
 import { Feed, LEASE_MS } from "./feed.js";
 
-/** Each tab, and how long it gets the news without being seen again. */
+/** Each tab, and until when it gets messages without sending "watch" again. */
 const tabs = new Map();
-let last = {};
+let latest = {};
 
-function tell(message) {
-  last = message;
-  for (const [tab, end] of tabs) {
-    if (Date.now() < end) tab.postMessage(message);
+function broadcast(message) {
+  latest = message;
+  for (const [tab, expiresAt] of tabs) {
+    if (Date.now() < expiresAt) tab.postMessage(message);
     else tabs.delete(tab);
   }
 }
 
-const address = new URL("../api/events", import.meta.url);
-const feed = new Feed(address, (status) => tell({ status }), () => tell({ lost: true }));
+const url = new URL("../api/events", import.meta.url);
+const feed = new Feed(url, (status) => broadcast({ status }), () => broadcast({ lost: true }));
 
 addEventListener("connect", ({ ports: [tab] }) => {
   tab.addEventListener("message", ({ data }) => {
     if (data === "leave") return tabs.delete(tab);
-    if (!feed.source) last = {}; // what was known when everybody had left
+    if (!feed.source) latest = {}; // stale since the feed was closed
     feed.watch();
     tabs.set(tab, Date.now() + LEASE_MS);
-    tab.postMessage(last);
+    tab.postMessage(latest);
   });
   tab.start();
 });

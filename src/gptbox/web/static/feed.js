@@ -1,54 +1,54 @@
-/** The server's feed of states: one for all tabs where the browser has shared workers, else one a tab. */
+/** The server's status feed: shared by all tabs where the browser has shared workers, else one per tab. */
 
 const RETRY_MS = 3000;
-/** How long a feed goes on after a tab was last seen: small servers have few connections. */
+/** How long a feed stays open after a tab was last visible: small servers have few connections. */
 export const LEASE_MS = 60_000;
-/** How long a worker may take to answer. */
-const PATIENCE_MS = 10_000;
+/** How long to wait for the shared worker's reply. */
+const REPLY_TIMEOUT_MS = 10_000;
 
-/** A connection of its own. `onStatus` gets every new state; `onLost` is called whenever the connection breaks. */
+/** A connection of its own. `onStatus` gets every new status; `onLost` is called whenever the connection breaks. */
 export class Feed {
-  constructor(address, onStatus, onLost) {
-    Object.assign(this, { address, onStatus, onLost, source: null, retry: 0, lease: 0 });
+  constructor(url, onStatus, onLost) {
+    Object.assign(this, { url, onStatus, onLost, source: null, retryTimer: 0, leaseTimer: 0 });
   }
 
-  /** Open the feed, or keep it open, for another minute. It is taken up again whenever it breaks. */
+  /** Open the feed, or keep it open, for another LEASE_MS. It reconnects whenever it breaks. */
   watch() {
-    clearTimeout(this.lease);
-    this.lease = setTimeout(() => this.close(), LEASE_MS);
+    clearTimeout(this.leaseTimer);
+    this.leaseTimer = setTimeout(() => this.close(), LEASE_MS);
     if (!this.source || this.source.readyState === EventSource.CLOSED) this.open();
   }
 
   open() {
-    clearTimeout(this.retry);
-    const source = new EventSource(this.address);
+    clearTimeout(this.retryTimer);
+    const source = new EventSource(this.url);
     this.source = source;
     source.addEventListener("status", (event) => this.onStatus(JSON.parse(event.data)));
     source.addEventListener("error", () => {
       this.onLost();
-      // The browser tries again by itself, but not after an answer such as 502 from a proxy.
-      if (source.readyState === EventSource.CLOSED) this.retry = setTimeout(() => this.open(), RETRY_MS);
+      // The browser retries by itself, but not after an HTTP error such as a proxy's 502.
+      if (source.readyState === EventSource.CLOSED) this.retryTimer = setTimeout(() => this.open(), RETRY_MS);
     });
   }
 
   close() {
-    clearTimeout(this.lease);
-    clearTimeout(this.retry);
+    clearTimeout(this.leaseTimer);
+    clearTimeout(this.retryTimer);
     this.source?.close();
     this.source = null;
   }
 }
 
-/** The same by way of feed-worker.js, which all tabs share. `onFailure` is called where it does not answer. */
+/** The same interface over feed-worker.js, which all tabs share. `onFailure` is called if the worker does not reply. */
 export class SharedFeed {
   constructor(onStatus, onLost, onFailure) {
-    Object.assign(this, { onStatus, onLost, onFailure, port: null, patience: 0 });
+    Object.assign(this, { onStatus, onLost, onFailure, port: null, replyTimer: 0 });
   }
 
   watch() {
     if (!this.port) this.connect();
-    clearTimeout(this.patience);
-    this.patience = setTimeout(() => this.onFailure(), PATIENCE_MS);
+    clearTimeout(this.replyTimer);
+    this.replyTimer = setTimeout(() => this.onFailure(), REPLY_TIMEOUT_MS);
     this.port.postMessage("watch");
   }
 
@@ -57,7 +57,7 @@ export class SharedFeed {
     worker.addEventListener("error", () => this.port && this.onFailure());
     this.port = worker.port;
     this.port.addEventListener("message", ({ data }) => {
-      clearTimeout(this.patience);
+      clearTimeout(this.replyTimer);
       if (data.lost) this.onLost();
       else if (data.status) this.onStatus(data.status);
     });
@@ -65,7 +65,7 @@ export class SharedFeed {
   }
 
   close() {
-    clearTimeout(this.patience);
+    clearTimeout(this.replyTimer);
     this.port?.postMessage("leave");
     this.port?.close();
     this.port = null;

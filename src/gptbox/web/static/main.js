@@ -1,42 +1,42 @@
-/** The page's wiring: the server's states go to the writing and the training side. */
+/** The entry point: starts the modules and passes each status to them. */
 
 import { watchStatus } from "./api.js";
-import { $, announce, say } from "./dom.js";
-import * as results from "./results.js";
+import { $, announce, setText } from "./dom.js";
+import * as format from "./format.js";
+import * as generation from "./generation.js";
+import * as recent from "./recent.js";
 import * as samples from "./samples.js";
 import * as training from "./training.js";
-import { count, duration, modelName, progress } from "./words.js";
-import * as writer from "./writer.js";
 
-function connection(state, text) {
+function showConnection(state, text) {
   $("connection").dataset.state = state;
-  say($("connection"), text);
+  setText($("connection"), text);
 }
 
 function onStatus(status) {
   const { server } = status;
-  if ($("connection").dataset.state === "lost") announce("Connected again.");
-  const now = progress(status.training);
-  const none = server.problem ? "No model can be loaded" : "No model yet";
-  const model = server.ready ? `Model: ${modelName(server.model)}` : none;
-  connection(server.ready ? "ready" : "waiting", [model, now].filter(Boolean).join(" · "));
-  const others = server.active > 0 ? `${count(server.active, "text")} being written` : "";
+  if ($("connection").dataset.state === "lost") announce("Reconnected.");
+  const progress = format.progressLabel(status.training);
+  const noModel = server.problem ? "No model can be loaded" : "No model yet";
+  const model = server.ready ? `Model: ${format.modelName(server.model)}` : noModel;
+  showConnection(server.ready ? "ready" : "waiting", [model, progress].filter(Boolean).join(" · "));
+  const active = server.active > 0 ? `${format.count(server.active, "text")} being written` : "";
   const queued = server.queued > 0 ? `${server.queued} waiting` : "";
-  const parts = [`gptbox ${server.version ?? ""}`.trim(), `up ${duration(server.uptime_s)}`, others, queued];
-  say($("server"), parts.filter(Boolean).join(" · "));
-  writer.update(status);
+  const parts = [`gptbox ${server.version ?? ""}`.trim(), `up ${format.duration(server.uptime_s)}`, active, queued];
+  setText($("server"), parts.filter(Boolean).join(" · "));
+  generation.update(status);
   training.update(status);
 }
 
 function onLost() {
   if ($("connection").dataset.state === "lost") return;
-  connection("lost", "Connection lost, trying again…");
-  announce("Connection lost, trying again.");
+  showConnection("lost", "Connection lost. Reconnecting…");
+  announce("Connection lost. Reconnecting.");
 }
 
-say($("api-address"), new URL("v1", document.baseURI).href);
-results.start();
-samples.start();
-training.start();
-writer.start();
+setText($("api-url"), new URL("v1", document.baseURI).href);
+recent.init();
+samples.init();
+training.init();
+generation.init();
 watchStatus(onStatus, onLost);

@@ -1,13 +1,13 @@
-/** The samples written at each evaluation, on a slider: from noise to text. */
+/** The samples written at each evaluation, on a slider from first to newest. */
 
-import { $, say } from "./dom.js";
-import { loss, number, unseen } from "./words.js";
+import { $, el, setText } from "./dom.js";
+import * as format from "./format.js";
 
 let samples = [];
 
-/** Show the samples of a run, staying with the newest unless the reader has gone back to an older one. */
+/** Show the samples of a run. The slider follows the newest one unless the reader has moved it back. */
 export function showSamples(rows, title) {
-  say($("samples-title"), title);
+  setText($("samples-title"), title);
   const slider = $("sample-slider");
   const atNewest = Number(slider.value) >= samples.length - 1;
   samples = rows;
@@ -22,25 +22,22 @@ export function showSamples(rows, title) {
 function render() {
   const slider = $("sample-slider");
   const sample = samples[Number(slider.value)];
-  const place = `${Number(slider.value) + 1} of ${samples.length}`;
-  const facts = `Step ${number(sample.step)}, loss ${loss(unseen(sample))}`;
-  if ($("sample-facts").dataset.facts !== facts + place) {
-    $("sample-facts").dataset.facts = facts + place;
-    const left = document.createElement("span");
-    const right = document.createElement("span");
-    left.textContent = facts;
-    right.textContent = place;
-    $("sample-facts").replaceChildren(left, " ", right);
+  const position = `${Number(slider.value) + 1} of ${samples.length}`;
+  const facts = `Step ${format.number(sample.step)}, loss ${format.loss(format.valLoss(sample))}`;
+  const line = $("sample-facts");
+  if (line.dataset.facts !== facts + position) {
+    line.dataset.facts = facts + position;
+    line.replaceChildren(el("span", {}, facts), " ", el("span", {}, position));
   }
-  slider.setAttribute("aria-valuetext", `${facts}, ${place}`);
+  slider.setAttribute("aria-valuetext", `${facts}, ${position}`);
   const prompt = sample.prompt?.trim() ? sample.prompt : "";
-  say($("sample-prompt"), prompt);
-  say($("sample-written"), prompt ? sample.text : sample.text.replace(/^\n+/, ""));
+  setText($("sample-prompt"), prompt);
+  setText($("sample-completion"), prompt ? sample.text : sample.text.replace(/^\n+/, ""));
 }
 
-export function start() {
+export function init() {
   $("sample-slider").addEventListener("input", () => {
     render();
-    $("sample-paper").scrollTop = 0;
+    $("sample-output").scrollTop = 0;
   });
 }

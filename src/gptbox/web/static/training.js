@@ -1,140 +1,140 @@
-/** The training side: phase, progress, losses, what they mean, the curve and the samples. */
+/** The training section: phase, progress, losses and what they mean, the loss chart and the samples. */
 
-import { history } from "./api.js";
-import { Curve, lossTable } from "./curve.js";
-import { $, announce, say } from "./dom.js";
+import { fetchHistory } from "./api.js";
+import { $, announce, setText } from "./dom.js";
+import * as format from "./format.js";
+import { LossChart, lossTable } from "./loss-chart.js";
 import { showSamples } from "./samples.js";
-import {
-  count, detail, duration, fraction, loss, number, otherModel, phase, reading, runOf, size, timeLeft, unseenLoss,
-  writingLoss,
-} from "./words.js";
 
 const REFETCH_MS = 2000;
 
-/** The last state heard of, and when the trainer last wrote something, by this page's clock. */
+/** The latest status, and when the trainer last wrote one, by this page's clock. */
 let status = null;
-let heardAt = performance.now();
+let updatedAt = performance.now();
 
-let curve = null;
+let chart = null;
 let rows = [];
 
-/** What the shown history belongs to; when it was asked for; whether it is on its way. */
-let shown = "";
-let askedAt = -Infinity;
-let asking = 0;
+/** The state whose history is shown, the time of the last fetch, and the timer of one under way (0 if none). */
+let shownState = "";
+let fetchedAt = -Infinity;
+let fetchTimer = 0;
 
-/** Take in a new state. */
+/** Show a new status. */
 export function update(next) {
   const before = status?.training;
   status = next;
-  if (before?.updated_at !== next.training?.updated_at) heardAt = performance.now();
-  if (before && next.training && before.phase !== next.training.phase) announce(`${phase(next.training, true)}.`);
+  if (before?.updated_at !== next.training?.updated_at) updatedAt = performance.now();
+  const phaseChanged = before && next.training && before.phase !== next.training.phase;
+  if (phaseChanged) announce(`${format.phaseTitle(next.training, true)}.`);
   render();
   refetch();
 }
 
 function render() {
   const { training, server } = status;
-  say($("phase"), phase(training, server.ready));
+  setText($("phase"), format.phaseTitle(training, server.ready));
   $("phase").dataset.phase = training?.phase ?? "none";
-  say($("detail"), detail(training, server.ready, (performance.now() - heardAt) / 1000));
-  say($("writes"), otherModel(training, server));
+  setText($("phase-detail"), format.phaseDetail(training, server.ready, (performance.now() - updatedAt) / 1000));
+  setText($("other-model"), format.otherModel(training, server));
   renderProgress(training);
 
-  const value = writingLoss(training);
-  say($("reading"), reading(value));
-  $("numbers").hidden = !Number.isFinite(value);
-  say($("train-loss"), loss(training?.train_loss));
-  say($("val-loss"), unseenLoss(training));
-  say($("speed"), training?.tokens_per_s ? number(training.tokens_per_s) : "–");
+  const loss = format.modelLoss(training);
+  setText($("loss-meaning"), format.lossMeaning(loss));
+  $("metrics").hidden = !Number.isFinite(loss);
+  setText($("train-loss"), format.loss(training?.train_loss));
+  setText($("val-loss"), format.validationLabel(training));
+  setText($("speed"), training?.tokens_per_s ? format.number(training.tokens_per_s) : "–");
 
-  const made = [
-    training?.parameters && `${size(training.parameters)} parameters`, training?.architecture, training?.device,
-  ];
-  about("source", training?.dataset_source);
-  about("model", made.filter(Boolean).join(", "));
-  about("elapsed", training?.tokens > 0 && `${duration(training.elapsed_s)}, ${number(training.tokens)} tokens`);
+  const { parameters, architecture, device } = training ?? {};
+  const model = [parameters && `${format.parameters(parameters)} parameters`, architecture, device];
+  const trained = training?.tokens > 0;
+  setDetail("dataset", training?.dataset_source);
+  setDetail("model", model.filter(Boolean).join(", "));
+  setDetail("elapsed", trained && `${format.duration(training.elapsed_s)}, ${format.number(training.tokens)} tokens`);
   $("about").hidden = ![...$("about").children].some((row) => !row.hidden);
 }
 
-function about(id, text) {
+/** Fill in a row of #about, and hide it if there is nothing to show. */
+function setDetail(id, text) {
   $(id).parentElement.hidden = !text;
-  say($(id), text || "");
+  setText($(id), text || "");
 }
 
 function renderProgress(training) {
   const bar = $("progress");
   const active = training?.phase === "training";
-  const part = training && fraction(training);
-  const nowhere = training?.phase === "stopped" && part === null;
-  bar.hidden = !training || training.phase === "failed" || nowhere;
+  const fraction = training && format.progress(training);
+  const stoppedEarly = training?.phase === "stopped" && fraction === null;
+  bar.hidden = !training || training.phase === "failed" || stoppedEarly;
   $("steps").hidden = !training?.step;
   document.title = "gptbox";
   if (!training) return;
-  const percent = part === null ? null : Math.floor(part * 100);
-  const left = active ? timeLeft(training.eta_s) : "";
-  bar.toggleAttribute("data-unknown", part === null);
-  $("progress-bar").style.width = part === null ? "" : `${part * 100}%`;
+  const percent = fraction === null ? null : Math.floor(fraction * 100);
+  const timeLeft = active ? format.timeLeft(training.eta_s) : "";
+  bar.toggleAttribute("data-indeterminate", fraction === null);
+  $("progress-bar").style.width = fraction === null ? "" : `${fraction * 100}%`;
   if (percent === null) {
     bar.removeAttribute("aria-valuenow");
     bar.removeAttribute("aria-valuetext");
   } else {
     bar.setAttribute("aria-valuenow", percent);
-    bar.setAttribute("aria-valuetext", [`${percent} percent`, left].filter(Boolean).join(", "));
+    bar.setAttribute("aria-valuetext", [`${percent} percent`, timeLeft].filter(Boolean).join(", "));
     if (active) document.title = `${percent} % · gptbox`;
   }
-  const of = training.steps > 0 ? ` of ${number(training.steps)}` : "";
-  const done = training.phase === "finished" ? count(training.step, "step") : `Step ${number(training.step)}${of}`;
-  say($("steps-done"), done);
-  const took = training.phase === "finished" && training.elapsed_s > 0 ? `in ${duration(training.elapsed_s)}` : "";
-  say($("steps-left"), took || left);
+  const finished = training.phase === "finished";
+  const of = training.steps > 0 ? ` of ${format.number(training.steps)}` : "";
+  const done = finished ? format.count(training.step, "step") : `Step ${format.number(training.step)}${of}`;
+  setText($("steps-done"), done);
+  const duration = finished && training.elapsed_s > 0 ? `in ${format.duration(training.elapsed_s)}` : "";
+  setText($("steps-time"), duration || timeLeft);
 }
 
-/** The history of the run that is shown; of the one that writes where the newer one ended before it began to learn. */
+/** The shown run's history; if it ended before it learned anything, that of the run whose model is in use. */
 async function findHistory(training, server) {
-  const own = await history(training.run);
+  const own = await fetchHistory(training.run);
   const ended = ["stopped", "failed"].includes(training.phase);
   if (own.metrics.length || own.samples.length || !ended || !server.ready) return own;
-  return history(runOf(server.model));
+  return fetchHistory(format.runOf(server.model));
 }
 
-/** Ask for the history when it has grown, but not more often than every two seconds. */
+/** Fetch the history if it has grown, at most every REFETCH_MS. */
 async function refetch() {
   const { training, server } = status;
-  if (!training || asking) return;
+  if (!training || fetchTimer) return;
   const { run, step, latest_snapshot: newest } = training;
-  const wanted = [run, step, training.phase, newest, runOf(server.model)].join(" ");
-  if (wanted === shown) return;
-  asking = setTimeout(async () => {
-    askedAt = performance.now();
-    let answer;
+  const state = [run, step, training.phase, newest, format.runOf(server.model)].join(" ");
+  if (state === shownState) return;
+  fetchTimer = setTimeout(async () => {
+    fetchedAt = performance.now();
+    let history;
     try {
-      answer = await findHistory(training, server);
+      history = await findHistory(training, server);
     } catch {
-      // The connection's own notice says what is wrong; the next state tries again.
-      asking = 0;
+      // The connection notice tells the reader; the next status tries again.
+      fetchTimer = 0;
       return;
     }
-    asking = 0;
-    shown = wanted;
-    rows = answer.metrics;
-    $("curve").hidden = rows.length === 0;
-    const another = answer.run !== training.run;
-    say($("curve-title"), another ? `Loss of ${answer.run}` : "Loss");
-    curve.show(rows);
+    fetchTimer = 0;
+    shownState = state;
+    rows = history.metrics;
+    $("loss").hidden = rows.length === 0;
+    const otherRun = history.run !== training.run;
+    setText($("loss-title"), otherRun ? `Loss of ${history.run}` : "Loss");
+    chart.show(rows);
     renderTable();
-    showSamples(answer.samples, another ? `How ${answer.run} learned` : "Watch it learn");
+    showSamples(history.samples, otherRun ? `How ${history.run} learned` : "Watch it learn");
     refetch();
-  }, Math.max(0, askedAt + REFETCH_MS - performance.now()));
+  }, Math.max(0, fetchedAt + REFETCH_MS - performance.now()));
 }
 
 function renderTable() {
-  if ($("curve-table").open && rows.length) $("curve-rows").replaceChildren(lossTable(rows));
+  if ($("loss-table").open && rows.length) $("loss-rows").replaceChildren(lossTable(rows));
 }
 
-export function start() {
-  curve = new Curve($("plot"));
-  $("curve-table").addEventListener("toggle", renderTable);
-  // A silent trainer sends nothing that would wake this page.
+export function init() {
+  chart = new LossChart($("loss-chart"));
+  $("loss-table").addEventListener("toggle", renderTable);
+  // A silent trainer sends no status, so the page checks for silence itself.
   setInterval(() => status && render(), 15_000);
 }

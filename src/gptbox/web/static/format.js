@@ -1,0 +1,163 @@
+/** Pure functions that put numbers and states into words. */
+
+const integerFormat = new Intl.NumberFormat("en", { maximumFractionDigits: 0 });
+
+export const number = (value) => integerFormat.format(value);
+
+export const loss = (value) => (Number.isFinite(value) ? value.toFixed(2) : "–");
+
+/** The validation loss of a metrics row or status: the estimate, else the exact loss, else null. */
+export const valLoss = (row) => row?.val_loss_estimate ?? row?.val_loss ?? null;
+
+/** "about 1.53 (best 1.49)"; "1.4012, exact" for the best model of a finished run. */
+export function validationLabel(training) {
+  const best = training?.best_val_loss;
+  if (training?.phase === "finished" && Number.isFinite(best)) return `${best.toFixed(4)},\u00a0exact`;
+  const current = loss(valLoss(training));
+  const about = Number.isFinite(training?.val_loss_estimate) ? "about\u00a0" : "";
+  const showBest = Number.isFinite(best) && loss(best) !== current;
+  return about + current + (showBest ? ` (best\u00a0${loss(best)})` : "");
+}
+
+/** The loss of the model in use: the validation loss, or the training loss until there is one. */
+export function modelLoss(training) {
+  const best = training?.phase === "finished" ? training.best_val_loss : null;
+  return best ?? valLoss(training) ?? training?.train_loss ?? null;
+}
+
+/** "1 character", "500 characters". */
+export const count = (value, noun) => `${number(value)} ${noun}${value === 1 ? "" : "s"}`;
+
+/** "0.80 million", "12,345". */
+export function parameters(value) {
+  if (value < 100_000) return number(value);
+  const millions = value / 1e6;
+  return `${millions >= 100 ? number(millions) : millions.toPrecision(2)} million`;
+}
+
+/** "0.42 s", "8.2 s", "48 s", "3 min", "1 h 20 min". */
+export function duration(seconds) {
+  if (seconds < 10) return `${seconds.toFixed(seconds < 1 ? 2 : 1)} s`;
+  if (seconds < 90) return `${Math.round(seconds)} s`;
+  const minutes = Math.round(seconds / 60);
+  if (minutes < 60) return `${minutes} min`;
+  const rest = minutes % 60;
+  return `${Math.floor(minutes / 60)} h${rest ? ` ${rest} min` : ""}`;
+}
+
+/** "about 3 min left"; empty if unknown. */
+export function timeLeft(seconds) {
+  if (!Number.isFinite(seconds)) return "";
+  if (seconds < 10) return "almost there";
+  if (seconds < 55) return "less than a minute left";
+  return `about ${seconds < 90 ? "1 min" : duration(seconds)} left`;
+}
+
+/** "shakespeare_char, step 250" for "shakespeare_char@step-000250". */
+export function modelName(model) {
+  const match = /^(.*?)@(?:step-0*(\d+)|(.*))$/.exec(model ?? "");
+  if (!match) return model || "";
+  return `${match[1]}, ${match[2] ? `step ${number(Number(match[2]))}` : match[3]}`;
+}
+
+/** The run of a model: "shakespeare_char" for "shakespeare_char@step-000250". */
+export const runOf = (model) => (model ?? "").split("@")[0];
+
+/** Names the model in use if it is not of the run shown under Training; else empty. */
+export function otherModel(training, server) {
+  if (!training || !server.ready || runOf(server.model) === training.run) return "";
+  const yet = ["preparing", "training"].includes(training.phase) ? " yet" : "";
+  const noModel = training.latest_snapshot ? "" : `The run ${training.run} has no model${yet}. `;
+  return `${noModel}Texts still come from ${modelName(server.model)}.`;
+}
+
+/** What a loss in nats per character means for the text. */
+export function lossMeaning(value) {
+  if (!Number.isFinite(value)) return "";
+  const text =
+    value > 2.5 ? "a jumble of letters"
+    : value > 2.0 ? "syllables and spaces in the right places, but few words"
+    : value > 1.6 ? "word shapes: short words are real, long ones invented"
+    : value > 1.4 ? "mostly real words, in lines that almost make sense"
+    : "real words in sentences, at a glance like the text itself";
+  const perplexity = Math.round(Math.exp(value));
+  const choices = perplexity > 1 ? ` For each letter, the model hesitates between about ${perplexity}.` : "";
+  return `A loss of ${loss(value)} reads as ${text}.${choices}`;
+}
+
+const PHASE_TITLES = {
+  preparing: "Preparing the text",
+  training: "The model is learning",
+  finished: "Training is finished",
+  stopped: "Training was stopped",
+  failed: "Training failed",
+};
+
+export function phaseTitle(training, ready) {
+  if (training) return PHASE_TITLES[training.phase] ?? training.phase;
+  return ready ? "No training run" : "The trainer has not started yet";
+}
+
+/** How far the run is, 0 to 1; null if unknown. */
+export function progress(training) {
+  if (training.phase === "finished") return 1;
+  if (training.phase === "preparing") return null;
+  if (training.steps > 0) return Math.min(1, training.step / training.steps);
+  if (Number.isFinite(training.eta_s)) return training.elapsed_s / Math.max(1e-9, training.elapsed_s + training.eta_s);
+  return null;
+}
+
+/** "training 30 %"; empty if no training is under way. */
+export function progressLabel(training) {
+  if (training?.phase === "preparing") return "preparing the text";
+  if (training?.phase !== "training") return "";
+  const fraction = progress(training);
+  return fraction === null ? "training" : `training ${Math.floor(fraction * 100)} %`;
+}
+
+/** What the phase means, in a sentence or two. `silent_s`: seconds since the trainer's last update. */
+export function phaseDetail(training, ready, silent_s) {
+  if (!training) {
+    return ready
+      ? "The model was trained elsewhere and is ready to write."
+      : "Start it with docker compose up or gptbox train: it prepares the text, then trains a model. " +
+        "This page updates by itself.";
+  }
+  const message = training.message ?? "";
+  if (silent_s > 120 && ["preparing", "training"].includes(training.phase)) {
+    return `No news from the trainer for ${duration(silent_s)}. It may have been interrupted; ` +
+      "when started again, it continues where it was.";
+  }
+  switch (training.phase) {
+    case "preparing":
+      return message || "The text is being split into training and validation parts. Training starts by itself.";
+    case "finished":
+      return message || "Texts come from the best model of this run.";
+    case "stopped":
+      return message || "When started again, it continues from here.";
+    case "failed":
+      return `${message || "No reason was given."} See the trainer's log for details.`;
+    default:
+      return message;
+  }
+}
+
+/** Why no text can be generated yet, and when it can. */
+export function noModelReason(training, problem) {
+  if (problem) return problem;
+  if (!training) return "No model yet: the trainer has not started. This button works once there is a model.";
+  switch (training.phase) {
+    case "preparing":
+      return "No model yet: the text is being prepared. The first model usually appears within half a minute of " +
+        "training.";
+    case "training":
+      return "No model yet: the first one is being trained. It usually appears within half a minute of training; " +
+        "then this button works.";
+    case "failed":
+      return "There is no model: training failed before the first one. The reason is given under Training.";
+    case "stopped":
+      return "There is no model: training was stopped before the first one. It continues when started again.";
+    default:
+      return "The model is being loaded. This button works once it is ready.";
+  }
+}

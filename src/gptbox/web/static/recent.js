@@ -1,0 +1,54 @@
+/** The texts generated earlier in this tab, stored in the browser only. */
+
+import { $, announce, copyOnClick, el } from "./dom.js";
+import { fillForm } from "./form.js";
+import { load, save } from "./storage.js";
+
+const MAX_TEXTS = 30;
+
+/** Newest first; each {request, text, facts}. */
+let texts = load("results", []);
+
+/** Add a text, dropping the oldest ones when the storage is full. */
+export function addRecent(entry) {
+  texts = [entry, ...texts].slice(0, MAX_TEXTS);
+  while (!save("results", texts) && texts.length > 1) texts = texts.slice(0, -1);
+  const list = $("recent-list");
+  list.prepend(listItem(entry));
+  while (list.childElementCount > texts.length) list.lastElementChild.remove();
+  $("recent").hidden = false;
+}
+
+function listItem({ request, text, facts }) {
+  const start = (request.prompt + text).replace(/\s+/g, " ").trim().slice(0, 80);
+  const copy = el("button", { type: "button", class: "link" }, "Copy");
+  copyOnClick(copy, () => request.prompt + text);
+  const reuse = el("button", { type: "button", class: "link" }, "Use these settings");
+  reuse.addEventListener("click", () => {
+    fillForm(request);
+    $("prompt").focus();
+    announce("Prompt and settings are back in the form.");
+  });
+  const buttons = el("span", { class: "buttons" }, reuse, copy);
+  const details = el(
+    "details", {},
+    el("summary", {}, `${start || "(empty)"}…`),
+    el("p", { class: "text", translate: "no" }, el("strong", {}, request.prompt), text),
+    el("div", { class: "row" }, el("p", {}, facts), buttons),
+  );
+  return el("li", {}, details);
+}
+
+/** Show the texts stored before a reload. */
+export function init() {
+  $("recent-list").append(...texts.map(listItem));
+  $("recent").hidden = texts.length === 0;
+  $("clear-recent").addEventListener("click", () => {
+    texts = [];
+    save("results", texts);
+    $("recent-list").replaceChildren();
+    $("recent").hidden = true;
+    $("prompt").focus();
+    announce("Recent texts cleared.");
+  });
+}
