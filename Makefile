@@ -1,4 +1,4 @@
-# `make` lists what there is. Nothing needs an activated environment: .venv is made, filled and used from here.
+# `make` lists the targets. No environment has to be activated: .venv is created, filled and used from here.
 
 TORCH := 2.13.0
 UV := 0.13.9
@@ -16,13 +16,13 @@ ARGS :=
 help:
 	@echo 'make run      prepare, train and serve on this machine: http://localhost:8000/ (settings from .env)'
 	@echo 'make test     install what the tests need and run all of them; ARGS="..." goes to pytest'
-	@echo 'make acceptance  all tests, those that take minutes to hours, too (GPTBOX_RESTART_ENGINE restarts the Docker engine)'
-	@echo 'make lint     ruff, mypy, and what may import what'
-	@echo 'make format   let ruff put the source into shape'
+	@echo 'make acceptance  all tests, also those that take hours (GPTBOX_RESTART_ENGINE restarts the Docker engine)'
+	@echo 'make lint     ruff, mypy, and import-linter'
+	@echo 'make format   let ruff format the source'
 	@echo 'make lock     renew requirements/*.txt after a change in pyproject.toml'
 	@echo 'make clean    delete .venv and the tools'"'"' caches; models and data stay'
 
-# A variable of the environment wins over .env, as with Compose.
+# An environment variable wins over .env, as with Compose.
 run: $(VENV)/.for-running
 	@given=$$(export -p); if [ -f .env ]; then set -a; . ./.env; set +a; eval "$$given"; fi; exec $(VENV)/bin/gptbox up
 
@@ -30,7 +30,7 @@ test: $(VENV)/.for-developing
 	@sh scripts/install-chromium
 	$(PY) -m pytest $(ARGS)
 
-# The whole of everything: hours, if need be.
+# All tests, including those that take hours.
 acceptance: $(VENV)/.for-acceptance
 	@sh scripts/install-chromium
 	$(PY) -m pytest -m 'acceptance or not acceptance' $(ARGS)
@@ -52,7 +52,7 @@ lock: $(VENV)/.made
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 
-# --- The environment: each step leaves a file behind, and is taken again when what it was made from has changed.
+# --- The environment: each step leaves a file behind, and runs again when a file it depends on has changed.
 
 $(VENV)/.made:
 	@sh scripts/make-venv $(VENV)

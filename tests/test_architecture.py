@@ -1,0 +1,106 @@
+"""The documentation is true of the code: the rooms and their order, the files that are named, the links."""
+
+import re
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PACKAGE = ROOT / "src" / "gptbox"
+ARCHITECTURE = ROOT / "docs" / "architecture.md"
+PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", ROOT / "data" / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+MAX_LINES = 420
+LONGER = {"train/kernels.py": 545}
+"""Modules above MAX_LINES, with the most lines that each may have. This list only ever gets shorter, and its numbers
+smaller."""
+MAX_ENTRIES = 12
+
+FILE = re.compile(r"`((?:[\w.-]+/)*[\w.-]*\.(?:py|js|css|html|md|svg|toml|yml|conf|example))`")
+FOLDER = re.compile(r"`((?:[\w.-]+/)+)`")
+LINK = re.compile(r"\]\(([^)\s]+)\)")
+
+
+def without_code(text: str) -> str:
+    """Markdown without its fenced blocks."""
+    return re.sub(r"^```.*?^```$", "", text, flags=re.MULTILINE | re.DOTALL)
+
+
+def rooms() -> list[str]:
+    """The rooms in the order of docs/architecture.md: the first column of the table under "Rooms"."""
+    section = ARCHITECTURE.read_text(encoding="utf-8").partition("\n## Rooms\n")[2].partition("\n## ")[0]
+    return re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE)
+
+
+def layers() -> Iterator[set[str]]:
+    """import-linter's layers, the lowest first; siblings are one set."""
+    linter = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["importlinter"]
+    (contract,) = (contract for contract in linter["contracts"] if contract["type"] == "layers")
+    for layer in reversed(contract["layers"]):
+        yield {name.strip() for name in layer.split("|")}
+
+
+def modules() -> Iterator[Path]:
+    for suffix in ("py", "js"):
+        yield from PACKAGE.rglob(f"*.{suffix}")
+
+
+def anchors(page: Path) -> set[str]:
+    """The fragments of a page's headings, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.+)$", without_code(page.read_text(encoding="utf-8")), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def test_the_rooms_are_listed_in_the_order_in_which_they_import_each_other() -> None:
+    listed = rooms()
+    assert len(listed) == len(set(listed))
+    for layer in layers():
+        assert set(listed[: len(layer)]) == layer
+        del listed[: len(layer)]
+    assert listed == []
+
+
+def test_every_room_is_in_the_package_and_none_is_missing() -> None:
+    found = {path.name.removesuffix(".py") for path in PACKAGE.iterdir() if path.suffix in ("", ".py")}
+    assert set(rooms()) == found - {"__init__", "__pycache__"}
+
+
+@pytest.mark.parametrize("pattern", [FILE, FOLDER], ids=["files", "folders"])
+def test_every_path_that_the_architecture_names_exists(pattern: re.Pattern[str]) -> None:
+    named = set(pattern.findall(without_code(ARCHITECTURE.read_text(encoding="utf-8"))))
+    named -= {"tokenizer.json"}
+    assert named
+    assert {name for name in named if not (PACKAGE / name).exists() and not (ROOT / name).exists()} == set()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_link_leads_somewhere(page: Path) -> None:
+    broken = []
+    for link in LINK.findall(without_code(page.read_text(encoding="utf-8"))):
+        if re.match(r"[a-z]+:", link) or link.endswith(".png"):  # screenshots are made from a running gptbox
+            continue
+        path, _, fragment = link.partition("#")
+        target = page.parent / path if path else page
+        if not target.is_file() or (fragment and fragment not in anchors(target)):
+            broken.append(link)
+    assert broken == []
+
+
+def test_the_readme_is_short() -> None:
+    assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 120
+
+
+def test_the_package_has_few_rooms() -> None:
+    entries = {path.name for path in PACKAGE.iterdir() if not path.name.startswith("__")} - {"py.typed"}
+    assert len(entries) <= MAX_ENTRIES, sorted(entries)
+
+
+def test_no_module_is_long() -> None:
+    lengths = {
+        path.relative_to(PACKAGE).as_posix(): len(path.read_text(encoding="utf-8").splitlines()) for path in modules()
+    }
+    long = {name: length for name, length in lengths.items() if length > MAX_LINES}
+    assert {name: length for name, length in long.items() if length > LONGER.get(name, 0)} == {}
+    assert set(LONGER) <= set(long), "a module has become short enough: take it off the list"
