@@ -19,7 +19,7 @@ from gptbox.train import kernels
 from gptbox.train.gpt import GPT
 from gptbox.train.ops import NO_DROPOUT, Dropout, dropout_sites
 
-_BLOCK_WEIGHTS = (
+BLOCK_WEIGHTS = (
     "attention_norm.weight", "attention.qkv.weight", "attention.q_norm.weight", "attention.k_norm.weight",
     "attention.out.weight", "mlp_norm.weight", "mlp.up.weight", "mlp.down.weight",
 )  # fmt: skip
@@ -75,7 +75,7 @@ class Workspace:
         self._model, self._time, c = model, time, model.config
         self.weights = {name: p.detach().numpy() for name, p in model.named_parameters()}
         """Views of the model's parameters, which the optimizer updates in place."""
-        self.block_weight_names = [[f"blocks.{i}.{name}" for name in _BLOCK_WEIGHTS] for i in range(c.n_layer)]
+        self.block_weight_names = [[f"blocks.{i}.{name}" for name in BLOCK_WEIGHTS] for i in range(c.n_layer)]
         self.head_weight_name = "embedding.weight" if c.tie_embeddings else "head.weight"
         self.rotary_tables = model.cos[:time].numpy(), model.sin[:time].numpy()
         self.eps = np.float32(c.norm_eps)

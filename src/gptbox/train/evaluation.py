@@ -17,6 +17,7 @@ from gptbox.models.evaluation import MAX_ESTIMATE_TOKENS, MAX_EVAL_TOKENS, evalu
 from gptbox.train import cpu_backend
 from gptbox.train.budget import Budget
 from gptbox.train.data_parallel import DataParallel
+from gptbox.train.decoder import CompiledDecoder
 from gptbox.train.evaluation_schedule import EvaluationCost
 from gptbox.train.gpt import GPT
 from gptbox.train.ops import cross_entropy
@@ -93,7 +94,8 @@ class Evaluator:
         """Text that the model generates after a line break: prompt, seed and text."""
         tokenizer = self._dataset.tokenizer
         prompt = tokenizer.encode(SAMPLE_PROMPT).tolist()
-        ids = model.generate(prompt, SAMPLE_TOKENS, temperature=0.8, top_k=200, seed=seed)
+        decoder = CompiledDecoder(model) if cpu_backend.supports(model) else None
+        ids = model.generate(prompt, SAMPLE_TOKENS, temperature=0.8, top_k=200, seed=seed, decoder=decoder)
         return {"prompt": SAMPLE_PROMPT, "seed": seed, "text": tokenizer.decode(ids)}
 
     def predict_cost(self, model: GPT, budget: Budget) -> EvaluationCost:

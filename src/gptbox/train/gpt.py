@@ -4,6 +4,9 @@ The state_dict has the names and layouts of `gptbox.models.weights`. Shapes: B r
 positions, C = n_embd, H query heads, K key and value heads, D = head_dim, V = vocab_size.
 """
 
+from collections.abc import Sequence
+from typing import Protocol
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812  (the field's usual name)
@@ -15,6 +18,19 @@ from gptbox.train.ops import NO_DROPOUT, Dropout
 
 KVCache = list[tuple[Tensor, Tensor]]
 """Keys and values of each layer, (B, K, L, D)."""
+
+
+class Decoder(Protocol):
+    """The logits of one growing sequence."""
+
+    length: int
+    """Tokens in the KV cache."""
+
+    def reset(self) -> None:
+        """Begin a new sequence."""
+
+    def __call__(self, ids: Sequence[int]) -> Tensor:
+        """Append ids; the logits (V,) after the last of them. Together they must fit the context."""
 
 
 class LayerNorm(nn.Module):
@@ -230,10 +246,18 @@ class GPT(nn.Module):
 
     @torch.inference_mode()
     def generate(
-        self, ids: list[int], max_tokens: int, *, temperature: float = 1.0, top_k: int = 0, seed: int | None = None
+        self,
+        ids: list[int],
+        max_tokens: int,
+        *,
+        temperature: float = 1.0,
+        top_k: int = 0,
+        seed: int | None = None,
+        decoder: Decoder | None = None,
     ) -> list[int]:
         """Sample `max_tokens` ids that continue `ids`; temperature 0 is greedy, top_k 0 keeps all tokens.
 
+        `decoder` is a new one for this model; by default its own forward pass with a KV cache.
         Past the context length the window slides; see `gptbox.models.context_window.slide_window`.
         """
         context = self.config.context_length
@@ -243,12 +267,14 @@ class GPT(nn.Module):
             random.seed()
         else:
             random.manual_seed(seed)
-        history, cache = list(ids), KVCache()
+        decoder = decoder or _TorchDecoder(self)
+        history = list(ids)
         new_ids = history[-context:]
         for _ in range(max_tokens):
-            if cache and cache[0][0].shape[2] == context:
-                cache, new_ids = KVCache(), slide_window(history, context)
-            logits = self(torch.tensor([new_ids], device=device), cache)[0, -1]
+            if decoder.length == context:
+                decoder.reset()
+                new_ids = slide_window(history, context)
+            logits = decoder(new_ids)
             if temperature == 0:
                 token = int(logits.argmax())
             else:
@@ -259,3 +285,20 @@ class GPT(nn.Module):
             history.append(token)
             new_ids = [token]
         return history[len(ids) :]
+
+
+class _TorchDecoder:
+    """A Decoder for any architecture and device."""
+
+    def __init__(self, model: GPT) -> None:
+        self._model, self._device = model, model.embedding.weight.device
+        self._cache = KVCache()
+        self.length = 0
+
+    def reset(self) -> None:
+        self._cache, self.length = KVCache(), 0
+
+    def __call__(self, ids: Sequence[int]) -> Tensor:
+        self.length += len(ids)
+        logits: Tensor = self._model(torch.tensor([ids], device=self._device), self._cache)
+        return logits[0, -1]

@@ -11,8 +11,10 @@ import torch
 from numba.core.registry import cpu_target
 
 from gptbox.jit.cache import folder_of
+from gptbox.train import cpu_backend
 from gptbox.train.data_parallel import DataParallel, assign_gradient
 from gptbox.train.dataloader import DataLoader
+from gptbox.train.decoder import CompiledDecoder
 from gptbox.train.evaluation import evaluate
 from gptbox.train.gpt import GPT
 from gptbox.train.ops import Dropout, dropout_sites
@@ -50,6 +52,8 @@ def compile_all() -> None:
     evaluate(model, ids)
     with torch.inference_mode():
         model.generate([0], 2)
+        if cpu_backend.supports(model):
+            CompiledDecoder(model)([0, 0])
     if (stamp := _stamp()) is not None:
         stamp.touch()
 
