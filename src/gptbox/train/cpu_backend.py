@@ -33,6 +33,15 @@ def supports(model: GPT) -> bool:
     return kernels.HAS_SGEMM and on_cpu and model.config.architecture == "qwen3"
 
 
+def weights_of(model: GPT) -> dict[str, NDArray[np.float32]]:
+    """Views of the model's parameters by name, which the optimizer updates in place."""
+    return {name: parameter.detach().numpy() for name, parameter in model.named_parameters()}
+
+
+def head_weight_name(c: ModelConfig) -> str:
+    return "embedding.weight" if c.tie_embeddings else "head.weight"
+
+
 class _Shapes(NamedTuple):
     """Shapes of the arrays in a Workspace for n = rows * time tokens, in the order of the kernels' arguments."""
 
@@ -73,10 +82,9 @@ class Workspace:
     def __init__(self, model: GPT, rows: int, time: int, backward: bool = True) -> None:
         """Without `backward`, all blocks share the activations of one."""
         self._model, self._time, c = model, time, model.config
-        self.weights = {name: p.detach().numpy() for name, p in model.named_parameters()}
-        """Views of the model's parameters, which the optimizer updates in place."""
+        self.weights = weights_of(model)
         self.block_weight_names = [[f"blocks.{i}.{name}" for name in BLOCK_WEIGHTS] for i in range(c.n_layer)]
-        self.head_weight_name = "embedding.weight" if c.tie_embeddings else "head.weight"
+        self.head_weight_name = head_weight_name(c)
         self.rotary_tables = model.cos[:time].numpy(), model.sin[:time].numpy()
         self.eps = np.float32(c.norm_eps)
         shapes, kept_blocks = _Shapes.of(c, rows, time), c.n_layer if backward else 1

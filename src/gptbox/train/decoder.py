@@ -12,7 +12,7 @@ from torch import Tensor
 
 from gptbox.jit.cache import kernel
 from gptbox.jit.math import exp
-from gptbox.train.cpu_backend import BLOCK_WEIGHTS
+from gptbox.train.cpu_backend import BLOCK_WEIGHTS, head_weight_name, weights_of
 from gptbox.train.gpt import GPT
 from gptbox.train.kernels import Floats, add_rms_norm, linear, rms_norm, rotary_heads, swiglu
 
@@ -97,11 +97,10 @@ class CompiledDecoder:
 
     def __init__(self, model: GPT) -> None:
         c = model.config
-        weights = {name: parameter.detach().numpy() for name, parameter in model.named_parameters()}
+        weights = weights_of(model)
         self._blocks = [tuple(weights[f"blocks.{i}.{name}"] for name in BLOCK_WEIGHTS) for i in range(c.n_layer)]
         self._embedding = weights["embedding.weight"]
-        head = "embedding.weight" if c.tie_embeddings else "head.weight"
-        self._head = weights["final_norm.weight"], weights[head]
+        self._head = weights["final_norm.weight"], weights[head_weight_name(c)]
         self._rotary_tables = model.cos.numpy(), model.sin.numpy()
         self._eps = np.float32(c.norm_eps)
         shape = (c.n_layer, c.context_length, c.n_kv_head, c.head_dim)

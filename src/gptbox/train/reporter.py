@@ -63,7 +63,7 @@ def _log_fields(status: Status) -> dict[str, Any]:
 
 
 class Reporter(ABC):
-    """Receives the trainer's events. All of them are logged, except those that only update a terminal's live line."""
+    """Logs the trainer's events. Updates of a terminal's live line are not logged."""
 
     def say(self, sentence: str) -> None:
         """Log a sentence."""
