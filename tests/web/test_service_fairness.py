@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import json
 import threading
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
@@ -116,7 +115,11 @@ def test_one_address_cannot_lock_out_another(
 
 
 def test_a_request_evicted_before_its_response_gets_429(
-    tiny_run: Path, server_for: Callable[..., Any], visitor: httpx.Client, wait_until: Callable[..., None]
+    tiny_run: Path,
+    server_for: Callable[..., Any],
+    visitor: httpx.Client,
+    wait_until: Callable[..., None],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     server = server_for(tiny_run, max_tokens=1_000_000, max_queue=3)
     scheduler = server.service.scheduler
@@ -124,10 +127,9 @@ def test_a_request_evicted_before_its_response_gets_429(
     url, responses = f"{server.url}/v1/completions", {}
     endless = {"stream": True, "max_tokens": 1_000_000}
 
-    def ask(name: str, **body: Any) -> threading.Thread:
+    def ask(name: str, client: httpx.Client, **body: Any) -> threading.Thread:
         def run() -> None:
-            with httpx.Client(transport=httpx.HTTPTransport(local_address=GREEDY), timeout=60) as client:
-                responses[name] = client.post(url, json={"max_tokens": 5, **body})
+            responses[name] = client.post(url, json={"max_tokens": 5, **body})
 
         thread = threading.Thread(target=run)
         before = server.busy()
@@ -135,30 +137,34 @@ def test_a_request_evicted_before_its_response_gets_429(
         wait_until(lambda: server.busy() > before)
         return thread
 
-    with httpx.Client(transport=httpx.HTTPTransport(local_address=GREEDY), timeout=60) as client:
-        with client.stream("POST", url, json=endless):
-            wait_until(lambda: scheduler.active == 1)
-            # The only client has no more than its share, so it gets queue positions.
-            first = ask("first", stream=True)
-            time.sleep(1)
-            second, third = ask("second", stream=True), ask("third")
-            other = threading.Thread(
-                target=lambda: responses.update(other=visitor.post(url, json={"max_tokens": 5, "n": 2}))
-            )
-            other.start()
-            third.join(10)
-            second.join(10)
-        for thread in (first, other):
-            thread.join(10)
+    with contextlib.ExitStack() as stack:
+        client = stack.enter_context(httpx.Client(transport=httpx.HTTPTransport(local_address=GREEDY), timeout=60))
+        running = stack.enter_context(client.stream("POST", url, json=endless))
+        wait_until(lambda: scheduler.active == 1)
+        # The only client has no more than its share, so it gets queue positions.
+        first = stack.enter_context(client.stream("POST", url, json={"stream": True, "max_tokens": 5}))
+        first_lines = first.iter_lines()
+        assert next(first_lines) == ": queued 1"
+        # However slow the machine is, the second stream has sent nothing when the other client's request arrives.
+        monkeypatch.setattr("gptbox.web.api.reply._QUEUE_POSITION_INTERVAL_S", 60)
+        second, third = ask("second", client, stream=True), ask("third", client)
+        other = threading.Thread(
+            target=lambda: responses.update(other=visitor.post(url, json={"max_tokens": 5, "n": 2}))
+        )
+        other.start()
+        third.join(10)
+        second.join(10)
+        running.close()
+        rest = [line for line in first_lines if line]
+        other.join(10)
     assert responses["third"].status_code == responses["second"].status_code == 429
     for name in ("second", "third"):
         assert responses[name].headers["retry-after"] == "5"
         assert responses[name].json()["error"]["code"] == "queue_full"
         assert "has made way for another visitor's" in responses[name].json()["error"]["message"]
     assert responses["other"].status_code == 200
-    assert responses["first"].status_code == 200
-    assert ": queued 1" in responses["first"].text
-    assert responses["first"].text.endswith("data: [DONE]\n\n")
+    assert first.status_code == 200
+    assert rest[-1] == "data: [DONE]"
 
 
 def test_a_stream_evicted_after_a_queue_position_gets_an_error_event(
