@@ -162,6 +162,7 @@ def test_apache_can_be_restarted_alone(serving: Any, until: Until) -> None:
     until(lambda: ready(serving), within=20, what="the recovery")
 
 
+@pytest.mark.acceptance
 def test_if_web_hangs_apache_answers_502(serving: Any) -> None:
     container = serving.container("web")
     container.pause()

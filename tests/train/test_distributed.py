@@ -33,7 +33,7 @@ def losses(run: RunFolder) -> list[tuple[Any, ...]]:
     return [(row["step"], row["train_loss"], row["val_loss"]) for row in run.read_rows("metrics")]
 
 
-@pytest.mark.parametrize("preset", ["default", "lesson"])
+@pytest.mark.parametrize("preset", ["default", pytest.param("lesson", marks=pytest.mark.acceptance)])
 def test_two_processes_give_the_result_of_one(tmp_path: Path, preset: str) -> None:
     """Over gloo, with the same batches and dropout; and a run resumes with another number of processes."""
     options = ["--preset", preset, "--steps", "40", "--dropout", "0.1", "--n-layer", "2", "--batch-size", "5"]
