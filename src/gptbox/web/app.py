@@ -1,4 +1,4 @@
-"""The Starlette application and its routes. A new endpoint is a handler in its own file and a route here."""
+"""The Starlette application, its routes and its middleware."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -6,17 +6,14 @@ from contextlib import asynccontextmanager
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
-from starlette.routing import Mount, Route, Router
+from starlette.routing import BaseRoute, Mount, Route, Router
+from starlette.staticfiles import StaticFiles
 
 from gptbox.errors import GptboxError
 from gptbox.settings import Settings
-from gptbox.web.api.chat import chat
-from gptbox.web.api.completions import completions
-from gptbox.web.api.models import model, models
-from gptbox.web.api.openapi import openapi
-from gptbox.web.api.tokenization import detokenize, tokenize
+from gptbox.web.endpoints import ENDPOINTS
 from gptbox.web.errors import handle_error
-from gptbox.web.metrics import MetricsMiddleware, metrics
+from gptbox.web.metrics import MetricsMiddleware
 from gptbox.web.middleware import (
     ApiKeyMiddleware,
     CrossSiteMiddleware,
@@ -24,11 +21,32 @@ from gptbox.web.middleware import (
     RequestIdMiddleware,
     UnexpectedErrorMiddleware,
 )
-from gptbox.web.page.cgi_sample import cgi_sample
-from gptbox.web.page.files import files, page
-from gptbox.web.page.history import history
-from gptbox.web.page.status import events, healthz, readyz, status
 from gptbox.web.service import Service
+
+
+def _routes(api_key: str | None) -> list[BaseRoute]:
+    """The routes of ENDPOINTS.
+
+    Endpoints that require the key are mounted at their first segment, unless that is their whole path: unknown paths
+    below it require the key, too.
+    """
+    key = [Middleware(ApiKeyMiddleware, key=api_key)]
+    routes: list[BaseRoute] = []
+    mounted: dict[str, list[BaseRoute]] = {}
+    for endpoint in ENDPOINTS:
+        path, handler, methods = endpoint.path, endpoint.handler, [endpoint.method]
+        prefix = f"/{endpoint.first_segment}"
+        if isinstance(handler, StaticFiles):
+            routes.append(Mount(path, handler))
+        elif not endpoint.requires_key:
+            routes.append(Route(path, handler, methods=methods))
+        elif path == prefix:
+            routes.append(Route(path, handler, methods=methods, middleware=key))
+        else:
+            mounted.setdefault(prefix, []).append(Route(path.removeprefix(prefix), handler, methods=methods))
+    for prefix, below in mounted.items():
+        routes.append(Mount(prefix, Router(below, redirect_slashes=False), middleware=key))
+    return routes
 
 
 def create_app(settings: Settings) -> Starlette:
@@ -40,36 +58,11 @@ def create_app(settings: Settings) -> Starlette:
         async with service.running():
             yield
 
-    v1 = Router(
-        [
-            Route("/completions", completions, methods=["POST"]),
-            Route("/chat/completions", chat, methods=["POST"]),
-            Route("/models", models),
-            Route("/models/{name:path}", model),
-        ],
-        redirect_slashes=False,
-    )
-    api_key = [Middleware(ApiKeyMiddleware, key=settings.api_key)]
     app = Starlette(
-        routes=[
-            Route("/", page),
-            Mount("/static", files),
-            Mount("/v1", v1, middleware=api_key),
-            Route("/tokenize", tokenize, methods=["POST"], middleware=api_key),
-            Route("/detokenize", detokenize, methods=["POST"], middleware=api_key),
-            Route("/api/status", status),
-            Route("/api/history", history),
-            Route("/api/events", events),
-            Route("/cgi-bin/test", cgi_sample),
-            Route("/health", healthz),
-            Route("/healthz", healthz),
-            Route("/readyz", readyz),
-            Route("/metrics", metrics),
-            Route("/openapi.json", openapi),
-        ],
+        routes=_routes(settings.api_key),
         middleware=[
-            Middleware(RequestIdMiddleware),
-            Middleware(MetricsMiddleware, metrics=service.metrics),
+            Middleware(RequestIdMiddleware, endpoints=ENDPOINTS),
+            Middleware(MetricsMiddleware, metrics=service.metrics, endpoints=ENDPOINTS),
             Middleware(DefaultHeadersMiddleware),
             Middleware(UnexpectedErrorMiddleware),
             Middleware(CrossSiteMiddleware),
@@ -80,4 +73,5 @@ def create_app(settings: Settings) -> Starlette:
     # Behind a proxy, redirects from a path with a trailing slash would name the wrong host and path.
     app.router.redirect_slashes = False
     app.state.service = service
+    app.state.endpoints = ENDPOINTS
     return app

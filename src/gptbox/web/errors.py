@@ -2,6 +2,7 @@
 
 import logging
 import traceback
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from starlette.exceptions import HTTPException
@@ -21,6 +22,7 @@ from gptbox.errors import (
     RequestError,
     RequestTooLargeError,
 )
+from gptbox.web.endpoint import Endpoint, first_segment
 
 log = logging.getLogger(__name__)
 
@@ -51,8 +53,6 @@ _ERROR_REPLIES: dict[type[Exception], ErrorReply] = {
 }
 _INTERNAL_ERROR = ErrorReply(500, "server_error", "internal_error")
 _HTTP_MESSAGES = {404: "There is nothing at this address.", 405: "This address does not take this method."}
-_JSON_ERROR_PATHS = {"v1", "api", "tokenize", "detokenize"}
-"""First path segments whose errors are JSON objects. Elsewhere an error is a line of text."""
 
 
 def reply_to(error: Exception) -> tuple[ErrorReply, str]:
@@ -74,16 +74,22 @@ def error_object(error: Exception) -> dict[str, dict[str, str | None]]:
     return {"error": {"message": message, "type": reply.type, "param": param, "code": reply.code}}
 
 
+def _has_json_errors(request: Request) -> bool:
+    """Whether the path is of an endpoint with JSON errors, or shares its first segment with one."""
+    endpoints: Sequence[Endpoint] = request.app.state.endpoints
+    segment = first_segment(request.scope["path"])
+    return any(endpoint.json_errors and endpoint.first_segment == segment for endpoint in endpoints)
+
+
 def error_response(request: Request, error: Exception) -> Response:
-    """The response to an exception: an error object on API paths, a line of text elsewhere."""
+    """The response to an exception: an error object or a line of text, see `Endpoint.json_errors`."""
     reply, message = reply_to(error)
     headers = dict(error.headers or {}) if isinstance(error, HTTPException) else {}
     if reply.retry_after is not None:
         headers["Retry-After"] = str(reply.retry_after)
     if reply.status == 401:
         headers["WWW-Authenticate"] = "Bearer"
-    path: str = request.scope["path"]
-    if path.lstrip("/").partition("/")[0] in _JSON_ERROR_PATHS:
+    if _has_json_errors(request):
         return JSONResponse(error_object(error), reply.status, headers)
     return PlainTextResponse(f"{message}\n", reply.status, headers)
 

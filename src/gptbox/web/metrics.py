@@ -1,6 +1,6 @@
 """/metrics for Prometheus: request counts, latencies, engine load and the served model."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Histogram, generate_latest
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -12,16 +12,14 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gptbox import __version__
 from gptbox.engine.scheduler import Scheduler
+from gptbox.web.endpoint import Endpoint
 from gptbox.web.generation import Generation
 from gptbox.web.live_model import LiveModel
 
 _TIME_TO_FIRST_TOKEN_BUCKETS = (0.002, 0.005, 0.01, 0.02, 0.04, 0.06, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 _TIME_PER_TOKEN_BUCKETS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25)
-_LABELLED_PATHS = {
-    "/", "/v1/completions", "/v1/chat/completions", "/v1/models", "/api/status", "/api/history", "/api/events",
-    "/cgi-bin/test", "/openapi.json", "/tokenize", "/detokenize",
-}  # fmt: skip
-"""All other paths share the label `other`: clients could create any number of time series otherwise."""
+_OTHER_PATHS = "other"
+"""The label of paths without one of their own: clients could create any number of time series otherwise."""
 
 
 class Metrics:
@@ -44,8 +42,8 @@ class Metrics:
         self._registry.register(_StateCollector(scheduler, live_model))
         ProcessCollector(registry=self._registry)
 
-    def record_response(self, path: str, status: int) -> None:
-        self._requests.labels(path if path in _LABELLED_PATHS else "other", status).inc()
+    def record_response(self, path_label: str, status: int) -> None:
+        self._requests.labels(path_label, status).inc()
 
     def record_generation(self, generation: Generation) -> None:
         """Record a generation that is finished or was cancelled by its client."""
@@ -92,19 +90,20 @@ class _StateCollector(Collector):
 class MetricsMiddleware:
     """Counts responses by path and status."""
 
-    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+    def __init__(self, app: ASGIApp, metrics: Metrics, endpoints: Sequence[Endpoint]) -> None:
         self.app = app
         self.metrics = metrics
+        self._labels = {endpoint.path for endpoint in endpoints if endpoint.has_metric_label}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        path: str = scope["path"]
+        label = scope["path"] if scope["path"] in self._labels else _OTHER_PATHS
 
         async def send_and_count(message: Message) -> None:
             if message["type"] == "http.response.start":
-                self.metrics.record_response(path, message["status"])
+                self.metrics.record_response(label, message["status"])
             await send(message)
 
         await self.app(scope, receive, send_and_count)

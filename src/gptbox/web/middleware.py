@@ -5,6 +5,7 @@ import logging
 import re
 import secrets
 import time
+from collections.abc import Sequence
 from typing import Any
 from urllib.parse import quote, urlsplit
 
@@ -13,6 +14,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gptbox.errors import AccessDeniedError, CrossSiteError
+from gptbox.web.endpoint import Endpoint
 from gptbox.web.errors import error_response, log_unexpected_error
 
 REQUEST_ID_HEADER = "X-Request-ID"
@@ -20,8 +22,6 @@ REQUEST_ID_HEADER = "X-Request-ID"
 request_log = logging.getLogger("gptbox.requests")
 
 _VALID_REQUEST_ID = re.compile(r"[\w.@:-]{1,64}", re.ASCII)
-_UNLOGGED_PATHS = ("/health", "/readyz", "/metrics", "/static/", "/api/events")
-"""Health checks, scrapes, and what a logged view of the page fetches. The same list as in apache/httpd.conf."""
 _CLIENT_CLOSED_REQUEST = 499
 """nginx's status for a client that left before the response. It appears in the log only."""
 _MAX_LOGGED_PATH = 200
@@ -35,8 +35,10 @@ class RequestIdMiddleware:
     sent in the response's header. Endpoints add fields to the log record through `scope["log_fields"]`.
     """
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, endpoints: Sequence[Endpoint]) -> None:
         self.app = app
+        self._visits = {endpoint.path for endpoint in endpoints if endpoint.log == "visits"}
+        self._never_logged = tuple(endpoint.path for endpoint in endpoints if endpoint.log == "never")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -56,15 +58,14 @@ class RequestIdMiddleware:
         try:
             await self.app(scope, receive, send_with_id)
         finally:
-            if _is_logged(scope, status):
+            if self._is_logged(scope, status):
                 _log_request(scope, status, round(1000 * (time.monotonic() - start), 1))
 
-
-def _is_logged(scope: Scope, status: int) -> bool:
-    """Whether the request is a view of the page, a generation or a failure. The page's own requests are not logged."""
-    if scope["path"].startswith(_UNLOGGED_PATHS):
-        return False
-    return scope["path"] == "/" or bool(scope["log_fields"]) or status >= 400
+    def _is_logged(self, scope: Scope, status: int) -> bool:
+        """Whether the request is a view of the page, a generation or a failure; see `Endpoint.log`."""
+        if scope["path"].startswith(self._never_logged):
+            return False
+        return scope["path"] in self._visits or bool(scope["log_fields"]) or status >= 400
 
 
 def _log_request(scope: Scope, status: int, ms: float) -> None:

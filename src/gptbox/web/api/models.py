@@ -78,5 +78,5 @@ async def models(request: Request) -> Response:
 
 
 async def model(request: Request) -> Response:
-    name: str = request.path_params["name"]
+    name: str = request.path_params["model"]
     return JSONResponse(await to_thread.run_sync(find_model, get_service(request).settings.models, name))

@@ -1,27 +1,25 @@
-"""/openapi.json: the API's description, with request schemas from the pydantic models that validate them."""
+"""/openapi.json: the API's description, from the table of endpoints and the pydantic models that validate requests."""
 
 from functools import cache
 from typing import Any
 
-from pydantic import BaseModel
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
+from starlette.routing import compile_path
 
 from gptbox import __version__
-from gptbox.web.api.chat_request import ChatRequest
-from gptbox.web.api.completion_request import CompletionRequest
-from gptbox.web.api.tokenization import DetokenizeRequest, TokenizeRequest
+from gptbox.web.endpoint import Endpoint, Operation
 
 _STRING: dict[str, Any] = {"type": "string"}
 _INTEGER: dict[str, Any] = {"type": "integer"}
 _NUMBER: dict[str, Any] = {"type": "number"}
 
 
-def _object(required: dict[str, Any], optional: dict[str, Any] | None = None) -> dict[str, Any]:
+def object_schema(required: dict[str, Any], optional: dict[str, Any] | None = None) -> dict[str, Any]:
     return {"type": "object", "properties": required | (optional or {}), "required": list(required)}
 
 
-def _list(items: dict[str, Any]) -> dict[str, Any]:
+def array_schema(items: dict[str, Any]) -> dict[str, Any]:
     return {"type": "array", "items": items}
 
 
@@ -29,50 +27,57 @@ def _or_null(schema: dict[str, Any]) -> dict[str, Any]:
     return {"anyOf": [schema, {"type": "null"}]}
 
 
-def _ref(name: str) -> dict[str, Any]:
+def schema_ref(name: str) -> dict[str, Any]:
     return {"$ref": f"#/components/schemas/{name}"}
 
 
 _FINISH = {"enum": ["stop", "length"]}
-_USAGE = _object({"prompt_tokens": _INTEGER, "completion_tokens": _INTEGER, "total_tokens": _INTEGER})
-_ERROR = _object(
-    {"error": _object({"message": _STRING, "type": _STRING, "param": _or_null(_STRING), "code": _or_null(_STRING)})}
-)
-_LOGPROBS = _object(
+_USAGE = object_schema({"prompt_tokens": _INTEGER, "completion_tokens": _INTEGER, "total_tokens": _INTEGER})
+_ERROR = object_schema(
     {
-        "tokens": _list(_STRING),
-        "token_logprobs": _list(_or_null(_NUMBER)),
-        "top_logprobs": _list(_or_null({"type": "object", "additionalProperties": _NUMBER})),
-        "text_offset": _list(_INTEGER),
+        "error": object_schema(
+            {"message": _STRING, "type": _STRING, "param": _or_null(_STRING), "code": _or_null(_STRING)}
+        )
     }
 )
-_TOKEN = {"token": _STRING, "logprob": _NUMBER, "bytes": _list(_INTEGER)}
-_CHAT_LOGPROBS = _object(
-    {"content": _list(_object(_TOKEN | {"top_logprobs": _list(_object(_TOKEN))})), "refusal": {"type": "null"}}
+_LOGPROBS = object_schema(
+    {
+        "tokens": array_schema(_STRING),
+        "token_logprobs": array_schema(_or_null(_NUMBER)),
+        "top_logprobs": array_schema(_or_null({"type": "object", "additionalProperties": _NUMBER})),
+        "text_offset": array_schema(_INTEGER),
+    }
+)
+_TOKEN = {"token": _STRING, "logprob": _NUMBER, "bytes": array_schema(_INTEGER)}
+_CHAT_LOGPROBS = object_schema(
+    {
+        "content": array_schema(object_schema(_TOKEN | {"top_logprobs": array_schema(object_schema(_TOKEN))})),
+        "refusal": {"type": "null"},
+    }
 )
 
 
 def _reply(kind: str, choice: dict[str, Any]) -> dict[str, Any]:
     choice |= {"index": _INTEGER, "finish_reason": _FINISH}
-    return _object(
+    return object_schema(
         {
             "id": _STRING, "object": {"const": kind}, "created": _INTEGER, "model": _STRING,
-            "system_fingerprint": _STRING, "choices": _list(_object(choice)), "usage": _ref("Usage"),
-            "warnings": _list(_STRING),
+            "system_fingerprint": _STRING, "choices": array_schema(object_schema(choice)), "usage": schema_ref("Usage"),
+            "warnings": array_schema(_STRING),
         }
     )  # fmt: skip
 
 
-_MODEL = _object(
+_MODEL = object_schema(
     {
         "id": _STRING, "object": {"const": "model"}, "created": _INTEGER, "owned_by": _STRING, "root": _STRING,
         "max_model_len": _or_null(_INTEGER),
     }
 )  # fmt: skip
-_TOKENS = _object(
+_TOKENS = object_schema(
     {
-        "count": _INTEGER, "max_model_len": _INTEGER, "tokens": _list(_INTEGER),
-        "token_strs": _or_null(_list(_STRING)), "warnings": _list(_STRING),
+        "count": _INTEGER, "max_model_len": _INTEGER, "tokens": array_schema(_INTEGER),
+        "token_strs": _or_null(array_schema(_STRING)), "warnings": array_schema(_STRING),
     }
 )  # fmt: skip
 _SCHEMAS = {
@@ -80,12 +85,12 @@ _SCHEMAS = {
     "Error": _ERROR,
     "Model": _MODEL,
     "Tokens": _TOKENS,
-    "Detokenized": _object({"prompt": _STRING}),
+    "Detokenized": object_schema({"prompt": _STRING}),
     "Completion": _reply("text_completion", {"text": _STRING, "logprobs": _or_null(_LOGPROBS)}),
     "ChatCompletion": _reply(
         "chat.completion",
         {
-            "message": _object({"role": {"const": "assistant"}, "content": _STRING, "refusal": {"type": "null"}}),
+            "message": object_schema({"role": {"const": "assistant"}, "content": _STRING, "refusal": {"type": "null"}}),
             "logprobs": _or_null(_CHAT_LOGPROBS),
         },
     ),
@@ -107,41 +112,44 @@ def _content(schema: dict[str, Any], media_type: str = "application/json") -> di
     return {"content": {media_type: {"schema": schema}}}
 
 
-def _responses(description: str, content: dict[str, Any], errors: tuple[int, ...]) -> dict[str, Any]:
-    failures = {
-        str(status): {"description": _ERROR_DESCRIPTIONS[status], **_content(_ref("Error"))} for status in errors
-    }
-    return {"200": {"description": description, **content}, **failures}
-
-
-def _post(
-    summary: str, request: dict[str, Any], description: str, content: dict[str, Any], *errors: int
-) -> dict[str, Any]:
-    return {
-        "summary": summary,
-        **_API_KEY_SECURITY,
-        "requestBody": {"required": True, **_content(request)},
-        "responses": _responses(description, content, (400, 401, 403, 404, 413, *errors, 500, 503)),
-    }
-
-
-def _generation(summary: str, request: str, reply: str) -> dict[str, Any]:
-    both = _content(_ref(reply))["content"] | _content(_STRING, "text/event-stream")["content"]
-    description = "The texts; with `stream` as server-sent events that end with [DONE]."
-    return _post(summary, _ref(request), description, {"content": both}, 429)
+def _operation(endpoint: Endpoint, operation: Operation) -> dict[str, Any]:
+    """OpenAPI's operation object."""
+    described: dict[str, Any] = {"summary": operation.summary}
+    errors = set(operation.errors)
+    if endpoint.requires_key:
+        described |= _API_KEY_SECURITY
+        errors.add(401)
+    if path_parameters := compile_path(endpoint.path)[2]:
+        described["parameters"] = [
+            {"name": name, "in": "path", "required": True, "schema": _STRING | {"minLength": 1}}
+            for name in path_parameters
+        ]
+    if operation.request is not None:
+        described["requestBody"] = {"required": True, **_content(schema_ref(operation.request.__name__))}
+        errors |= {400, 403, 413}
+    media = _content(operation.reply)["content"]
+    if operation.streams:
+        media |= _content(_STRING, "text/event-stream")["content"]
+    responses = {"200": {"description": operation.reply_description, "content": media}}
+    for status in sorted(errors):
+        responses[str(status)] = {"description": _ERROR_DESCRIPTIONS[status], **_content(schema_ref("Error"))}
+    return described | {"responses": responses}
 
 
 @cache
-def description() -> dict[str, Any]:
+def describe(endpoints: tuple[Endpoint, ...]) -> dict[str, Any]:
     """The OpenAPI 3.1 document."""
+    paths: dict[str, dict[str, Any]] = {}
     schemas = dict(_SCHEMAS)
-    requests: tuple[type[BaseModel], ...] = (
-        CompletionRequest, ChatRequest, TokenizeRequest, DetokenizeRequest,
-    )  # fmt: skip
-    for model in requests:
-        schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
-        schemas |= schema.pop("$defs", {})
-        schemas[model.__name__] = schema
+    for endpoint in endpoints:
+        if endpoint.operation is None:
+            continue
+        path = compile_path(endpoint.path)[1]
+        paths.setdefault(path, {})[endpoint.method.lower()] = _operation(endpoint, endpoint.operation)
+        if (request := endpoint.operation.request) is not None:
+            schema = request.model_json_schema(ref_template="#/components/schemas/{model}")
+            schemas |= schema.pop("$defs", {})
+            schemas[request.__name__] = schema
     return {
         "openapi": "3.1.0",
         "info": {
@@ -150,46 +158,10 @@ def description() -> dict[str, Any]:
             "description": "An OpenAI-compatible API for the GPT trained on this machine.",
             "license": {"name": "MIT", "identifier": "MIT"},
         },
-        "paths": {
-            "/v1/completions": {"post": _generation("Complete texts", "CompletionRequest", "Completion")},
-            "/v1/chat/completions": {
-                "post": _generation("Complete a chat, written as a play", "ChatRequest", "ChatCompletion")
-            },
-            "/tokenize": {
-                "post": _post(
-                    "Convert text to token ids", _ref("TokenizeRequest"), "The tokens.", _content(_ref("Tokens"))
-                )
-            },
-            "/detokenize": {
-                "post": _post(
-                    "Convert token ids to text", _ref("DetokenizeRequest"), "The text.", _content(_ref("Detokenized"))
-                )
-            },
-            "/v1/models": {
-                "get": {
-                    "summary": "List every run and snapshot",
-                    **_API_KEY_SECURITY,
-                    "responses": _responses(
-                        "The models.",
-                        _content(_object({"object": {"const": "list"}, "data": _list(_ref("Model"))})),
-                        (401,),
-                    ),
-                }
-            },
-            "/v1/models/{model}": {
-                "get": {
-                    "summary": "Look up a model",
-                    **_API_KEY_SECURITY,
-                    "parameters": [
-                        {"name": "model", "in": "path", "required": True, "schema": _STRING | {"minLength": 1}}
-                    ],
-                    "responses": _responses("The model.", _content(_ref("Model")), (401, 404)),
-                }
-            },
-        },
+        "paths": paths,
         "components": {"schemas": schemas, "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}}},
     }
 
 
 async def openapi(request: Request) -> Response:
-    return JSONResponse(description())
+    return JSONResponse(describe(request.app.state.endpoints))
