@@ -13,6 +13,7 @@ from gptbox.models import folder as model_folder
 from gptbox.models import weights
 from gptbox.models.config import ModelConfig
 from gptbox.models.folder import SnapshotInfo
+from gptbox.tokenizers import Tokenizer
 from gptbox.tokenizers.char import CharTokenizer
 
 # No deadline, because kernels are compiled at their first call.
@@ -43,8 +44,9 @@ TINY = {
 def _own_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """Remove the settings of the person who runs the tests."""
     for name in (
-        "GPTBOX_MODELS", "GPTBOX_DATA", "DATASET", "TRAIN_MINUTES", "PRESET", "THREADS", "API_KEY", "MAX_QUEUE",
-        "MAX_TOKENS", "SNAPSHOTS_KEPT", "QUANTIZE", "RUN", "TRAIN_CLOCK", "GPTBOX_SUPERVISOR", "LOG_FORMAT",
+        "GPTBOX_MODELS", "GPTBOX_DATA", "DATASET", "TOKENIZER", "TRAIN_MINUTES", "PRESET", "THREADS", "API_KEY",
+        "MAX_QUEUE", "MAX_TOKENS", "SNAPSHOTS_KEPT", "QUANTIZE", "RUN", "TRAIN_CLOCK", "GPTBOX_SUPERVISOR",
+        "LOG_FORMAT",
     ):  # fmt: skip
         monkeypatch.delenv(name, raising=False)
 
@@ -91,8 +93,15 @@ def make_weights() -> Callable[..., weights.Weights]:
 def write_model() -> Callable[..., Path]:
     """Publish a model with random weights: write_model(path, config, seed=0) -> path."""
 
-    def write(path: Path, config: ModelConfig = TINY["qwen3"], seed: int = 0, step: int = 1) -> Path:
-        tokenizer = CharTokenizer([chr(i) for i in (10, *range(32, 32 + config.vocab_size - 1))])
+    def write(
+        path: Path,
+        config: ModelConfig = TINY["qwen3"],
+        seed: int = 0,
+        step: int = 1,
+        tokenizer: Tokenizer | None = None,
+    ) -> Path:
+        if tokenizer is None:
+            tokenizer = CharTokenizer([chr(i) for i in (10, *range(32, 32 + config.vocab_size - 1))])
         info = SnapshotInfo(
             run=path.parent.parent.name, dataset="test", dataset_source="a test", step=step, tokens=step * 100,
             train_loss=2.0, val_loss=2.1, val_bpb=3.0, training_s=1.0, parameters=config.parameters,

@@ -17,6 +17,7 @@ def test_an_empty_environment_gives_the_defaults() -> None:
     assert settings.models == Path("models")
     assert settings.data == Path("data")
     assert settings.dataset == "shakespeare_char"
+    assert settings.tokenizer == "auto"
     assert settings.train_minutes is None
     assert settings.preset == "default"
     assert settings.threads == available_cpus()
@@ -29,6 +30,7 @@ def test_every_variable_is_read() -> None:
         "GPTBOX_MODELS": "/models",
         "GPTBOX_DATA": "/data",
         "DATASET": "letters",
+        "TOKENIZER": "byte",
         "TRAIN_MINUTES": "0.5",
         "TRAIN_CLOCK": "cpu",
         "RUN": "mine",
@@ -46,6 +48,7 @@ def test_every_variable_is_read() -> None:
         models=Path("/models"),
         data=Path("/data"),
         dataset="letters",
+        tokenizer="byte",
         train_minutes=0.5,
         train_clock="cpu",
         run="mine",

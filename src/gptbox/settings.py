@@ -47,6 +47,7 @@ _VARIABLES: dict[str, tuple[str, Callable[[str], Any], str]] = {
     "GPTBOX_MODELS": ("models", Path, "a folder"),
     "GPTBOX_DATA": ("data", Path, "a folder"),
     "DATASET": ("dataset", str, "a dataset's name"),
+    "TOKENIZER": ("tokenizer", str, "a tokenizer's name"),
     "TRAIN_MINUTES": ("train_minutes", _positive_float, "a number of minutes above 0, such as 5 or 0.5"),
     "TRAIN_CLOCK": ("train_clock", _one_of("wall", "cpu"), "wall or cpu"),
     "PRESET": ("preset", str, "default or lesson"),
@@ -69,6 +70,8 @@ class Settings:
     """Folder of the user's own texts: one folder per dataset."""
     dataset: str = "shakespeare_char"
     """Dataset to train on if the command names none."""
+    tokenizer: str = "auto"
+    """What a token is in a new run: a name in `gptbox.tokenizers.TOKENIZERS`, or `auto`, which suits the text."""
     train_minutes: float | None = None
     """Training time in minutes; None takes the preset's (5 minutes for `default`)."""
     train_clock: str = "wall"

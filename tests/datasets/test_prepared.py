@@ -405,6 +405,90 @@ def test_a_file_that_changes_between_the_two_readings_is_an_error(
     assert [file.name for file in run.path.iterdir()] == []
 
 
+class TestTokenizers:
+    TEXT = "Zwölf Boxkämpfer\njagen 🐎 über den Deich.\n" * 7
+
+    @pytest.fixture(autouse=True)
+    def _text(self, data: Path) -> None:
+        (data / "letters" / "a.txt").write_text(self.TEXT, encoding="utf-8")
+
+    def test_the_ids_are_those_of_the_tokenizer_and_the_cut_is_by_characters(self, data: Path, run: RunFolder) -> None:
+        prepared = prepare("letters", run, data, tokenizer="byte")
+        cut = int(len(self.TEXT) * 0.9)
+        train, val = self.TEXT[:cut].encode(), self.TEXT[cut:].encode()
+        assert prepared.tokenizer.name == "byte"
+        assert prepared.vocab_size == 256
+        assert (prepared.train.tolist(), prepared.val.tolist()) == (list(train), list(val))
+        assert (prepared.train_tokens, prepared.val_tokens) == (len(train), len(val))
+        assert (prepared.train_bytes, prepared.val_bytes) == (len(train), len(val))
+        assert prepared.characters == len(self.TEXT)
+        assert prepared.describe()[1:4] == [
+            f"size: {len(self.TEXT)} characters, {len(train) + len(val)} bytes",
+            "vocabulary: 256 bytes, of which 33 occur in the text",
+            f"split: {len(train)} tokens for training (90 %), {len(val)} for validation",
+        ]
+
+    def test_bits_per_byte_are_comparable(self, data: Path, tmp_path: Path) -> None:
+        """The same bits for the whole validation split, spread over fewer or more tokens."""
+        nats, results = 50.0, set()
+        for name in ("char", "byte"):
+            prepared = prepare("letters", RunFolder(tmp_path / "models", name), data, tokenizer=name)
+            results.add(round(prepared.bits_per_byte(nats / prepared.val_tokens), 12))
+        assert len(results) == 1
+
+    def test_auto_is_char(self, data: Path, tmp_path: Path) -> None:
+        runs = [RunFolder(tmp_path / "models", name) for name in ("auto", "char")]
+        prepared = [prepare("letters", run, data, tokenizer=run.name) for run in runs]
+        assert [each.tokenizer.name for each in prepared] == ["char", "char"]
+        for file in ("train.bin", "val.bin", "meta.json"):
+            first, second = ((run.dataset / file).read_bytes() for run in runs)
+            assert first == second
+
+    def test_auto_is_byte_for_a_text_with_too_many_characters(self, data: Path, run: RunFolder) -> None:
+        text = "".join(map(chr, range(0x10000, 0x20001)))
+        (data / "letters" / "a.txt").write_text(text, encoding="utf-8")
+        with pytest.raises(DatasetError, match="65,537 different characters"):
+            prepare("letters", run, data, tokenizer="char")
+        assert prepare("letters", run, data).tokenizer.name == "byte"
+
+    @pytest.mark.parametrize(("first", "second"), [("char", "byte"), ("byte", "char")])
+    def test_another_tokenizer_than_the_runs_is_an_error(
+        self, data: Path, run: RunFolder, first: str, second: str
+    ) -> None:
+        prepare("letters", run, data, tokenizer=first)
+        same = unchanged(run)
+        with pytest.raises(RunError) as error:
+            prepare("letters", run, data, tokenizer=second)
+        assert f"'letters' was prepared with the tokenizer {first}, not with {second}" in str(error.value)
+        assert "--run NAME" in str(error.value)
+        assert "gptbox delete letters" in str(error.value)
+        assert same()
+
+    @pytest.mark.parametrize("name", ["char", "byte"])
+    def test_auto_and_the_same_name_keep_the_runs_tokenizer(self, data: Path, run: RunFolder, name: str) -> None:
+        prepare("letters", run, data, tokenizer=name)
+        same = unchanged(run)
+        for asked in ("auto", name):
+            assert prepare("letters", run, data, tokenizer=asked).tokenizer.name == name
+        assert same()
+
+    def test_a_changed_text_is_prepared_again_with_the_runs_tokenizer(self, data: Path, run: RunFolder) -> None:
+        prepare("letters", run, data, tokenizer="byte")
+        (data / "letters" / "b.txt").write_text("more")
+        prepared = prepare("letters", run, data)
+        assert prepared.tokenizer.name == "byte"
+        assert prepared.text_bytes == len(self.TEXT.encode()) + 4
+
+    def test_a_text_that_is_too_short_is_counted_in_tokens(self, data: Path, run: RunFolder) -> None:
+        prepared = prepare("letters", run, data, tokenizer="byte")
+        prepared.require_context(prepared.val_tokens - 1)
+        with pytest.raises(DatasetError) as error:
+            prepared.require_context(prepared.val_tokens)
+        message = str(error.value)
+        assert f"{len(self.TEXT.encode())} bytes, of which the last tenth, {prepared.val_tokens}," in message
+        assert f"about {10 * (prepared.val_tokens + 1)} bytes" in message
+
+
 def test_progress_is_reported(data: Path, run: RunFolder) -> None:
     reports = []
     prepare("letters", run, data, lambda *report: reports.append(report))

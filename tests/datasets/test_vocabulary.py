@@ -19,6 +19,15 @@ def test_odd_rare_and_unseen_characters_are_named(data: Path, run: RunFolder) ->
     assert "note: Not used, because only .txt files are: b.md." in description
 
 
+def test_bytes_that_do_not_occur_are_counted_only(data: Path, run: RunFolder) -> None:
+    text = "plain text\n" * 50 + "caf\u00e9 \x07" + "plain text\n" * 5
+    (data / "letters" / "a.txt").write_text(text, encoding="utf-8")
+    lines = prepare("letters", run, data, tokenizer="byte").describe()
+    assert lines[2] == "vocabulary: 256 bytes, of which 15 occur in the text"
+    assert "odd bytes: U+0007 (1 x)" in lines
+    assert r"rare bytes, hardly learnt: c (1 x), f (1 x), bytes:\xa9 (1 x), bytes:\xc3 (1 x)" in lines
+
+
 def test_a_large_vocabulary_is_abbreviated(data: Path, run: RunFolder) -> None:
     characters = "".join(chr(0x4E00 + 2 * i) for i in range(3000))
     (data / "letters" / "a.txt").write_text(characters * 2, encoding="utf-8")

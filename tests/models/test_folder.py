@@ -14,6 +14,7 @@ from gptbox.errors import ModelFolderError
 from gptbox.models import folder as model_folder
 from gptbox.models import weights
 from gptbox.models.config import ModelConfig
+from gptbox.tokenizers.byte import ByteTokenizer
 
 
 def test_loading_gives_the_written_model(
@@ -35,6 +36,19 @@ def test_the_folder_has_the_files_that_transformers_expects(write_model: Callabl
     ]  # fmt: skip
     assert all(tensor.dtype == np.float32 for tensor in load_file(path / "model.safetensors").values())
     assert json.loads((path / "config.json").read_text())["model_type"] == "qwen3"
+
+
+def test_an_end_of_text_token_is_named_where_transformers_looks_for_it(
+    write_model: Callable[..., Path], tmp_path: Path
+) -> None:
+    class WithEnd(ByteTokenizer):
+        eos_id = 3
+
+    config = ModelConfig(architecture="gpt2", vocab_size=256, context_length=8, n_layer=1, n_head=1, n_embd=4)
+    for name, tokenizer, expected in (("with", WithEnd(), 3), ("without", ByteTokenizer(), None)):
+        path = write_model(tmp_path / name, config, tokenizer=tokenizer)
+        for file in ("config.json", "generation_config.json"):
+            assert json.loads((path / file).read_text()).get("eos_token_id") == expected
 
 
 def test_the_umask_decides_who_may_read_the_files(write_model: Callable[..., Path], tmp_path: Path) -> None:

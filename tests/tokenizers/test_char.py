@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gptbox.errors import DatasetError, ModelFolderError
-from gptbox.tokenizers import tokenizer_from_json
+from gptbox.tokenizers import char, tokenizer_from_json
 from gptbox.tokenizers.char import CharTokenizer
 
 texts = st.text(st.characters(exclude_categories=()))  # including lone surrogates, which JSON requests may contain
@@ -135,6 +135,22 @@ def test_json_round_trip(vocabulary: str, text: str) -> None:
     again = tokenizer_from_json(written)
     assert np.array_equal(again.encode(text), tokenizer.encode(text))
     assert again.to_json() == tokenizer.to_json()
+
+
+@given(vocabulary=plain_texts, blocks=st.lists(texts))
+def test_borders_between_blocks_do_not_change_the_ids(vocabulary: str, blocks: list[str]) -> None:
+    tokenizer = CharTokenizer.train([vocabulary])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(char, "_CHUNK", 4)
+        ids = [int(i) for array in tokenizer.encode_blocks(blocks) for i in array]
+    assert ids == tokenizer.encode("".join(blocks)).tolist()
+
+
+def test_the_bytes_of_a_token_are_its_character_in_utf8() -> None:
+    tokenizer = CharTokenizer(["a", "日"])
+    assert [tokenizer.token_bytes(token) for token in range(3)] == [b"a", "日".encode(), "�".encode()]
+    assert [tokenizer.token_text(token) for token in range(3)] == ["a", "日", "�"]
+    assert tokenizer.eos_id is None
 
 
 @given(plain_texts)

@@ -4,16 +4,12 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, get_args
 
-import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from transformers import AutoTokenizer
+from tests.tokenizers.published import load, publish
 
-from gptbox.models import folder as model_folder
-from gptbox.models import weights
-from gptbox.models.config import Architecture, ModelConfig
-from gptbox.models.runs import utc_now
+from gptbox.models.config import Architecture
 from gptbox.tokenizers.char import CharTokenizer
 
 TINY = "\n !$&',-.3:;?ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
@@ -21,40 +17,6 @@ MIXED = "\x00\t\n\x0b\x0c\r\x1c\x85\u2028 ab\"'#\\_<|>é\u0301\u200b\u200d\u00ad
 VOCABULARIES = {"tiny": TINY, "mixed": MIXED, "no space": "abc", "special": "<|endoftext|>[UNK]"}
 
 architectures = pytest.mark.parametrize("architecture", get_args(Architecture))
-
-
-def publish(folder: Path, architecture: Architecture, tokenizer: CharTokenizer) -> Path:
-    """A model folder as training publishes it, with the smallest model."""
-    config = ModelConfig(
-        architecture=architecture,
-        vocab_size=tokenizer.vocab_size,
-        context_length=16,
-        n_layer=1,
-        n_head=1,
-        n_embd=2,
-        activation="silu" if architecture == "qwen3" else "gelu",
-    )
-    zeros = {name: np.zeros(shape, np.float32) for name, shape in weights.shapes(config).items()}
-    info = model_folder.SnapshotInfo(
-        run="r",
-        dataset="d",
-        dataset_source="a test",
-        step=0,
-        tokens=0,
-        train_loss=None,
-        val_loss=None,
-        val_bpb=None,
-        training_s=0.0,
-        parameters=config.parameters,
-        gptbox_version="0",
-        created_at=utc_now(),
-    )
-    model_folder.write(folder / "step-000000", config, zeros, tokenizer, info, "# A test\n")
-    return folder / "step-000000"
-
-
-def load(folder: Path) -> Any:
-    return AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
 
 
 @pytest.fixture(scope="module")

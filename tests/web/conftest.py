@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from starlette.testclient import TestClient
 from gptbox.models.config import ModelConfig
 from gptbox.models.runs import RunFolder, Status
 from gptbox.settings import Settings
+from gptbox.tokenizers.byte import ByteTokenizer
 from gptbox.web import create_app
 from gptbox.web.live_model import LiveModel
 from gptbox.web.server import Server, open_port
@@ -59,6 +61,15 @@ def tiny_run(models: Path, publish: Publish) -> Path:
 
 
 @pytest.fixture
+def byte_run(models: Path, write_model: Callable[..., Path]) -> Path:
+    """A models folder with the run `bytes`, whose tokens are bytes."""
+    run = RunFolder(models, "bytes")
+    path = write_model(run.snapshot(1), replace(CONFIG, vocab_size=256), tokenizer=ByteTokenizer())
+    run.update_link("best", path)
+    return models
+
+
+@pytest.fixture
 def live(models: Path) -> LiveModel:
     """A live model over `models` that refreshes only when told to."""
     return LiveModel(models)
@@ -73,6 +84,12 @@ def client_for() -> Iterator[Callable[..., TestClient]]:
             return stack.enter_context(TestClient(create_app(Settings(models=models, **settings))))
 
         yield make
+
+
+@pytest.fixture
+def byte_client(byte_run: Path, client_for: Callable[..., TestClient]) -> TestClient:
+    """A test client of the application serving `byte_run`."""
+    return client_for(byte_run)
 
 
 @pytest.fixture

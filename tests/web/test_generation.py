@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
+from contextlib import suppress
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,6 +13,7 @@ from gptbox.engine.request import Logprobs, Request
 from gptbox.engine.sampling_params import SamplingParams
 from gptbox.errors import EngineError
 from gptbox.tokenizers import StreamDecoder
+from gptbox.tokenizers.byte import ByteTokenizer
 from gptbox.web.generation import Generation, TextDelta, TextJob
 
 
@@ -38,11 +40,14 @@ class FakeScheduler:
         self.requests = requests
 
 
-def start(max_tokens: int = 3, stop: Sequence[str] = (), texts: int = 1) -> tuple[FakeScheduler, Generation]:
+PAIRS = SimpleNamespace(stream_decoder=Pairs)
+
+
+def start(
+    max_tokens: int = 3, stop: Sequence[str] = (), texts: int = 1, tokenizer: Any = PAIRS
+) -> tuple[FakeScheduler, Generation]:
     engine = FakeScheduler()
-    model: Any = SimpleNamespace(
-        gpt=SimpleNamespace(config=SimpleNamespace(vocab_size=20)), tokenizer=SimpleNamespace(stream_decoder=Pairs)
-    )
+    model: Any = SimpleNamespace(gpt=SimpleNamespace(config=SimpleNamespace(vocab_size=20)), tokenizer=tokenizer)
     job = TextJob(np.zeros(1, np.int64), SamplingParams(max_tokens=max_tokens))
     return engine, Generation(engine, model, [job] * texts, stop)  # type: ignore[arg-type]
 
@@ -98,6 +103,36 @@ def test_an_error_is_raised_before_the_last_token_and_ignored_after_it() -> None
     assert (delta.text, delta.finish_reason) == ("a", "length")
     with pytest.raises(EngineError):
         asyncio.run(check([0]))
+
+
+def test_a_character_is_sent_once_its_last_byte_is_there() -> None:
+    async def check() -> list[list[TextDelta]]:
+        engine, generation = start(max_tokens=9, tokenizer=ByteTokenizer())
+        received = []
+        for ids in ([97, 0xF0, 0x9F], [0x90], [0x8E, 0xC3], [0xA9, 98], [0xE2]):
+            engine.requests[0].sink.tokens(ids, Logprobs([-1.0] * len(ids), [[]] * len(ids)))
+            with suppress(TimeoutError):
+                received.append(await asyncio.wait_for(anext(generation.deltas()), 0.05))
+        return received
+
+    deltas = [delta for [delta] in asyncio.run(check())]
+    assert [delta.text for delta in deltas] == ["a", "\U0001f40e", "\u00e9b", "\ufffd"]
+    assert [delta.finish_reason for delta in deltas] == [None, None, None, "length"]
+    assert [[token.id for token in delta.tokens] for delta in deltas] == [
+        [97], [0xF0, 0x9F, 0x90, 0x8E], [0xC3, 0xA9, 98], [0xE2],
+    ]  # fmt: skip
+    assert [[token.text_offset for token in delta.tokens] for delta in deltas] == [[0], [1] * 4, [2, 2, 3], [4]]
+
+
+def test_a_stop_string_is_found_across_the_bytes_of_a_character() -> None:
+    async def check() -> TextDelta:
+        engine, generation = start(max_tokens=9, stop=["\u00e9!"], tokenizer=ByteTokenizer())
+        engine.requests[0].sink.tokens([*"a\u00e9!b".encode()], None)
+        [delta] = await next_deltas(generation)
+        return delta
+
+    delta = asyncio.run(check())
+    assert (delta.text, delta.finish_reason) == ("a", "stop")
 
 
 def test_a_prompt_that_is_only_scored_finishes_with_end() -> None:

@@ -31,8 +31,15 @@ def run_folder(settings: Settings, dataset: str | None, run: str | None) -> "Run
     return RunFolder(settings.models, run or settings.run or dataset or settings.dataset)
 
 
+def check_tokenizer(settings: Settings, option: str | None) -> None:
+    """Raises SettingError for an unknown tokenizer; `option` is the value of --tokenizer, if given."""
+    from gptbox.tokenizers import check_tokenizer_name
+
+    check_tokenizer_name(settings.tokenizer, "TOKENIZER" if option is None else "--tokenizer")
+
+
 def check_training_can_start(
-    settings: Settings, dataset: str | None, run: str | None, preset: str | None
+    settings: Settings, dataset: str | None, run: str | None, preset: str | None, tokenizer: str | None
 ) -> "RunFolder":
     """The folder of the run to train.
 
@@ -42,6 +49,7 @@ def check_training_can_start(
     from gptbox.train.config import preset as find_preset
 
     find_preset(settings.preset, "PRESET" if preset is None else "--preset")
+    check_tokenizer(settings, tokenizer)
     folder = run_folder(settings, dataset, run)
     if not folder.dataset.exists():
         find_dataset(dataset or settings.dataset, settings.data)

@@ -18,13 +18,26 @@ Minutes = Annotated[
     typer.Option(help="Training time, from the start of the command; 0.5 is 30 s. Default: $TRAIN_MINUTES."),
 ]
 Preset = Annotated[str | None, typer.Option(help="default, or lesson (nanoGPT's small CPU run). Default: $PRESET.")]
+Tokenizer = Annotated[
+    str | None,
+    typer.Option(
+        help="What a token is in a new run: a character (char), a byte (byte), or what suits the text (auto). "
+        "Default: $TOKENIZER.",
+        metavar="auto|char|byte",
+    ),
+]
 Quantize = Annotated[
     str | None, typer.Option(help="int8 stores weights in 8 bits, none in 32. Default: $QUANTIZE.", metavar="none|int8")
 ]
 Host = Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 is all of them.")]
 Port = Annotated[int, typer.Option(min=0, max=65535)]
 
-_OPTIONS = {"TRAIN_MINUTES": "--minutes", "PRESET": "--preset", "QUANTIZE": "--quantize"}
+_OPTIONS = {
+    "TOKENIZER": "--tokenizer",
+    "TRAIN_MINUTES": "--minutes",
+    "PRESET": "--preset",
+    "QUANTIZE": "--quantize",
+}
 """The settings that options override."""
 
 

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from gptbox.cli.common import check_training_can_start, report_error
-from gptbox.cli.options import Dataset, Minutes, Preset, RunName, configure_logs_and_read_settings
+from gptbox.cli.options import Dataset, Minutes, Preset, RunName, Tokenizer, configure_logs_and_read_settings
 from gptbox.errors import GptboxError
 from gptbox.settings import Settings
 
@@ -20,6 +20,7 @@ _IMPORTED_AT = time.monotonic()
 def train(
     dataset: Dataset = None,
     run: RunName = None,
+    tokenizer: Tokenizer = None,
     minutes: Minutes = None,
     steps: Annotated[int | None, typer.Option(help="Number of steps, instead of minutes.")] = None,
     target_loss: Annotated[
@@ -58,7 +59,7 @@ def train(
         "learning_rate": learning_rate,
     }
     try:
-        _train(dataset, run, minutes, steps, target_loss, preset, changes)
+        _train(dataset, run, tokenizer, minutes, steps, target_loss, preset, changes)
     except GptboxError as error:
         from gptbox.train.failure import exit_code
 
@@ -69,6 +70,7 @@ def train(
 def _train(
     dataset: str | None,
     run: str | None,
+    tokenizer: str | None,
     minutes: float | None,
     steps: int | None,
     target_loss: float | None,
@@ -78,8 +80,10 @@ def _train(
     from gptbox.train import failure
 
     try:
-        settings = configure_logs_and_read_settings(sys.stdout, TRAIN_MINUTES=minutes, PRESET=preset)
-        folder = check_training_can_start(settings, dataset, run, preset)
+        settings = configure_logs_and_read_settings(
+            sys.stdout, TRAIN_MINUTES=minutes, PRESET=preset, TOKENIZER=tokenizer
+        )
+        folder = check_training_can_start(settings, dataset, run, preset, tokenizer)
     except GptboxError as error:
         models = Path(os.environ.get("GPTBOX_MODELS") or Settings.models)
         name = run or os.environ.get("RUN") or dataset or os.environ.get("DATASET") or Settings.dataset
@@ -94,6 +98,7 @@ def _train(
     # $TRAIN_MINUTES only applies if no option limits the training otherwise.
     limited_otherwise = steps is not None or target_loss is not None
     options = session.TrainOptions(
+        tokenizer=settings.tokenizer,
         preset=settings.preset,
         clock="cpu" if settings.train_clock == "cpu" else "wall",
         minutes=minutes if limited_otherwise else settings.train_minutes,

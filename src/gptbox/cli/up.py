@@ -7,12 +7,22 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from gptbox.cli.common import check_training_can_start
-from gptbox.cli.options import Dataset, Host, Minutes, Port, Preset, RunName, configure_logs_and_read_settings
+from gptbox.cli.options import (
+    Dataset,
+    Host,
+    Minutes,
+    Port,
+    Preset,
+    RunName,
+    Tokenizer,
+    configure_logs_and_read_settings,
+)
 
 
 def up(
     dataset: Dataset = None,
     run: RunName = None,
+    tokenizer: Tokenizer = None,
     minutes: Minutes = None,
     preset: Preset = None,
     host: Host = "127.0.0.1",
@@ -22,9 +32,9 @@ def up(
     from gptbox.train.failure import UNDER_UP
     from gptbox.web.server import serve as serve_web
 
-    settings = configure_logs_and_read_settings(sys.stderr, TRAIN_MINUTES=minutes, PRESET=preset)
-    check_training_can_start(settings, dataset, run, preset)
-    options = {"--run": run, "--minutes": minutes, "--preset": preset}
+    settings = configure_logs_and_read_settings(sys.stderr, TRAIN_MINUTES=minutes, PRESET=preset, TOKENIZER=tokenizer)
+    check_training_can_start(settings, dataset, run, preset, tokenizer)
+    options = {"--run": run, "--tokenizer": tokenizer, "--minutes": minutes, "--preset": preset}
     arguments = [text for name, value in options.items() if value is not None for text in (name, str(value))]
     command = [sys.executable, "-m", "gptbox", "train", dataset or settings.dataset, *arguments]
     serve_web(settings, host, port, beside=_training_process(command, os.environ | UNDER_UP))

@@ -2,7 +2,7 @@
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
@@ -11,8 +11,7 @@ import numpy as np
 
 from gptbox.datasets.progress import ProgressCallback, no_progress
 
-CODE_POINTS = 0x110000
-"""Number of Unicode code points."""
+_CODE_POINTS = 0x110000  # of Unicode
 
 
 @dataclass(frozen=True)
@@ -33,7 +32,7 @@ class CorpusSummary:
         characters = size = 0
         digest = hashlib.sha256()
         ascii_seen = b""
-        seen = np.zeros(CODE_POINTS, np.bool_)
+        seen = np.zeros(_CODE_POINTS, np.bool_)
         for block in blocks:
             content = block.encode("utf-8")
             digest.update(content)
@@ -84,10 +83,14 @@ class Corpus:
         """A corpus held in memory."""
         return cls(lambda: (text,), CorpusSummary.of((text,)), source, notes)
 
+    def __iter__(self) -> Iterator[str]:
+        """The blocks of the text, from the beginning."""
+        return iter(self.blocks())
+
     @property
     def text(self) -> str:
         """The whole text in memory: for short ones."""
-        return "".join(self.blocks())
+        return "".join(self)
 
 
 class Dataset(ABC):

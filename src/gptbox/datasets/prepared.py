@@ -3,9 +3,10 @@
     dataset/  train.bin  val.bin    uint16 ids, little-endian: the first 90 % of the characters, and the last 10 %
               meta.json             the tokenizer, counts, the source of the text, its SHA-256, stat data of its files
 
-Split and ids are nanoGPT's, byte for byte. The folder is written atomically: after a crash it is complete or absent.
-The text is read twice, in blocks: once for its vocabulary, once to write the ids. From then on the stat data of its
-files (size and times) shows whether it has changed, and it is read again only if they differ.
+The split is nanoGPT's, and with the tokenizer char the ids, too, byte for byte. The folder is written atomically: after
+a crash it is complete or absent. The text is read in blocks: once for its size, hash and alphabet, once to write the
+ids, and in between by tokenizers that learn more than the alphabet. From then on the stat data of its files (size and
+times) shows whether it has changed, and it is read again only if they differ.
 """
 
 import json
@@ -28,8 +29,7 @@ from gptbox.datasets.vocabulary import describe_vocabulary
 from gptbox.errors import DatasetError, ModelFolderError, RunError
 from gptbox.models.runs import RunFolder, start_over_advice
 from gptbox.system.atomic import atomic_folder, write_json
-from gptbox.tokenizers import Tokenizer, tokenizer_from_json
-from gptbox.tokenizers.char import CharTokenizer
+from gptbox.tokenizers import AUTO, Tokenizer, tokenizer_from_json, train_tokenizer
 
 FORMAT_VERSION = 1
 
@@ -104,10 +104,11 @@ class PreparedDataset:
         # A window is context_length inputs and their targets, shifted by one token.
         if min(self.train_tokens, self.val_tokens) > context_length:
             return
+        tokens, units = self.train_tokens + self.val_tokens, f"{self.tokenizer.unit}s"
         raise DatasetError(
-            f"The text of {self.dataset} is too short: {self.characters:,} characters, of which the last tenth, "
+            f"The text of {self.dataset} is too short: {tokens:,} {units}, of which the last tenth, "
             f"{self.val_tokens:,}, is kept for validation, and a context of {context_length:,} needs "
-            f"{context_length + 1:,} there. Add text, to about {10 * (context_length + 1):,} characters, "
+            f"{context_length + 1:,} there. Add text, to about {10 * (context_length + 1):,} {units}, "
             "or choose a shorter context."
         )
 
@@ -135,19 +136,22 @@ class PreparedDataset:
         return [
             f"{self.dataset}: {self.source}",
             f"size: {self.characters:,} characters, {self.text_bytes:,} bytes",
-            f"vocabulary: {self.vocab_size:,} characters: {vocabulary}",
+            f"vocabulary: {vocabulary}",
             f"split: {self.train_tokens:,} tokens for training ({percent:.0f} %), {self.val_tokens:,} for validation",
             *warnings,
             *(f"note: {note}" for note in self.notes),
         ]
 
 
-def prepare(name: str, run: RunFolder, data: Path, on_progress: ProgressCallback = no_progress) -> PreparedDataset:
+def prepare(
+    name: str, run: RunFolder, data: Path, on_progress: ProgressCallback = no_progress, tokenizer: str = AUTO
+) -> PreparedDataset:
     """The run's prepared dataset, created if it is missing or the user's text has changed.
 
-    A complete one is reused without the network, and without reading the text if its files have not changed. Raises
-    DatasetError if the text cannot be found or used, RunError if training has begun on another text or the run's folder
-    cannot be written.
+    A complete one is reused without the network, and without reading the text if its files have not changed.
+    `tokenizer` is a name in TOKENIZERS, or AUTO, which keeps the tokenizer of a prepared dataset. Raises DatasetError
+    if the text cannot be found or used, RunError if the run has another tokenizer, training has begun on another text
+    or the run's folder cannot be written.
     """
     training_begun = run.checkpoint.exists() or bool(run.snapshots())
     try:
@@ -158,13 +162,18 @@ def prepare(name: str, run: RunFolder, data: Path, on_progress: ProgressCallback
                 f"The run {run.name!r} cannot go on, because its prepared text is damaged: {error} "
                 + start_over_advice(run.name)
             ) from None
-        return _write(run, name, find_dataset(name, data).read(data, on_progress), on_progress)
+        return _write(run, name, find_dataset(name, data).read(data, on_progress), on_progress, tokenizer)
     if prepared.dataset != name:
         if training_begun:
             raise RunError(
                 f"The run {run.name!r} was trained on {prepared.dataset}, not on {name}. {start_over_advice(run.name)}"
             )
-        return _write(run, name, find_dataset(name, data).read(data, on_progress), on_progress)
+        return _write(run, name, find_dataset(name, data).read(data, on_progress), on_progress, tokenizer)
+    if tokenizer not in (AUTO, prepared.tokenizer.name):
+        raise RunError(
+            f"The run {run.name!r} was prepared with the tokenizer {prepared.tokenizer.name}, not with {tokenizer}. "
+            + start_over_advice(run.name)
+        )
     try:
         dataset = find_dataset(name, data)
     except DatasetError:
@@ -182,7 +191,7 @@ def prepare(name: str, run: RunFolder, data: Path, on_progress: ProgressCallback
             f"then ({prepared.source}), {corpus.summary.characters:,} now ({corpus.source}). "
             + start_over_advice(run.name)
         )
-    return _write(run, name, corpus, on_progress)
+    return _write(run, name, corpus, on_progress, prepared.tokenizer.name)
 
 
 def _stats(files: Sequence[Path]) -> tuple[FileStat, ...]:
@@ -204,14 +213,16 @@ def _store_stats(prepared: PreparedDataset, files: tuple[FileStat, ...]) -> Prep
     return replace(prepared, files=files)
 
 
-def _write(run: RunFolder, name: str, corpus: Corpus, on_progress: ProgressCallback) -> PreparedDataset:
+def _write(
+    run: RunFolder, name: str, corpus: Corpus, on_progress: ProgressCallback, tokenizer_name: str
+) -> PreparedDataset:
     """Publish the corpus as the run's dataset, replacing an existing one."""
     summary = corpus.summary
     num_train = int(summary.characters * 0.9)
     if not 0 < num_train < summary.characters:
         raise DatasetError(f"The text of {name} has {summary.characters} characters: too few to learn from.")
-    tokenizer = CharTokenizer(summary.alphabet)
-    utf8_bytes = np.array([len(character.encode("utf-8")) for character in summary.alphabet])
+    tokenizer = train_tokenizer(tokenizer_name, corpus, summary.alphabet)
+    token_sizes = np.array([len(tokenizer.token_bytes(token)) for token in range(tokenizer.vocab_size)])
     meta: dict[str, Any] = {
         "format_version": FORMAT_VERSION,
         "dataset": name,
@@ -227,7 +238,7 @@ def _write(run: RunFolder, name: str, corpus: Corpus, on_progress: ProgressCallb
             operation = f"Writing the token ids of {name}"
             counts = write_ids(corpus, tokenizer, num_train, folder, on_progress, operation)
             for split, n in zip(("train", "val"), counts, strict=True):
-                meta |= {f"{split}_tokens": int(n.sum()), f"{split}_bytes": int(n @ utf8_bytes)}
+                meta |= {f"{split}_tokens": int(n.sum()), f"{split}_bytes": int(n @ token_sizes)}
             meta["tokenizer"] = tokenizer.to_json()
             meta |= {"train_counts": counts[0].tolist(), "val_counts": counts[1].tolist()}
             meta["files"] = [asdict(stat) for stat in corpus.files]

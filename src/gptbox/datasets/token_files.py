@@ -1,17 +1,18 @@
 """Token ids on disk: train.bin and val.bin, uint16, little-endian."""
 
+import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gptbox.datasets.base import CODE_POINTS, Corpus
+from gptbox.datasets.base import Corpus
 from gptbox.datasets.progress import ProgressCallback, no_progress
 from gptbox.errors import DatasetError
-from gptbox.tokenizers.char import CharTokenizer
+from gptbox.tokenizers import Tokenizer
 
-_CHUNK = 1 << 16  # characters or ids processed at once: their arrays fit the processor's cache
+_CHUNK = 1 << 16  # ids counted at once: their arrays fit the processor's cache
 
 
 def count_ids(ids: NDArray[np.uint16], vocab_size: int) -> NDArray[np.int64]:
@@ -27,7 +28,7 @@ def count_ids(ids: NDArray[np.uint16], vocab_size: int) -> NDArray[np.int64]:
 
 def write_ids(
     corpus: Corpus,
-    tokenizer: CharTokenizer,
+    tokenizer: Tokenizer,
     num_train: int,
     folder: Path,
     on_progress: ProgressCallback = no_progress,
@@ -35,33 +36,50 @@ def write_ids(
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Write train.bin, the ids of the first `num_train` characters, and val.bin, those of the rest.
 
-    Returns the occurrences of each id in the two files, each (vocab_size,). Raises DatasetError if the text has changed
-    since the tokenizer was made, OSError if the files cannot be written.
+    Returns the occurrences of each id in the two files, each (vocab_size,). Raises DatasetError if the text is not the
+    one that `corpus.summary` describes, OSError if the files cannot be written.
     """
-    counts = np.zeros((2, tokenizer.vocab_size), np.int64)
-    characters = 0
-    with (folder / "train.bin").open("wb") as train, (folder / "val.bin").open("wb") as val:
-        for ids in _encode(corpus, tokenizer):
-            train_left = max(0, num_train - characters)
-            for split, (file, part) in enumerate(((train, ids[:train_left]), (val, ids[train_left:]))):
-                file.write(part.data)
-                part_counts = count_ids(part, tokenizer.vocab_size)
-                if len(part_counts) > tokenizer.vocab_size:
-                    raise DatasetError(f"{corpus.source} changed while it was read. Start again once it is complete.")
-                counts[split] += part_counts
-            characters += len(ids)
-            on_progress(operation, characters, corpus.summary.characters)
-    if characters != corpus.summary.characters:
+    text = _TextReader(corpus, on_progress, operation)
+    train = _write_split(folder / "train.bin", tokenizer, text.take(num_train))
+    val = _write_split(folder / "val.bin", tokenizer, text.take(None))
+    if text.sha256.hexdigest() != corpus.summary.sha256:
         raise DatasetError(f"{corpus.source} changed while it was read. Start again once it is complete.")
-    return counts[0], counts[1]
+    return train, val
 
 
-def _encode(corpus: Corpus, tokenizer: CharTokenizer) -> Iterator[NDArray[np.uint16]]:
-    """The ids in chunks. An unknown character gets an id outside the vocabulary, if uint16 has one."""
-    table = np.full(CODE_POINTS, min(tokenizer.vocab_size, 65_535), "<u2")
-    table[[ord(character) for character in tokenizer.characters]] = np.arange(tokenizer.vocab_size)
-    for block in corpus.blocks():
-        for start in range(0, len(block), _CHUNK):
-            code_points = np.frombuffer(block[start : start + _CHUNK].encode("utf-32-le"), "<u4")
-            # No code point exceeds the table; "clip" avoids the bounds check, which takes longer than the look-up.
-            yield table.take(code_points, mode="clip")
+def _write_split(path: Path, tokenizer: Tokenizer, blocks: Iterator[str]) -> NDArray[np.int64]:
+    """Write the ids of a split; returns the occurrences of each id."""
+    counts = np.zeros(tokenizer.vocab_size, np.int64)
+    with path.open("wb") as file:
+        for ids in tokenizer.encode_blocks(blocks):
+            file.write(ids.astype("<u2", copy=False).data)
+            counts += count_ids(ids, tokenizer.vocab_size)
+    return counts
+
+
+class _TextReader:
+    """Reads a corpus once, in parts of a given length, and hashes and reports what it reads."""
+
+    def __init__(self, corpus: Corpus, on_progress: ProgressCallback, operation: str) -> None:
+        self.sha256 = hashlib.sha256()
+        """Of the UTF-8 bytes read so far."""
+        self._blocks = iter(corpus)
+        self._unread = ""
+        """The rest of the block that the last part ended in."""
+        self._num_read = 0
+        self._num_characters = corpus.summary.characters
+        self._on_progress, self._operation = on_progress, operation
+
+    def take(self, num_characters: int | None) -> Iterator[str]:
+        """The blocks of the next `num_characters` characters; None takes the rest of the text."""
+        end = None if num_characters is None else self._num_read + num_characters
+        while end is None or self._num_read < end:
+            block = self._unread or next(self._blocks, None)
+            if block is None:
+                return
+            size = len(block) if end is None else end - self._num_read
+            block, self._unread = block[:size], block[size:]
+            self.sha256.update(block.encode("utf-8"))
+            self._num_read += len(block)
+            yield block
+            self._on_progress(self._operation, self._num_read, self._num_characters)

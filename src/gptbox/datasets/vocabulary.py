@@ -8,35 +8,47 @@ from numpy.typing import NDArray
 
 from gptbox.tokenizers import Tokenizer, printable
 
-_MIN_COUNT = 10  # a character with fewer occurrences is hardly learnt
+_MIN_COUNT = 10  # a token with fewer occurrences is hardly learnt
 # Unicode's control, format, unassigned, private and separator characters.
 _ODD_CATEGORIES = {"Cc", "Cf", "Cn", "Co", "Zl", "Zp"}
 _MAX_ITEMS = 100  # of the vocabulary
-_MAX_CHARACTERS = 20  # per warning
+_MAX_TOKENS = 20  # per warning
 
 
 def describe_vocabulary(
     tokenizer: Tokenizer, train_counts: NDArray[np.int64], val_counts: NDArray[np.int64]
 ) -> tuple[str, list[str]]:
-    """The vocabulary in a line, and a list of warnings about its characters.
+    """The vocabulary in a line, and a list of warnings about the tokens that occur in the text.
 
     `train_counts` and `val_counts`, each (vocab_size,), are the occurrences of each id in the two splits.
     """
-    counts = Counter({tokenizer.decode([i]): int(n) for i, n in enumerate(train_counts + val_counts)})
-    unseen = [tokenizer.decode([int(i)]) for i in np.flatnonzero((train_counts == 0) & (val_counts > 0))]
+    totals = train_counts + val_counts
+    counts = Counter({tokenizer.token_text(int(i)): int(totals[i]) for i in np.flatnonzero(totals)})
+    unseen = [tokenizer.token_text(int(i)) for i in np.flatnonzero((train_counts == 0) & (val_counts > 0))]
+    units = f"{tokenizer.unit}s"
     warnings = []
-    if odd := [character for character in counts if _is_odd(character)]:
-        warnings.append(f"odd characters: {_with_counts(odd, counts)}")
-    if rare := sorted((c for c in counts if counts[c] < _MIN_COUNT and not _is_odd(c)), key=counts.__getitem__):
-        warnings.append(f"rare characters, hardly learnt: {_with_counts(rare, counts)}")
+    if odd := [token for token in counts if _is_odd(token)]:
+        warnings.append(f"odd {units}: {_with_counts(odd, counts)}")
+    if rare := sorted((t for t in counts if counts[t] < _MIN_COUNT and not _is_odd(t)), key=counts.__getitem__):
+        warnings.append(f"rare {units}, hardly learnt: {_with_counts(rare, counts)}")
     if unseen:
         warnings.append(f"only in the validation split, never learnt: {_with_counts(unseen, counts)}")
-    return _ranges(list(counts)), warnings
+    size = f"{tokenizer.vocab_size:,} {units}"
+    if tokenizer.unit == "character":
+        return f"{size}: {_ranges(list(counts))}", warnings
+    return f"{size}, of which {len(counts):,} occur in the text", warnings
 
 
-def _is_odd(character: str) -> bool:
+def _name(token: str) -> str:
+    """A token's text in a visible form."""
+    return printable(token) if len(token) == 1 else token
+
+
+def _is_odd(token: str) -> bool:
     """Control, invisible, private and unassigned characters, and U+FFFD, the trace of a wrong decoding."""
-    return character == "\ufffd" or (character not in "\n\t" and unicodedata.category(character) in _ODD_CATEGORIES)
+    if token in ("\n", "\t") or len(token) != 1:
+        return False
+    return token == "\ufffd" or unicodedata.category(token) in _ODD_CATEGORIES
 
 
 def _ranges(characters: list[str]) -> str:
@@ -54,7 +66,7 @@ def _ranges(characters: list[str]) -> str:
     return " ".join(items[:_MAX_ITEMS]) + more
 
 
-def _with_counts(characters: list[str], counts: Counter[str]) -> str:
-    items = [f"{printable(c)} ({counts[c]:,} x)" for c in characters[:_MAX_CHARACTERS]]
-    more = f" and {len(characters) - _MAX_CHARACTERS:,} more" if len(characters) > _MAX_CHARACTERS else ""
+def _with_counts(tokens: list[str], counts: Counter[str]) -> str:
+    items = [f"{_name(token)} ({counts[token]:,} x)" for token in tokens[:_MAX_TOKENS]]
+    more = f" and {len(tokens) - _MAX_TOKENS:,} more" if len(tokens) > _MAX_TOKENS else ""
     return ", ".join(items) + more

@@ -100,7 +100,7 @@ class ModelConfig:
             "tie_word_embeddings": self.tie_embeddings,
             "use_cache": True,
             "dtype": "float32",
-            # A character model has no special tokens; by default transformers assumes GPT-2's or Qwen's.
+            # No special tokens, unless the tokenizer has some; by default transformers assumes GPT-2's or Qwen's.
             "bos_token_id": None,
             "eos_token_id": None,
             "pad_token_id": None,

@@ -88,13 +88,15 @@ def write(
         # Not save_file, whose files only their owner may read.
         tensors = save(layouts.to_huggingface(weights, config), metadata={"format": "pt"})
         (folder / "model.safetensors").write_bytes(tensors)
+        special_tokens = {} if tokenizer.eos_id is None else {"eos_token_id": tokenizer.eos_id}
         documents = {
-            "config.json": config.to_huggingface(),
+            "config.json": config.to_huggingface() | special_tokens,
             "generation_config.json": {
                 "do_sample": True,
                 "temperature": 0.8,
                 "top_k": min(200, config.vocab_size),
                 "max_new_tokens": 500,
+                **special_tokens,
             },
             "tokenizer.json": tokenizer.to_json(),
             "tokenizer_config.json": {

@@ -1,16 +1,44 @@
-"""The tokenizers. To add one, add a file here and a line to TOKENIZERS."""
+"""The tokenizers. To add one, add a file here and its class to TOKENIZERS."""
 
+from collections.abc import Iterable, Sequence
 from typing import Any
 
-from gptbox.errors import ModelFolderError
+from gptbox.errors import ModelFolderError, SettingError
 from gptbox.tokenizers.base import StreamDecoder, Tokenizer, printable
-from gptbox.tokenizers.char import CharTokenizer
+from gptbox.tokenizers.byte import ByteTokenizer
+from gptbox.tokenizers.char import MAX_CHARACTERS, CharTokenizer
 
-TOKENIZERS: dict[str, type[Tokenizer]] = {
-    "char": CharTokenizer,
-}
+TOKENIZERS: dict[str, type[Tokenizer]] = {tokenizer.name: tokenizer for tokenizer in (CharTokenizer, ByteTokenizer)}
+AUTO = "auto"
+"""In place of a name: the tokenizer that suits the text."""
 
-__all__ = ["TOKENIZERS", "StreamDecoder", "Tokenizer", "printable", "tokenizer_from_json"]
+__all__ = [
+    "AUTO",
+    "TOKENIZERS",
+    "StreamDecoder",
+    "Tokenizer",
+    "check_tokenizer_name",
+    "printable",
+    "tokenizer_from_json",
+    "train_tokenizer",
+]
+
+
+def check_tokenizer_name(name: str, source: str = "TOKENIZER") -> None:
+    """Raises SettingError for a name that is neither AUTO nor in TOKENIZERS; `source` is its setting or option."""
+    if name not in (AUTO, *TOKENIZERS):
+        raise SettingError(f"{source} {name!r} is not one of {', '.join((AUTO, *TOKENIZERS))}.")
+
+
+def train_tokenizer(name: str, blocks: Iterable[str], alphabet: Sequence[str]) -> Tokenizer:
+    """The tokenizer of that name for a text; see `Tokenizer.train`.
+
+    AUTO takes characters, or bytes if the text has too many different characters. Raises DatasetError if the text does
+    not suit.
+    """
+    if name == AUTO:
+        name = CharTokenizer.name if len(alphabet) <= MAX_CHARACTERS else ByteTokenizer.name
+    return TOKENIZERS[name].train(blocks, alphabet)
 
 
 def tokenizer_from_json(content: dict[str, Any]) -> Tokenizer:
@@ -22,4 +50,6 @@ def tokenizer_from_json(content: dict[str, Any]) -> Tokenizer:
         if (tokenizer := tokenizer_class.from_json(content)) is not None:
             return tokenizer
     found = (content.get("model") or {}).get("type")
-    raise ModelFolderError(f"tokenizer.json is of the type {found}, which gptbox does not read; it reads WordLevel.")
+    raise ModelFolderError(
+        f"tokenizer.json, whose model is of the type {found}, is none of gptbox's tokenizers: {', '.join(TOKENIZERS)}."
+    )

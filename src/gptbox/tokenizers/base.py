@@ -1,9 +1,10 @@
 """The interface of all tokenizers: text to ids and back, and serialization as a Hugging Face `tokenizer.json`."""
 
+import codecs
 import unicodedata
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
-from typing import Any, Self
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,26 +36,56 @@ class StreamDecoder(ABC):
 class Tokenizer(ABC):
     """Converts text to token ids and back."""
 
+    name: ClassVar[str]
+    """Its key in TOKENIZERS, and the value of the setting TOKENIZER."""
+    unit: ClassVar[str]
+    """What a token is, as a noun: "character"; "token" if tokens have no common length."""
+
     @property
     @abstractmethod
     def vocab_size(self) -> int:
         """Ids run from 0 to vocab_size - 1."""
 
-    @abstractmethod
+    @property
+    def eos_id(self) -> int | None:
+        """Id of the token that ends a text; None if the vocabulary has none."""
+        return None
+
     def encode(self, text: str) -> NDArray[np.uint16]:
         """Ids of the text, shape (tokens,). Never fails: unknown characters are replaced, see `unknown`."""
+        return np.concatenate([np.empty(0, np.uint16), *self.encode_blocks((text,))])
 
     @abstractmethod
+    def encode_blocks(self, blocks: Iterable[str]) -> Iterator[NDArray[np.uint16]]:
+        """Ids of a text that comes in blocks, in arrays of shape (tokens,).
+
+        Joined they are the ids of the joined text, wherever the borders between blocks lie. Memory does not grow with
+        the length of the text.
+        """
+
+    @abstractmethod
+    def token_bytes(self, token: int) -> bytes:
+        """The bytes that a token stands for: UTF-8, but perhaps only a part of a character."""
+
+    def token_text(self, token: int) -> str:
+        r"""The text of a token, or, if it is not whole characters, its bytes as OpenAI writes them: `bytes:\xe2`."""
+        content = self.token_bytes(token)
+        try:
+            return content.decode("utf-8")
+        except UnicodeDecodeError:
+            return "bytes:" + "".join(f"\\x{byte:02x}" for byte in content)
+
     def decode(self, ids: Iterable[int]) -> str:
-        """The text of the ids; ids outside the vocabulary become U+FFFD."""
+        """The text of the ids; ids outside the vocabulary and incomplete characters become U+FFFD."""
+        return b"".join([self.token_bytes(i) for i in ids]).decode("utf-8", "replace")
 
     @abstractmethod
     def unknown(self, text: str) -> dict[str, str]:
         """The characters that `encode` replaces, mapped to their replacements, in order of first appearance."""
 
-    @abstractmethod
     def stream_decoder(self) -> StreamDecoder:
         """A new decoder for one sequence."""
+        return _Utf8StreamDecoder(self)
 
     @abstractmethod
     def to_json(self) -> dict[str, Any]:
@@ -67,5 +98,24 @@ class Tokenizer(ABC):
 
     @classmethod
     @abstractmethod
-    def train(cls, texts: Sequence[str]) -> Self:
-        """A tokenizer with a vocabulary made from these texts."""
+    def train(cls, blocks: Iterable[str], alphabet: Sequence[str] | None = None) -> Self:
+        """A tokenizer with a vocabulary made from a text.
+
+        `blocks` yields the text in blocks, from the beginning whenever it is iterated. `alphabet` has the text's
+        distinct characters in code point order, for tokenizers that then need not read the text. Raises DatasetError if
+        the text does not suit.
+        """
+
+
+class _Utf8StreamDecoder(StreamDecoder):
+    """Holds back the bytes of an incomplete character."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self._token_bytes = tokenizer.token_bytes
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+
+    def push(self, tokens: Sequence[int]) -> str:
+        return self._decoder.decode(b"".join([self._token_bytes(i) for i in tokens]))
+
+    def flush(self) -> str:
+        return self._decoder.decode(b"", final=True)

@@ -1,6 +1,6 @@
 """One token per character, numbered in code point order, as in nanoGPT's character datasets."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Self
 
 import numpy as np
@@ -26,17 +26,25 @@ TYPOGRAPHY = {
     "\r": "\n",
 }
 
-_CHUNK = 1 << 20  # characters encoded at once
+MAX_CHARACTERS = 65_536
+"""Different characters that uint16 ids can number."""
+_CHUNK = 1 << 16  # characters encoded at once: their arrays fit the processor's cache
 
 
 class CharTokenizer(Tokenizer):
     """`characters` is the vocabulary, ordered by id."""
 
+    name = "char"
+    unit = "character"
+
     def __init__(self, characters: Sequence[str]) -> None:
         if not characters:
             raise DatasetError("The text is empty: it has no character to learn from.")
-        if len(characters) > 65_536:
-            raise DatasetError(f"The text has {len(characters):,} different characters; uint16 ids reach 65,536.")
+        if len(characters) > MAX_CHARACTERS:
+            raise DatasetError(
+                f"The text has {len(characters):,} different characters; the tokenizer {self.name} has ids for at most "
+                f"{MAX_CHARACTERS:,}. The tokenizer byte takes any text."
+            )
         if any(len(character) != 1 for character in characters) or len(set(characters)) != len(characters):
             raise ModelFolderError("The tokenizer's vocabulary must be different single characters.")
         self.characters = list(characters)
@@ -47,14 +55,19 @@ class CharTokenizer(Tokenizer):
             for typed, plain in TYPOGRAPHY.items()
             if typed not in self.ids and (known := next((c for c in plain if c in self.ids), None))
         }
-        # Sorted code points and their ids, so that np.searchsorted encodes a whole text.
-        code_points = np.array([ord(character) for character in self.characters], dtype=np.uint32)
-        self._sorted_ids = np.argsort(code_points)
-        self._sorted_code_points = code_points[self._sorted_ids]
+        self._table = self._make_table()
+
+    def _make_table(self) -> NDArray[np.uint16]:
+        """The id of each code point up to the last known one, and then the id of all code points above it."""
+        known = self.ids | {typed: self.ids[plain] for typed, plain in self.replacements.items()}
+        code_points = [ord(character) for character in known]
+        table = np.full(max(code_points) + 2, self.ids[self.unknown_character], np.uint16)
+        table[code_points] = list(known.values())
+        return table
 
     @classmethod
-    def train(cls, texts: Sequence[str]) -> Self:
-        return cls(sorted(set().union(*texts)))
+    def train(cls, blocks: Iterable[str], alphabet: Sequence[str] | None = None) -> Self:
+        return cls(sorted(set().union(*blocks)) if alphabet is None else alphabet)
 
     @property
     def vocab_size(self) -> int:
@@ -63,18 +76,19 @@ class CharTokenizer(Tokenizer):
     def _replacement(self, character: str) -> str:
         return self.replacements.get(character, self.unknown_character)
 
-    def encode(self, text: str) -> NDArray[np.uint16]:
-        # In chunks: the search takes 20 bytes per character, too much for a long text on a small machine.
-        return np.concatenate([self._encode_chunk(text[i : i + _CHUNK]) for i in range(0, len(text) or 1, _CHUNK)])
+    def encode_blocks(self, blocks: Iterable[str]) -> Iterator[NDArray[np.uint16]]:
+        for block in blocks:
+            for start in range(0, len(block), _CHUNK):
+                # "surrogatepass", because UTF-32 rejects lone surrogates, which are unknown characters like any other.
+                content = block[start : start + _CHUNK].encode("utf-32-le", "surrogatepass")
+                # "clip" takes the table's last entry for all code points above it.
+                yield self._table.take(np.frombuffer(content, "<u4"), mode="clip")
 
-    def _encode_chunk(self, text: str) -> NDArray[np.uint16]:
-        # "surrogatepass", because UTF-32 rejects lone surrogates, which are unknown characters like any other.
-        code_points = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype=np.uint32)
-        found = np.minimum(np.searchsorted(self._sorted_code_points, code_points), len(self._sorted_code_points) - 1)
-        ids = self._sorted_ids[found].astype(np.uint16)
-        for i in np.flatnonzero(self._sorted_code_points[found] != code_points):
-            ids[i] = self.ids[self._replacement(chr(code_points[i]))]
-        return ids
+    def token_bytes(self, token: int) -> bytes:
+        return self._character(token).encode("utf-8", "replace")
+
+    def token_text(self, token: int) -> str:
+        return self._character(token)
 
     def decode(self, ids: Iterable[int]) -> str:
         return "".join([self._character(i) for i in ids])

@@ -19,6 +19,7 @@ from gptbox.datasets.progress import ProgressLines
 from gptbox.errors import DatasetError, DiskFullError, DivergedError, GptboxError, SettingError
 from gptbox.models.runs import RunFolder, Status
 from gptbox.system.atomic import remove_temporaries
+from gptbox.tokenizers import AUTO
 from gptbox.train import failure, precompile, preflight, recipe
 from gptbox.train.budget import Timestamp
 from gptbox.train.checkpoint import Checkpoint
@@ -36,6 +37,8 @@ NICENESS = 10
 class TrainOptions:
     """The user's options; None if not given."""
 
+    tokenizer: str = AUTO
+    """A name in TOKENIZERS, or AUTO."""
     preset: str = "default"
     clock: Literal["wall", "cpu"] = "wall"
     """What the minutes count; see TrainConfig."""
@@ -96,7 +99,7 @@ def train(
             before = run.status()
             try:
                 if distributed.is_main:
-                    prepared = _prepare(run, dataset, data, before, reporter)
+                    prepared = _prepare(run, dataset, data, options.tokenizer, before, reporter)
                     start = _compile(run, distributed, reporter, start)
                 distributed.broadcast([0.0])  # a barrier: the dataset is prepared
                 if not distributed.is_main:
@@ -122,13 +125,15 @@ def train(
         distributed.close()
 
 
-def _prepare(run: RunFolder, dataset: str, data: Path, before: Status | None, reporter: Reporter) -> PreparedDataset:
+def _prepare(
+    run: RunFolder, dataset: str, data: Path, tokenizer: str, before: Status | None, reporter: Reporter
+) -> PreparedDataset:
     for folder in (run.path, run.path / "snapshots", run.checkpoint):
         remove_temporaries(folder)
     if before is None or before.phase != "finished":
         status = before or Status(run=run.name, phase="preparing")
         run.write_status(replace(status, phase="preparing", message=f"Preparing the text of {dataset}."))
-    prepared = prepare(dataset, run, data, ProgressLines(reporter.say))
+    prepared = prepare(dataset, run, data, ProgressLines(reporter.say), tokenizer)
     for line in prepared.describe():
         reporter.say(line)
     return prepared

@@ -82,6 +82,7 @@ class Service:
             "server": {
                 "ready": model is not None,
                 "model": None if model is None else model.name,
+                "token_unit": None if model is None else model.tokenizer.unit,
                 "problem": self.live_model.problem,
                 "active": self.scheduler.active,
                 "queued": self.scheduler.queued,

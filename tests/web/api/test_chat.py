@@ -86,6 +86,17 @@ def test_without_top_logprobs_only_the_token_is_returned(client: TestClient) -> 
         assert [token["top_logprobs"] for token in choice["logprobs"]["content"]] == [[]] * 10
 
 
+def test_the_bytes_of_tokens_are_those_of_the_text(byte_client: TestClient) -> None:
+    [choice] = chat(byte_client, max_tokens=60, seed=1, temperature=2, logprobs=True, top_logprobs=2)["choices"]
+    tokens = choice["logprobs"]["content"]
+    content = bytes(byte for token in tokens for byte in token["bytes"])
+    assert content.decode("utf-8", "replace") == choice["message"]["content"]
+    for each in [*tokens, *(top for token in tokens for top in token["top_logprobs"])]:
+        [byte] = each["bytes"]
+        assert each["token"] == (chr(byte) if byte < 128 else f"bytes:\\x{byte:02x}")
+    assert any(token["token"].startswith("bytes:") for token in tokens)
+
+
 @pytest.fixture
 def talk(server: Any) -> Iterator[Callable[..., Any]]:
     client = openai.OpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0)

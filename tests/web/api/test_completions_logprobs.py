@@ -1,6 +1,7 @@
 """Log-probabilities, biases, penalties and best_of, as clients see them."""
 
 import math
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -102,6 +103,24 @@ def test_tokens_with_the_same_text_are_all_returned(
         assert len(pairs) == (5 if value >= sorted(pairs.values())[-5] else 6)
         assert all(name in ("\n", "a", "b", "\ufffd") or name.startswith("token_id:") for name in pairs)
     assert "\ufffd" in logprobs["tokens"]
+
+
+def test_a_byte_that_is_no_character_is_a_key_of_its_own(byte_client: TestClient) -> None:
+    ids = [*"aé".encode(), 0xE2]
+    body = {"prompt": ids, "max_tokens": 40, "temperature": 2, "seed": 1, "logprobs": 5, "echo": True}
+    [choice] = choices(byte_client, **body)
+    logprobs = choice["logprobs"]
+    assert logprobs["tokens"][:4] == ["a", r"bytes:\xc3", r"bytes:\xa9", r"bytes:\xe2"]
+    # Both bytes of a character begin where it does.
+    assert logprobs["text_offset"][:4] == [0, 1, 1, 2]
+    for token, value, pairs in zip(
+        logprobs["tokens"][1:], logprobs["token_logprobs"][1:], logprobs["top_logprobs"][1:], strict=True
+    ):
+        assert pairs[token] == value
+        assert len(pairs) in (5, 6)
+        assert all(len(name) == 1 or re.fullmatch(r"bytes:\\x[0-9a-f]{2}", name) for name in pairs)
+    assert any(token.startswith("bytes:") for token in logprobs["tokens"][4:])
+    assert "\ufffd" not in logprobs["tokens"]
 
 
 def test_only_the_prompt_tokens_within_the_context_have_logprobs(client: TestClient) -> None:

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -27,6 +28,24 @@ def test_the_deltas_add_up_to_the_text(server: Any, stream: Stream) -> None:
             assert set(choice) == {"text", "index", "logprobs", "finish_reason"}
     finishes = [(c["index"], c["finish_reason"]) for e in events for c in e["choices"] if c["finish_reason"]]
     assert sorted(finishes) == [(i, "length") for i in range(4)]
+
+
+def test_a_stream_of_bytes_adds_up_to_the_whole_text(
+    byte_run: Path, server_for: Callable[..., Any], stream: Stream
+) -> None:
+    server = server_for(byte_run)
+    body = {"prompt": "é", "max_tokens": 200, "seed": 3, "temperature": 2, "logprobs": 0, "stop": ["never"]}
+    *events, _ = list(stream(server.url, body))
+    [expected] = whole(server, **body)["choices"]
+    assert joined(events) == expected["text"]
+    tokens = [
+        token
+        for event in events
+        for choice in event["choices"]
+        for token in (choice["logprobs"] or {}).get("tokens", [])
+    ]
+    assert tokens == expected["logprobs"]["tokens"]
+    assert len(tokens) == 200
 
 
 def test_tokens_are_sent_as_they_are_generated(server: Any, stream: Stream) -> None:

@@ -38,6 +38,17 @@ def test_detokenize_inverts_tokenize(client: TestClient) -> None:
     assert tokens(client, prompt="HI", return_token_strs=True)["token_strs"] == ["H", "I"]
 
 
+def test_bytes_are_tokens_and_parts_of_a_character_are_written_as_bytes(byte_client: TestClient) -> None:
+    reply = tokens(byte_client, prompt="aé🐎", return_token_strs=True)
+    assert reply["tokens"] == list("aé🐎".encode())
+    assert reply["count"] == 7
+    assert reply["token_strs"][:3] == ["a", r"bytes:\xc3", r"bytes:\xa9"]
+    assert reply["warnings"] == []
+    assert text(byte_client, tokens=reply["tokens"]) == "aé🐎"
+    assert text(byte_client, tokens=reply["tokens"][:2]) == "a\ufffd"
+    assert "0 to 255" in refused(byte_client, "/detokenize", tokens=[256])["message"]
+
+
 def test_an_empty_text_has_no_tokens(client: TestClient) -> None:
     assert tokens(client, prompt="")["count"] == 0
     assert text(client, tokens=[]) == ""

@@ -31,6 +31,7 @@ def test_without_a_run_training_and_model_are_null(models: Path, client_for: Cal
     assert status["training"] is None
     assert status["server"]["ready"] is False
     assert status["server"]["model"] is None
+    assert status["server"]["token_unit"] is None
 
 
 def test_a_missing_models_folder_counts_as_empty(tmp_path: Path, client_for: Callable[..., TestClient]) -> None:
@@ -49,9 +50,13 @@ def test_training_is_the_status_of_the_newest_run(tiny_run: Path, client_for: Ca
     server = status["server"]
     assert 0 <= server.pop("uptime_s") < 60
     assert server == {
-        "ready": True, "model": "tiny@step-000250", "active": 0, "queued": 0, "tokens_per_s": 0.0, "problem": None,
-        "version": __version__, "auth": True, "max_tokens": 99,
+        "ready": True, "model": "tiny@step-000250", "token_unit": "character", "active": 0, "queued": 0,
+        "tokens_per_s": 0.0, "problem": None, "version": __version__, "auth": True, "max_tokens": 99,
     }  # fmt: skip
+
+
+def test_the_page_learns_what_a_token_is(byte_client: TestClient) -> None:
+    assert byte_client.get("/api/status").json()["server"]["token_unit"] == "byte"
 
 
 def test_a_run_whose_trainer_was_killed_is_stopped(tiny_run: Path, client: TestClient) -> None:

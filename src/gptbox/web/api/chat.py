@@ -70,8 +70,9 @@ class ChatReply(Reply):
         return with_sampled_token(token.id, token.logprob, token.alternatives)
 
     def _token_logprob(self, token_id: int, logprob: float) -> dict[str, Any]:
-        text = self.model.tokenizer.decode((token_id,))
-        return {"token": text, "logprob": logprob, "bytes": list(text.encode())}
+        tokenizer = self.model.tokenizer
+        text, content = tokenizer.token_text(token_id), tokenizer.token_bytes(token_id)
+        return {"token": text, "logprob": logprob, "bytes": list(content)}
 
 
 def _chunk_choice(index: int, delta: dict[str, Any], logprobs: Any, finish_reason: str | None) -> dict[str, Any]:

@@ -88,9 +88,8 @@ class CompletionReply(Reply):
         return [i for group in groups for i in sorted(group, key=generation.mean_logprob, reverse=True)[:n]]
 
     def _logprobs(self, tokens: list[Token], echo_length: int) -> dict[str, list[Any]]:
-        decode = self.model.tokenizer.decode
         return {
-            "tokens": [decode((token.id,)) for token in tokens],
+            "tokens": [self.model.tokenizer.token_text(token.id) for token in tokens],
             "token_logprobs": [token.logprob for token in tokens],
             "top_logprobs": [self._top_logprobs(token.id, token.logprob, token.alternatives) for token in tokens],
             "text_offset": [echo_length + token.text_offset for token in tokens],
@@ -102,11 +101,11 @@ class CompletionReply(Reply):
         If several ids have the same text, the sampled token gets the key, or else the most probable id; the other ids
         get the key `token_id:ID`.
         """
-        decode = self.model.tokenizer.decode
-        sampled_text = decode((token_id,))
+        token_text = self.model.tokenizer.token_text
+        sampled_text = token_text(token_id)
         logprobs: dict[str, float] = {}
         for i, value in with_sampled_token(token_id, logprob, alternatives):
-            text = decode((i,))
+            text = token_text(i)
             is_taken = i != token_id and (text == sampled_text or text in logprobs)
             logprobs[f"token_id:{i}" if is_taken else text] = value
         return logprobs
@@ -116,15 +115,15 @@ class CompletionReply(Reply):
         ids = self.jobs[index].prompt_ids.tolist()
         scored = generation.prompt_logprobs(index) or Logprobs([], [])
         num_unscored = len(ids) - len(scored.chosen)
-        decode = self.model.tokenizer.decode
-        texts = [decode((i,)) for i in ids]
+        tokenizer = self.model.tokenizer
+        decoder = tokenizer.stream_decoder()
         offsets, offset = [], 0
-        for text in texts:
+        for i in ids:
             offsets.append(offset)
-            offset += len(text)
+            offset += len(decoder.push((i,)))
         rows = zip(ids[num_unscored:], scored.chosen, scored.alternatives, strict=True)
         return {
-            "tokens": texts,
+            "tokens": [tokenizer.token_text(i) for i in ids],
             "token_logprobs": [None] * num_unscored + scored.chosen,
             "top_logprobs": [None] * num_unscored + [self._top_logprobs(*row) for row in rows],
             "text_offset": offsets,

@@ -78,7 +78,7 @@ async def tokenize(request: Request) -> Response:
             "count": len(tokens),
             "max_model_len": model.gpt.config.context_length,
             "tokens": tokens,
-            "token_strs": [model.tokenizer.decode((i,)) for i in tokens] if fields.return_token_strs else None,
+            "token_strs": [model.tokenizer.token_text(i) for i in tokens] if fields.return_token_strs else None,
             "warnings": [*unknown_character_warnings(text, model), *unsupported_warnings(body)],
         }
     )
