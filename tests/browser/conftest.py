@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from gptbox.models.config import ModelConfig
 from gptbox.models.runs import RunFolder, Status
 from gptbox.settings import Settings
+from gptbox.tokenizers import Tokenizer
 from gptbox.web.app import create_app
 from gptbox.web.server import Server, open_port
 
@@ -113,9 +115,10 @@ class Box:
         previous = self.run.status() or Status(run=self.run.name, phase="preparing")
         self.run.write_status(Status(**{**vars(previous), "message": "", **values, "phase": phase}))
 
-    def publish(self, step: int = 250, seed: int = 0) -> None:
+    def publish(self, step: int = 250, seed: int = 0, tokenizer: Tokenizer | None = None) -> None:
         """Publish a snapshot as the latest and the best."""
-        path = self._write_model(self.run.snapshot(step), CONFIG, seed=seed, step=step)
+        config = CONFIG if tokenizer is None else replace(CONFIG, vocab_size=tokenizer.vocab_size)
+        path = self._write_model(self.run.snapshot(step), config, seed=seed, step=step, tokenizer=tokenizer)
         self.run.update_link("latest", path)
         self.run.update_link("best", path)
         self.status("training", step=step, steps=1000, latest_snapshot=path.name, best_snapshot=path.name)

@@ -27,6 +27,7 @@ def full(ready, open_page: Open) -> Callable[..., Page]:
                      parameters=1_234_567, device="cpu", architecture="qwen3", dataset_source="A" * 80,
                      message="B" * 80)  # fmt: skip
         page = open_page(ready.url, **options)
+        page.get_by_role("button", name="Show probabilities").click()
         for _ in range(2):
             page.get_by_label("Prompt").fill("CAFÉ" + "X" * 200)
             expect(page.get_by_role("button", name="Generate")).to_be_enabled()
@@ -101,7 +102,7 @@ def test_page_works_with_the_keyboard_alone(ready, open_page: Open, wait_for) ->
         assert style != "none", f"{at} shows no focus outline"
         page.keyboard.press("Tab")
     form = ["prompt", "temperature", "top-k", "length", "seed", "generate"]
-    assert order == [*form, "output", "summary", "sample-slider", "sample-output"]
+    assert order == [*form, "output", "probabilities", "summary", "sample-slider", "sample-output"]
 
     page.get_by_label("Length").focus()
     page.keyboard.press("Control+A")
@@ -193,7 +194,7 @@ def test_page_sends_requests_only_to_its_own_server(ready, open_page: Open) -> N
 
 def test_page_is_small(ready, open_page: Open) -> None:
     files = [file for file in STATIC.rglob("*") if file.is_file()]
-    assert sum(file.stat().st_size for file in files) < 66_000
+    assert sum(file.stat().st_size for file in files) < 76_500
     page = open_page(ready.url)
     expect(page.get_by_role("button", name="Generate")).to_be_enabled()
     loaded = page.evaluate("performance.getEntriesByType('resource').map((entry) => entry.name)")

@@ -7,6 +7,8 @@ import httpx
 import pytest
 from playwright.sync_api import Page, expect
 
+from gptbox.tokenizers.byte import ByteTokenizer
+
 pytestmark = pytest.mark.browser
 
 Open = Callable[..., Page]
@@ -168,6 +170,20 @@ def test_unknown_characters_and_a_long_prompt_give_warnings(ready, open_page: Op
     expect(page.locator("#recent-list > li")).to_have_count(1)
     finished(page)
     expect(warnings).to_have_count(0)
+
+
+def test_a_model_of_bytes_knows_every_character_and_its_fields_count_bytes(box, open_page: Open) -> None:
+    box.publish(tokenizer=ByteTokenizer())
+    page = open_page(box.url)
+    expect(page.get_by_role("button", name="Generate")).to_be_enabled()
+    expect(page.locator("#length-hint")).to_have_text("Bytes to write")
+    expect(page.locator("#top-k-hint")).to_have_text("Likeliest bytes to pick from, 0 for all")
+    generate(page, Prompt="CAF\u00c9 \U0001f40e", Length="60", Temperature="2")
+    text = finished(page)
+    assert 0 < len(text) <= 60
+    assert "bytes:" not in text
+    assert page.locator("#text-prompt").text_content() == "CAF\u00c9 \U0001f40e"
+    expect(page.get_by_role("list", name="Warnings about this text")).to_be_hidden()
 
 
 def test_markup_is_shown_as_text(ready, open_page: Open) -> None:

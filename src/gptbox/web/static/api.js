@@ -1,6 +1,7 @@
 /** The server's API. All URLs are relative, so that the page works below any path. */
 
 import { Feed, SharedFeed } from "./feed.js";
+import { codePoints, tokensOf } from "./text.js";
 
 const WATCH_INTERVAL_MS = 20_000;
 
@@ -42,7 +43,7 @@ export async function fetchHistory(run) {
 }
 
 /**
- * Request a completion and yield its chunks: {text, model, warnings}, with `position` while it is queued.
+ * Request a completion and yield its chunks: {tokens, model, warnings}, with `position` while it is queued.
  * Throws ApiError, or AbortError once `signal` is aborted.
  */
 export async function* streamCompletion(request, key, signal) {
@@ -52,10 +53,11 @@ export async function* streamCompletion(request, key, signal) {
   const response = await send("v1/completions", { method: "POST", headers, body, signal });
   if (!response.ok) throw await apiError(response);
   let done = false;
+  let offset = 0;
   for await (const { data, comment } of parseEvents(response.body)) {
     if (data === undefined) {
       const position = /^queued (\d+)$/.exec(comment)?.[1];
-      if (position) yield { text: "", warnings: [], position: Number(position) };
+      if (position) yield { tokens: [], warnings: [], position: Number(position) };
       continue;
     }
     // Read to the end of the stream: only then can the browser reuse the connection.
@@ -63,8 +65,9 @@ export async function* streamCompletion(request, key, signal) {
     if (done) continue;
     const chunk = JSON.parse(data);
     if (chunk.error) throw new ApiError(asSentence(chunk.error.message), 500);
-    const choice = chunk.choices?.[0];
-    yield { text: choice?.text ?? "", model: chunk.model, warnings: chunk.warnings ?? [] };
+    const choice = chunk.choices?.[0] ?? { text: "" };
+    yield { tokens: tokensOf(choice, offset), model: chunk.model, warnings: chunk.warnings ?? [] };
+    offset += codePoints(choice.text);
   }
   if (!done) throw new ApiError("The connection ended before the text did. The text so far is kept below.");
 }

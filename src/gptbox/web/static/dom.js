@@ -28,13 +28,6 @@ export function announce(text) {
   setText($("announcer"), text);
 }
 
-/** Append to a scrolling box, and scroll on only if the reader is at its end. */
-export function appendAndFollow(box, node, text) {
-  const atEnd = box.scrollHeight - box.scrollTop - box.clientHeight < 24;
-  node.appendData(text);
-  if (atEnd) box.scrollTop = box.scrollHeight;
-}
-
 /** Copy text. Browsers offer the clipboard API on https and localhost only, hence the fallback to execCommand. */
 async function copyText(text) {
   try {

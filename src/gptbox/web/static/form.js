@@ -59,9 +59,3 @@ export function markInvalid(invalid) {
   }
   invalid?.focus();
 }
-
-/** A request's sampling settings on one line. */
-export function describeSettings(request) {
-  const seed = request.seed === undefined ? "" : `, seed ${request.seed}`;
-  return `temperature ${request.temperature}, top-k ${request.top_k || "off"}${seed}`;
-}

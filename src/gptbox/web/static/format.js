@@ -35,6 +35,18 @@ export function parameters(value) {
   return `${millions >= 100 ? number(millions) : millions.toPrecision(2)} million`;
 }
 
+/** "45 %", "4.5 %", "< 0.1 %". */
+export function percent(fraction) {
+  const value = 100 * fraction;
+  if (value < 0.1) return "< 0.1 %";
+  return `${value < 10 ? value.toFixed(1) : Math.round(value)} %`;
+}
+
+const SPACES = { " ": "(space)", "\n": "(line break)", "\t": "(tab)" };
+
+/** A token's text, made visible. */
+export const printable = (text) => SPACES[text] ?? text.replaceAll("\n", "↵");
+
 /** "0.42 s", "8.2 s", "48 s", "3 min", "1 h 20 min". */
 export function duration(seconds) {
   if (seconds < 10) return `${seconds.toFixed(seconds < 1 ? 2 : 1)} s`;
@@ -83,6 +95,29 @@ export function lossMeaning(value) {
   const perplexity = Math.round(Math.exp(value));
   const choices = perplexity > 1 ? ` For each letter, the model hesitates between about ${perplexity}.` : "";
   return `A loss of ${loss(value)} reads as ${text}.${choices}`;
+}
+
+function queueMessage(position) {
+  if (!position) return "Waiting for the first words…";
+  if (position === 1) return "Waiting in the queue: you are next.";
+  return `Waiting in the queue: ${count(position - 1, "text")} ahead of yours.`;
+}
+
+/** A request's sampling settings on one line. */
+function describeSettings(request) {
+  const seed = request.seed === undefined ? "" : `, seed ${request.seed}`;
+  return `temperature ${request.temperature}, top-k ${request.top_k || "off"}${seed}`;
+}
+
+/** "500 characters in 0.9 s, 560 per second · shakespeare_char, step 1,250", with the settings at the end of a text. */
+export function textFacts({ state, length, seconds, model, request, position }) {
+  if (state === "waiting") return queueMessage(position);
+  if (!length) return state === "failed" ? "" : "Stopped before the first words.";
+  const prefix = { stopped: "Stopped: ", failed: "Cut off: " }[state] ?? "";
+  const rate = `${number(length / seconds)} per second`;
+  const summary = `${prefix}${count(length, "character")} in ${duration(seconds)}, ${rate}`;
+  const settings = state === "writing" ? "" : describeSettings(request);
+  return [summary, modelName(model), settings].filter(Boolean).join(" · ");
 }
 
 const PHASE_TITLES = {

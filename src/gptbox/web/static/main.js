@@ -1,12 +1,9 @@
-/** The entry point: starts the modules and passes each status to them. */
+/** The server's status: passed to the store, and summarised in the header and the footer. */
 
 import { watchStatus } from "./api.js";
 import { $, announce, setText } from "./dom.js";
 import * as format from "./format.js";
-import * as generation from "./generation.js";
-import * as recent from "./recent.js";
-import * as samples from "./samples.js";
-import * as training from "./training.js";
+import { store } from "./store.js";
 
 function showConnection(state, text) {
   $("connection").dataset.state = state;
@@ -24,8 +21,7 @@ function onStatus(status) {
   const queued = server.queued > 0 ? `${server.queued} waiting` : "";
   const parts = [`gptbox ${server.version ?? ""}`.trim(), `up ${format.duration(server.uptime_s)}`, active, queued];
   setText($("server"), parts.filter(Boolean).join(" · "));
-  generation.update(status);
-  training.update(status);
+  store.update({ status });
 }
 
 function onLost() {
@@ -35,8 +31,4 @@ function onLost() {
 }
 
 setText($("api-url"), new URL("v1", document.baseURI).href);
-recent.init();
-samples.init();
-training.init();
-generation.init();
 watchStatus(onStatus, onLost);

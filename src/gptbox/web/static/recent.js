@@ -2,15 +2,19 @@
 
 import { $, announce, copyOnClick, el } from "./dom.js";
 import { fillForm } from "./form.js";
+import { textFacts } from "./format.js";
 import { load, save } from "./storage.js";
+import { store } from "./store.js";
+import { isUnfinished, plainText } from "./text.js";
 
 const MAX_TEXTS = 30;
 
 /** Newest first; each {request, text, facts}. */
 let texts = load("results", []);
 
-/** Add a text, dropping the oldest ones when the storage is full. */
-export function addRecent(entry) {
+/** Add a text that has ended, dropping the oldest ones when the storage is full. */
+function addRecent(ended) {
+  const entry = { request: ended.request, text: plainText(ended), facts: textFacts(ended) };
   texts = [entry, ...texts].slice(0, MAX_TEXTS);
   while (!save("results", texts) && texts.length > 1) texts = texts.slice(0, -1);
   const list = $("recent-list");
@@ -39,16 +43,22 @@ function listItem({ request, text, facts }) {
   return el("li", {}, details);
 }
 
-/** Show the texts stored before a reload. */
-export function init() {
-  $("recent-list").append(...texts.map(listItem));
-  $("recent").hidden = texts.length === 0;
-  $("clear-recent").addEventListener("click", () => {
-    texts = [];
-    save("results", texts);
-    $("recent-list").replaceChildren();
-    $("recent").hidden = true;
-    $("prompt").focus();
-    announce("Recent texts cleared.");
-  });
-}
+const hasEnded = (text) => text?.length > 0 && !isUnfinished(text);
+
+// The texts stored before a reload.
+$("recent-list").append(...texts.map(listItem));
+$("recent").hidden = texts.length === 0;
+$("clear-recent").addEventListener("click", () => {
+  texts = [];
+  save("results", texts);
+  $("recent-list").replaceChildren();
+  $("recent").hidden = true;
+  $("prompt").focus();
+  announce("Recent texts cleared.");
+});
+store.subscribe(({ text }) => text, (text, before) => hasEnded(before) && addRecent(before));
+// The shown text joins the recent ones, so that a reload does not lose it.
+addEventListener("pagehide", (event) => {
+  const { text } = store.state;
+  if (!event.persisted && hasEnded(text)) addRecent(text);
+});

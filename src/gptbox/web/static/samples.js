@@ -2,12 +2,13 @@
 
 import { $, el, setText } from "./dom.js";
 import * as format from "./format.js";
+import { store } from "./store.js";
 
 let samples = [];
 
 /** Show the samples of a run. The slider follows the newest one unless the reader has moved it back. */
-export function showSamples(rows, title) {
-  setText($("samples-title"), title);
+function showSamples({ run, isOther, samples: rows }) {
+  setText($("samples-title"), isOther ? `How ${run} learned` : "Watch it learn");
   const slider = $("sample-slider");
   const atNewest = Number(slider.value) >= samples.length - 1;
   samples = rows;
@@ -35,9 +36,8 @@ function render() {
   setText($("sample-completion"), prompt ? sample.text : sample.text.replace(/^\n+/, ""));
 }
 
-export function init() {
-  $("sample-slider").addEventListener("input", () => {
-    render();
-    $("sample-output").scrollTop = 0;
-  });
-}
+store.subscribe(({ history }) => history, showSamples);
+$("sample-slider").addEventListener("input", () => {
+  render();
+  $("sample-output").scrollTop = 0;
+});

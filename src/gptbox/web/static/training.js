@@ -1,38 +1,34 @@
-/** The training section: phase, progress, losses and what they mean, the loss chart and the samples. */
+/** The training section: phase, progress, losses and what they mean, and the loss chart. */
 
 import { fetchHistory } from "./api.js";
 import { $, announce, setText } from "./dom.js";
 import * as format from "./format.js";
 import { LossChart, lossTable } from "./loss-chart.js";
-import { showSamples } from "./samples.js";
+import { store } from "./store.js";
 
 const REFETCH_MS = 2000;
 
-/** The latest status, and when the trainer last wrote one, by this page's clock. */
-let status = null;
-let updatedAt = performance.now();
+const chart = new LossChart($("loss-chart"));
 
-let chart = null;
-let rows = [];
+/** When the trainer last wrote a status, by this page's clock. */
+let updatedAt = performance.now();
 
 /** The state whose history is shown, the time of the last fetch, and the timer of one under way (0 if none). */
 let shownState = "";
 let fetchedAt = -Infinity;
 let fetchTimer = 0;
 
-/** Show a new status. */
-export function update(next) {
-  const before = status?.training;
-  status = next;
-  if (before?.updated_at !== next.training?.updated_at) updatedAt = performance.now();
-  const phaseChanged = before && next.training && before.phase !== next.training.phase;
-  if (phaseChanged) announce(`${format.phaseTitle(next.training, true)}.`);
+function showStatus({ training }, statusBefore) {
+  const before = statusBefore?.training;
+  if (before?.updated_at !== training?.updated_at) updatedAt = performance.now();
+  const phaseChanged = before && training && before.phase !== training.phase;
+  if (phaseChanged) announce(`${format.phaseTitle(training, true)}.`);
   render();
   refetch();
 }
 
 function render() {
-  const { training, server } = status;
+  const { training, server } = store.state.status;
   setText($("phase"), format.phaseTitle(training, server.ready));
   $("phase").dataset.phase = training?.phase ?? "none";
   setText($("phase-detail"), format.phaseDetail(training, server.ready, (performance.now() - updatedAt) / 1000));
@@ -99,8 +95,8 @@ async function findHistory(training, server) {
 }
 
 /** Fetch the history if it has grown, at most every REFETCH_MS. */
-async function refetch() {
-  const { training, server } = status;
+function refetch() {
+  const { training, server } = store.state.status;
   if (!training || fetchTimer) return;
   const { run, step, latest_snapshot: newest } = training;
   const state = [run, step, training.phase, newest, format.runOf(server.model)].join(" ");
@@ -117,24 +113,25 @@ async function refetch() {
     }
     fetchTimer = 0;
     shownState = state;
-    rows = history.metrics;
-    $("loss").hidden = rows.length === 0;
-    const otherRun = history.run !== training.run;
-    setText($("loss-title"), otherRun ? `Loss of ${history.run}` : "Loss");
-    chart.show(rows);
-    renderTable();
-    showSamples(history.samples, otherRun ? `How ${history.run} learned` : "Watch it learn");
+    store.update({ history: { ...history, isOther: history.run !== training.run } });
     refetch();
   }, Math.max(0, fetchedAt + REFETCH_MS - performance.now()));
 }
 
-function renderTable() {
-  if ($("loss-table").open && rows.length) $("loss-rows").replaceChildren(lossTable(rows));
+function showHistory({ run, isOther, metrics }) {
+  $("loss").hidden = metrics.length === 0;
+  setText($("loss-title"), isOther ? `Loss of ${run}` : "Loss");
+  chart.show(metrics);
+  renderTable();
 }
 
-export function init() {
-  chart = new LossChart($("loss-chart"));
-  $("loss-table").addEventListener("toggle", renderTable);
-  // A silent trainer sends no status, so the page checks for silence itself.
-  setInterval(() => status && render(), 15_000);
+function renderTable() {
+  const rows = store.state.history?.metrics;
+  if ($("loss-table").open && rows?.length) $("loss-rows").replaceChildren(lossTable(rows));
 }
+
+store.subscribe(({ status }) => status, showStatus);
+store.subscribe(({ history }) => history, showHistory);
+$("loss-table").addEventListener("toggle", renderTable);
+// A silent trainer sends no status, so the page checks for silence itself.
+setInterval(() => store.state.status && render(), 15_000);

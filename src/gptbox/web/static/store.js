@@ -1,0 +1,40 @@
+/** The page's shared state. Modules change it with `update` and follow parts of it; they do not call each other. */
+
+import { load } from "./storage.js";
+
+export function createStore(initial) {
+  let state = initial;
+  const checks = [];
+  return {
+    get state() {
+      return state;
+    },
+
+    /** Replace parts of the state, then call the listeners of the parts that changed. */
+    update(patch) {
+      state = { ...state, ...patch };
+      for (const check of checks) check();
+    },
+
+    /** Call `listener(value, before)` whenever `selector(state)` becomes another value or another object. */
+    subscribe(selector, listener) {
+      let value = selector(state);
+      checks.push(() => {
+        const before = value;
+        value = selector(state);
+        if (!Object.is(value, before)) listener(value, before);
+      });
+    },
+  };
+}
+
+export const store = createStore({
+  /** The latest {training, server} of `/api/status`; null before the first. `server.model` is the model in use. */
+  status: null,
+  /** The {run, metrics, samples} shown under Training; `isOther` if the run is not the status's. Null before the first. */
+  history: null,
+  /** The text being written or written last (text.js); null before the first. */
+  text: null,
+  /** Whether texts are requested and shown with probabilities. */
+  showProbabilities: load("show-probabilities", false),
+});

@@ -1,0 +1,88 @@
+/** The text as it arrives, and below it what is known about it. Tokens are only ever appended, once per frame. */
+
+import { $, copyOnClick, el, setText } from "./dom.js";
+import { textFacts } from "./format.js";
+import { tokenElement } from "./probabilities.js";
+import { store } from "./store.js";
+import { isUnfinished, plainText } from "./text.js";
+
+/** The tokens on the page: their list, how many of it, and whether coloured. */
+let shown = { tokens: null, count: 0, isColoured: false };
+/** Coloured tokens at the end that are only a part of a character. */
+let incomplete = [];
+let frame = 0;
+
+function render() {
+  cancelAnimationFrame(frame);
+  frame = 0;
+  const { text, showProbabilities } = store.state;
+  if (!text) return;
+  const hasEnded = !isUnfinished(text);
+  const isEmpty = hasEnded && !text.length;
+  $("output-hint").hidden = !isEmpty;
+  $("text").hidden = isEmpty;
+  $("copy").hidden = !hasEnded || isEmpty;
+  $("output").toggleAttribute("data-writing", !hasEnded);
+  renderTokens(text, showProbabilities && text.hasProbabilities);
+  setText($("facts"), textFacts(text));
+}
+
+/** Scrolls on only if the reader is at the end. */
+function renderTokens({ request, tokens }, isColoured) {
+  const output = $("output");
+  const isNew = tokens !== shown.tokens;
+  const isAtEnd = isNew || output.scrollHeight - output.scrollTop - output.clientHeight < 24;
+  if (isNew) setText($("text-prompt"), request.prompt);
+  if (isNew || isColoured !== shown.isColoured) {
+    $("text-completion").replaceChildren();
+    shown = { tokens, count: 0, isColoured };
+    incomplete = [];
+  }
+  const added = tokens.slice(shown.count);
+  shown.count = tokens.length;
+  if (isColoured) appendColoured(added);
+  else if (added.length) appendPlain(plainText({ tokens: added }));
+  if (isAtEnd) output.scrollTop = output.scrollHeight;
+}
+
+function appendPlain(string) {
+  const last = $("text-completion").lastChild;
+  if (last?.nodeType === Node.TEXT_NODE) last.appendData(string);
+  else $("text-completion").append(string);
+}
+
+function appendColoured(tokens) {
+  for (const token of tokens) {
+    if (token.logprob === undefined) {
+      appendPlain(token.text);
+      continue;
+    }
+    incomplete.push(token);
+    if (!token.text) continue;
+    $("text-completion").append(tokenElement(incomplete));
+    incomplete = [];
+  }
+}
+
+function renderWarnings(warnings = []) {
+  const texts = warnings.map((warning) =>
+    typeof warning === "string" ? warning : warning.message ?? JSON.stringify(warning));
+  $("warnings").replaceChildren(...texts.map((text) => el("li", {}, text)));
+  $("warnings").hidden = texts.length === 0;
+}
+
+store.subscribe(({ text }) => text, (text) => {
+  if (text.state === "writing") frame ||= requestAnimationFrame(render);
+  else render();
+});
+store.subscribe(({ showProbabilities }) => showProbabilities, render);
+store.subscribe(({ text }) => text?.warnings, renderWarnings);
+
+copyOnClick($("copy"), () => store.state.text.request.prompt + plainText(store.state.text));
+// A selection is copied without the colours, too.
+$("text").addEventListener("copy", (event) => {
+  const selected = getSelection().toString();
+  if (!selected) return;
+  event.clipboardData.setData("text/plain", selected);
+  event.preventDefault();
+});

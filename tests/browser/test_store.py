@@ -1,0 +1,115 @@
+"""The page's store, and the text as a list of tokens."""
+
+from collections.abc import Callable
+from math import log
+from typing import Any
+
+import pytest
+from playwright.sync_api import Page, expect
+
+pytestmark = pytest.mark.browser
+
+Open = Callable[..., Page]
+
+
+def run_module(page: Page, file: str, script: str, argument: Any = None) -> Any:
+    """The result of the function `script` of a module's exports and an argument."""
+    return page.evaluate(
+        f'async (argument) => ({script})(await import(new URL("static/{file}", document.baseURI)), argument)', argument
+    )
+
+
+def tokens_of(page: Page, choice: dict[str, Any], offset: int) -> list[dict[str, Any]]:
+    tokens: list[dict[str, Any]] = run_module(
+        page, "text.js", "({ tokensOf }, [choice, offset]) => tokensOf(choice, offset)", [choice, offset]
+    )
+    return tokens
+
+
+def test_listeners_are_called_when_their_part_of_the_state_changes(box, open_page: Open) -> None:
+    calls = run_module(
+        open_page(box.url),
+        "store.js",
+        """({ createStore }) => {
+          const store = createStore({ one: 1, two: 2 });
+          const calls = [];
+          store.subscribe(({ one }) => one, (value, before) => calls.push(["one", value, before]));
+          store.subscribe(({ two }) => two, (value, before) => calls.push(["two", value, before]));
+          store.update({ one: 10 });
+          store.update({ one: 10 });
+          store.update({ one: 11, two: 20 });
+          return [...calls, store.state];
+        }""",
+    )
+    assert calls == [["one", 10, 1], ["one", 11, 10], ["two", 20, 2], {"one": 11, "two": 20}]
+
+
+def test_a_listener_may_update_the_state(box, open_page: Open) -> None:
+    calls = run_module(
+        open_page(box.url),
+        "store.js",
+        """({ createStore }) => {
+          const store = createStore({ status: 0, history: 0 });
+          const calls = [];
+          store.subscribe(({ history }) => history, (value) => calls.push(["history", value]));
+          store.subscribe(({ status }) => status, (status) => store.update({ history: status * 10 }));
+          store.subscribe(({ status, history }) => status + history, (value) => calls.push(["sum", value]));
+          store.update({ status: 1 });
+          return calls;
+        }""",
+    )
+    assert calls == [["history", 10], ["sum", 11]]
+
+
+def test_store_holds_the_status_the_history_and_the_text(ready, open_page: Open) -> None:
+    ready.learn(500)
+    page = open_page(ready.url)
+    expect(page.locator("#samples")).to_be_visible()
+    page.get_by_label("Length").fill("40")
+    page.get_by_role("button", name="Generate").click()
+    expect(page.locator("#copy")).to_be_visible()
+    status, history, text = run_module(
+        page, "store.js", "({ store: { state } }) => [state.status, state.history, state.text]"
+    )
+    assert status["server"]["model"] == "shakespeare@step-000250"
+    assert history["run"] == "shakespeare"
+    assert not history["isOther"]
+    assert len(history["samples"]) == 3
+    assert text["state"] == "finished"
+    assert text["length"] == 40
+    assert all(token.keys() == {"text"} for token in text["tokens"])
+    assert "".join(token["text"] for token in text["tokens"]) == page.locator("#text-completion").text_content()
+
+
+def test_a_delta_without_probabilities_is_one_token(box, open_page: Open) -> None:
+    page = open_page(box.url)
+    assert tokens_of(page, {"text": "To be", "logprobs": None}, 0) == [{"text": "To be"}]
+    assert tokens_of(page, {"text": "", "logprobs": None}, 5) == []
+
+
+def test_alternatives_are_sorted_by_probability(box, open_page: Open) -> None:
+    """JavaScript puts keys that look like integers first."""
+    logprobs = {
+        "tokens": ["1"],
+        "token_logprobs": [log(0.2)],
+        "top_logprobs": [{"e": log(0.5), "0": log(0.3), "1": log(0.2)}],
+        "text_offset": [3],
+    }
+    [token] = tokens_of(open_page(box.url), {"text": "1", "logprobs": logprobs}, 3)
+    assert (token["text"], token["key"], token["logprob"]) == ("1", "1", log(0.2))
+    assert token["top"] == [["e", log(0.5)], ["0", log(0.3)], ["1", log(0.2)]]
+
+
+def test_tokens_add_up_to_the_text(box, open_page: Open) -> None:
+    """With characters of several tokens, characters that JavaScript counts twice, and text of an earlier token."""
+    keys = ["\U0001f600", "bytes:\\xc3", "bytes:\\xa9", "s"]
+    logprobs = {
+        "tokens": keys,
+        "token_logprobs": [-1.0] * 4,
+        "top_logprobs": [{key: -1.0} for key in keys],
+        "text_offset": [12, 13, 13, 14],
+    }
+    tokens = tokens_of(open_page(box.url), {"text": "..\U0001f600\u00e9s", "logprobs": logprobs}, 10)
+    assert [token["text"] for token in tokens] == ["..", "\U0001f600", "", "\u00e9", "s"]
+    assert "logprob" not in tokens[0]
+    assert [token["key"] for token in tokens[1:]] == keys
