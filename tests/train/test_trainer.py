@@ -326,13 +326,13 @@ def test_a_damaged_candidate_is_skipped(
     caplog.set_level(logging.INFO, "gptbox")
     trainer = long_trainer(replace(TIMED, minutes=8 / 60))
     monkeypatch.setattr(trainer.evaluator, "estimate", lambda _: 1.0 + 0.001 * len(trainer.run.snapshots()))
-    original = trainer._choose_best
+    original = trainer._select_best
 
     def damaged() -> None:
         (trainer.run.snapshots()[0] / "model.safetensors").write_bytes(b"gone")
         original()
 
-    monkeypatch.setattr(trainer, "_choose_best", damaged)
+    monkeypatch.setattr(trainer, "_select_best", damaged)
     status = trainer.train()
     assert status.phase == "finished"
     assert status.best_snapshot != trainer.run.snapshots()[0].name
