@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gptbox.engine import native
+from gptbox.engine.abi import DecodeArguments, pack
 from gptbox.engine.autotune import Strategy
 from gptbox.engine.buffers import MAX_STEPS, MAX_TOKENS, SampledTokens, Scratch, Sequences
 from gptbox.engine.gpt import GPT
@@ -85,10 +86,10 @@ class Batch:
         threads = self._pool.size
         self._scratch = [Scratch.of(model.config, slots, each) for each in (*[1] * threads, threads)]
         self._argument_tables = [
-            native.argument_table(
+            pack(DecodeArguments(
                 model.packed, model.draft or model.packed, self._cache.pages, scratch, self._sequences, self._sampled,
-                (self._interrupt,),
-            )
+                self._interrupt,
+            ))
             for scratch in self._scratch
         ]  # fmt: skip
         self._step_s = 1e-5 + model.packed.panels.nbytes / 2e10  # from memory bandwidth, until it has been measured

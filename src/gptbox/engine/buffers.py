@@ -1,19 +1,21 @@
 """The arrays that decoding reads and writes beside the model: activations, per-slot sequence state, sampled tokens.
 
+An array's annotation has its shape, a word per axis, from which `gptbox.engine.abi` knows how to pass it.
 Shapes: C = n_embd, H query heads, K key and value heads, D = head_dim, V = vocab_size, M the MLP's width. A width that
 a matrix product writes is padded to whole panels (`gptbox.engine.packing`).
 """
 
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gptbox.engine.packing import PANEL, padded
-from gptbox.engine.sampling_params import MAX_ALTERNATIVES, MAX_BIASES, SamplingParams
+from gptbox.engine.sampling_params import MAX_ALTERNATIVES, SAMPLING_DTYPE, SamplingParams
 from gptbox.models.config import ModelConfig
 from gptbox.models.weights import Array
 
+IntArray = NDArray[np.int64]
 MAX_TOKENS = 512
 """Tokens per forward pass."""
 MAX_STEPS = 256
@@ -28,32 +30,29 @@ class Scratch(NamedTuple):
     Leading axis `threads`: one buffer per thread.
     """
 
-    x: Array
-    """(N, C): the residual stream."""
-    normed: Array
-    """(threads, N, C)."""
-    qkv: Array
-    """(N, (H + 2 K) D): queries, keys, values."""
-    attention_output: Array
-    """(N, H D)."""
-    up: Array
-    """(N, M), or (N, 2 M) for SwiGLU: the MLP before its activation."""
-    mlp_hidden: Array
-    """(N, M): the MLP after its activation."""
-    scores: Array
-    """(threads, 32 queries, context): attention scores of one head."""
-    head_output: Array
-    """(threads, 32 queries, 32): a panel of one head's attention output."""
-    last_hidden: Array
-    """(N, C): the rows of x that get logits."""
-    logits: Array
-    """(rows, V)."""
-    probs: Array
-    """(threads, 2, V): scratch memory of sampling; a row's logits before any processor."""
-    step_inputs: NDArray[np.int64]
-    """(threads, 4, N): id, slot and position of each token; indices of the tokens that get logits."""
-    sync: NDArray[np.int64]
-    """(4,): arrived and generation of the barrier; the interrupt; tokens per row of the step."""
+    x: Annotated[Array, "N C"]
+    """The residual stream."""
+    normed: Annotated[Array, "threads N C"]
+    qkv: Annotated[Array, "N (H+2K)D"]
+    """Queries, keys, values."""
+    attention_output: Annotated[Array, "N HD"]
+    up: Annotated[Array, "N M"]
+    """The MLP before its activation; 2 M wide for SwiGLU."""
+    mlp_hidden: Annotated[Array, "N M"]
+    """The MLP after its activation."""
+    scores: Annotated[Array, "threads queries context"]
+    """Attention scores of one head, for 32 queries."""
+    head_output: Annotated[Array, "threads queries 32"]
+    """A panel of one head's attention output."""
+    last_hidden: Annotated[Array, "N C"]
+    """The rows of x that get logits."""
+    logits: Annotated[Array, "rows V"]
+    probs: Annotated[Array, "threads 2 V"]
+    """Scratch memory of sampling; a row's logits before any processor."""
+    step_inputs: Annotated[IntArray, "threads 4 N"]
+    """Id, slot and position of each token; indices of the tokens that get logits."""
+    sync: Annotated[IntArray, "4"]
+    """Arrived and generation of the barrier; the interrupt; tokens per row of the step."""
 
     @classmethod
     def of(cls, config: ModelConfig, rows: int, threads: int = 1) -> "Scratch":
@@ -81,71 +80,54 @@ class Scratch(NamedTuple):
 class Pages(NamedTuple):
     """A cache's keys and values: see `gptbox.engine.kv_cache`."""
 
-    memory: Array
-    """(pages, float32s per page)."""
-    table: NDArray[np.int64]
-    """(slots, pages per context): the page of a slot's positions 0 to 31, 32 to 63, and so on."""
+    memory: Annotated[Array, "pages floats"]
+    table: Annotated[IntArray, "slots pages_per_context"]
+    """The page of a slot's positions 0 to 31, 32 to 63, and so on."""
 
 
 class Sequences(NamedTuple):
     """State of the sequence in each slot of a cache."""
 
-    tokens: NDArray[np.int64]
-    """(slots, context + 1): ids in the window; those beyond `lengths` have not been computed yet."""
-    lengths: NDArray[np.int64]
-    """(slots,): tokens in the cache; the same array as KVCache.lengths."""
-    params: NDArray[np.float64]
-    """(slots, 9): sampling parameters."""
-    random: NDArray[np.uint64]
-    """(slots,): random states."""
-    seen: NDArray[np.int8]
-    """(slots, V): whether prompt or generated text has the token; maintained only for a repetition penalty."""
-    counts: Array
-    """(slots, V): how often the generated text has the token; only for a presence or frequency penalty."""
-    bias_tokens: NDArray[np.int64]
-    """(slots, MAX_BIASES)."""
-    bias_values: Array
-    """(slots, MAX_BIASES)."""
+    tokens: Annotated[IntArray, "slots context+1"]
+    """Ids in the window; those beyond `lengths` have not been computed yet."""
+    lengths: Annotated[IntArray, "slots"]
+    """Tokens in the cache; the same array as KVCache.lengths."""
+    params: Annotated[NDArray[np.void], "slots", SAMPLING_DTYPE]
+    """Sampling parameters."""
+    random: Annotated[NDArray[np.uint64], "slots"]
+    """Random states."""
+    seen: Annotated[NDArray[np.int8], "slots V"]
+    """Whether prompt or generated text has the token; maintained only for a repetition penalty."""
+    counts: Annotated[Array, "slots V"]
+    """How often the generated text has the token; only for a presence or frequency penalty."""
 
     @classmethod
-    def of(cls, config: ModelConfig, lengths: NDArray[np.int64]) -> "Sequences":
+    def of(cls, config: ModelConfig, lengths: IntArray) -> "Sequences":
         slots, vocabulary = len(lengths), config.vocab_size
         return cls(
-            np.zeros((slots, config.context_length + 1), np.int64), lengths, np.zeros((slots, 9)),
+            np.zeros((slots, config.context_length + 1), np.int64), lengths, np.zeros(slots, SAMPLING_DTYPE),
             np.zeros(slots, np.uint64), np.zeros((slots, vocabulary), np.int8),
-            np.zeros((slots, vocabulary), np.float32), np.zeros((slots, MAX_BIASES), np.int64),
-            np.zeros((slots, MAX_BIASES), np.float32),
+            np.zeros((slots, vocabulary), np.float32),
         )  # fmt: skip
 
     def begin(self, slot: int, prompt: NDArray[np.integer], params: SamplingParams) -> None:
         """Start a sequence in a slot: set its parameters and random state, and reset what its penalties count."""
-        p = params
-        self.params[slot] = (
-            p.temperature, p.top_k, p.top_p, p.min_p, p.repetition_penalty, p.presence_penalty, p.frequency_penalty,
-            len(p.logit_bias), -1 if p.logprobs is None else p.logprobs,
-        )  # fmt: skip
-        self.random[slot] = p.state()
-        if p.repetition_penalty != 1:
+        params.fill(self.params[slot])
+        self.random[slot] = params.state()
+        if params.repetition_penalty != 1:
             self.seen[slot] = 0
             self.seen[slot, prompt] = 1
-        if p.presence_penalty or p.frequency_penalty:
+        if params.presence_penalty or params.frequency_penalty:
             self.counts[slot] = 0
-        if p.logit_bias:
-            self.bias_tokens[slot, : len(p.logit_bias)] = list(p.logit_bias)
-            self.bias_values[slot, : len(p.logit_bias)] = list(p.logit_bias.values())
 
 
 class SampledTokens(NamedTuple):
     """Output of the steps, by step and batch row; log-probabilities only for rows that request them."""
 
-    tokens: NDArray[np.int64]
-    """(steps, rows)."""
-    logprobs: Array
-    """(steps, rows)."""
-    top_tokens: NDArray[np.int64]
-    """(steps, rows, MAX_ALTERNATIVES)."""
-    top_logprobs: Array
-    """(steps, rows, MAX_ALTERNATIVES)."""
+    tokens: Annotated[IntArray, "steps rows"]
+    logprobs: Annotated[Array, "steps rows"]
+    top_tokens: Annotated[IntArray, "steps rows MAX_ALTERNATIVES"]
+    top_logprobs: Annotated[Array, "steps rows MAX_ALTERNATIVES"]
 
     @classmethod
     def of(cls, rows: int) -> "SampledTokens":

@@ -4,6 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gptbox.engine import native
+from gptbox.engine.abi import ForwardArguments, pack
 from gptbox.engine.autotune import StrategyTuner
 from gptbox.engine.buffers import MAX_DRAFT_TOKENS, MAX_TOKENS, Scratch
 from gptbox.engine.kv_cache import KVCache
@@ -49,7 +50,7 @@ class GPT:
         slot_indices = np.arange(len(cache.lengths))[slots]
         logits = np.empty((batch, time, vocabulary), np.float32)
         scratch = Scratch.of(self.config, MAX_TOKENS)
-        table = native.argument_table(self.packed, self.draft or self.packed, cache.pages, scratch)
+        table = pack(ForwardArguments(self.packed, cache.pages, scratch))
         # In chunks of as many rows as fit; a row too long for one chunk goes in pieces.
         rows, length = max(1, MAX_TOKENS // time), min(time, MAX_TOKENS)
         for row in range(0, batch, rows):

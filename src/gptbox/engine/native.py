@@ -12,17 +12,12 @@ import threading
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
 
 from gptbox.engine import object_file
+from gptbox.engine.abi import ENTRY_POINTS, symbol
 from gptbox.engine.object_file import processor
 from gptbox.errors import EngineError
 
-ARGUMENTS = {"gptbox_decode_steps": 11, "gptbox_score": 4, "gptbox_forward": 2}
-"""Number of int64 arguments of each function."""
 GENERATIONS = {
     "x86-64-v4": {"avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"},
     "x86-64-v3": {"avx2", "fma", "bmi2", "f16c"},
@@ -30,8 +25,6 @@ GENERATIONS = {
     "aarch64": {"asimd"},
 }
 """CPU features, as in /proc/cpuinfo, that each library requires; best first."""
-_ENTRY_SIZE = 4
-"""int64s per entry of an argument table."""
 
 Function = Callable[..., int]
 
@@ -56,8 +49,9 @@ class _Function:
     def __init__(self, name: str, address: Callable[[str], int]) -> None:
         self._name, self._code = name, address  # the closure keeps the code in memory
         # Numba's calling convention: returns a status; the result and an error description are output pointers.
-        arguments = [ctypes.c_int64] * ARGUMENTS[name]
-        self._function = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p, *arguments)(address(name))
+        arguments = [ctypes.c_int64] * len(ENTRY_POINTS[name])
+        function = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p, *arguments)
+        self._function = function(address(symbol(name)))
 
     def __call__(self, *arguments: int) -> int:
         result, error = ctypes.c_int64(), ctypes.c_void_p()
@@ -71,11 +65,17 @@ _loading = threading.Lock()
 
 
 def _from_library(path: Path) -> Callable[[str], int]:
-    """Open a shared library; returns a function from names to addresses."""
+    """Open a shared library; returns a function from symbols to addresses that raises EngineError."""
     library = ctypes.CDLL(str(path))
 
     def address(name: str) -> int:
-        return ctypes.cast(library[name], ctypes.c_void_p).value or 0
+        try:
+            return ctypes.cast(library[name], ctypes.c_void_p).value or 0
+        except AttributeError:
+            raise EngineError(
+                f"{path} was compiled from another version of gptbox. Compile it again: "
+                f"python -m gptbox.engine.kernels.build {path.parent}"
+            ) from None
 
     return address
 
@@ -104,7 +104,7 @@ def load(compile_too: bool = True, wanted: Callable[[], bool] = lambda: True) ->
                     return False
                 code = object_file.compile_and_save(wanted)
             address = object_file.link(code)
-        _loaded.update({name: _Function(name, address) for name in ARGUMENTS})
+        _loaded.update({name: _Function(name, address) for name in ENTRY_POINTS})
         return True
 
 
@@ -127,19 +127,3 @@ def score(*arguments: int) -> int:
 def forward(*arguments: int) -> int:
     """See `gptbox.engine.kernels.entry`."""
     return _function("gptbox_forward")(*arguments)
-
-
-def argument_table(*parts: tuple[Any, ...]) -> NDArray[np.int64]:
-    """(fields, 4): each field a number, or the address and shape of an array. The caller keeps the arrays alive.
-
-    `gptbox.engine.kernels.entry` has the order of the fields.
-    """
-    fields = [field for part in parts for field in part]
-    table = np.zeros((len(fields), _ENTRY_SIZE), np.int64)
-    for row, field in zip(table, fields, strict=True):
-        if isinstance(field, np.ndarray):
-            assert field.flags.c_contiguous
-            row[: 1 + field.ndim] = field.ctypes.data, *field.shape
-        else:
-            row[0] = field
-    return table

@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
+from gptbox.engine.abi import VERSION
 from gptbox.errors import EngineError
 from gptbox.jit.cache import cache_folders, trusted, writable_cache_folder
 from gptbox.system.atomic import atomic_file, remove_temporaries
@@ -41,9 +42,9 @@ def processor(file: Path = Path("/proc/cpuinfo")) -> set[str]:
 
 
 def _name() -> str:
-    """The file name, unique to this processor and compilation target."""
+    """The file name, unique to this processor, compilation target and binary interface."""
     target = [os.environ.get(name, "") for name in ("NUMBA_CPU_NAME", "NUMBA_CPU_FEATURES")]
-    parts = [platform.system(), platform.machine(), *sorted(processor()), *target]
+    parts = [platform.system(), platform.machine(), *sorted(processor()), *target, VERSION]
     return f"gptbox-{hashlib.sha256(' '.join(parts).encode()).hexdigest()[:16]}.o"
 
 
@@ -121,7 +122,7 @@ def compile_and_save(wanted: Callable[[], bool] = lambda: True) -> bytes:
 
 
 def link(code: bytes) -> Callable[[str], int]:
-    """Link an object file into this process; returns a function from names to addresses.
+    """Link an object file into this process; returns a function from symbols to addresses.
 
     Raises EngineError.
     """

@@ -1,6 +1,6 @@
 """A model in the form that compiled code takes: numbers, and packed weights in flat arrays."""
 
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,22 +29,21 @@ class PackedModel(NamedTuple):
     n_embd: int
     intermediate_size: int
     vocab_size: int
-    panels: NDArray[np.int8]
+    panels: Annotated[NDArray[np.int8], "bytes"]
     """Packed matrices, float32 or int8, concatenated, as bytes."""
-    vectors: Array
+    vectors: Annotated[Array, "floats"]
     """The norms' epsilon, then norm weights, biases and quantization scales, concatenated."""
-    matrices: NDArray[np.int64]
-    """(n_layer + 1, 4, 3): offsets of each matrix's panels (bytes), bias and scales, -1 for none; last the head."""
-    norms: NDArray[np.int64]
-    """(n_layer + 1, 4, 2): offsets of each norm's weight and bias, -1 for none; last the final norm."""
-    embedding: Array
-    """(V, C), or empty where embeddings are tied: then rows are read from the head's panels."""
-    position: Array
-    """(context, C); empty for qwen3."""
-    cos: Array
-    """(context, D / 2); empty for gpt2."""
-    sin: Array
-    """The same shape."""
+    matrices: Annotated[NDArray[np.int64], "n_layer+1 4 3"]
+    """Offsets of each matrix's panels (bytes), bias and scales, -1 for none; last the head."""
+    norms: Annotated[NDArray[np.int64], "n_layer+1 4 2"]
+    """Offsets of each norm's weight and bias, -1 for none; last the final norm."""
+    embedding: Annotated[Array, "V C"]
+    """Empty where embeddings are tied: then rows are read from the head's panels."""
+    position: Annotated[Array, "context C"]
+    """Empty for qwen3."""
+    cos: Annotated[Array, "context D/2"]
+    """Empty for gpt2."""
+    sin: Annotated[Array, "context D/2"]
 
 
 class _Arena:

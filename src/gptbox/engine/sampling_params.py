@@ -3,6 +3,7 @@
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import get_type_hints
 
 import numpy as np
 
@@ -45,7 +46,7 @@ class SamplingParams:
         infinity = float("inf")
         for name, low, high, bounds in (
             ("max_tokens", 0, infinity, "0 or more"),
-            ("top_k", 0, infinity, "0 (off) or more"),
+            ("top_k", 0, 2**63 - 1, "0 (off) or more, and less than 2^63"),
             ("top_p", 0, 1, "between 0 and 1"),
             ("min_p", 0, 1, "between 0 and 1"),
             ("presence_penalty", -infinity, infinity, "a number"),
@@ -65,3 +66,27 @@ class SamplingParams:
     def state(self) -> np.uint64:
         """The initial random state of a sequence."""
         return np.uint64(secrets.randbits(64) if self.seed is None else self.seed % 2**64)
+
+    def fill(self, record: np.void) -> None:
+        """Write what the kernels read into a record of SAMPLING_DTYPE."""
+        for name, _ in _NUMBERS:
+            record[name] = getattr(self, name)
+        record["num_alternatives"] = -1 if self.logprobs is None else self.logprobs
+        record["num_biases"] = count = len(self.logit_bias)
+        record["bias_tokens"][:count] = list(self.logit_bias)
+        record["bias_values"][:count] = list(self.logit_bias.values())
+
+
+_NUMBERS = [
+    (name, np.float64 if kind is float else np.int64)
+    for name, kind in get_type_hints(SamplingParams).items()
+    if kind in (int, float) and name != "max_tokens"  # the kernels are given a number of steps
+]
+SAMPLING_DTYPE = np.dtype(
+    [
+        *_NUMBERS, ("num_alternatives", np.int64), ("num_biases", np.int64), ("bias_tokens", np.int64, MAX_BIASES),
+        ("bias_values", np.float32, MAX_BIASES),
+    ],
+    align=True,
+)  # fmt: skip
+"""SamplingParams as the kernels read them: its numbers by their names; num_alternatives is -1 to report nothing."""

@@ -18,6 +18,18 @@ from gptbox.jit.cache import kernel
 _I64 = ir.IntType(64)
 
 
+def view(context: Any, builder: ir.IRBuilder, kind: types.Array, address: Any, lengths: list[Any]) -> Any:
+    """A C-contiguous array of Numba type `kind` in LLVM IR; address and lengths are LLVM integers."""
+    array, item = context.make_array(kind)(context, builder), context.get_data_type(kind.dtype)
+    size = context.get_constant(types.intp, context.get_abi_sizeof(item))
+    strides = [size]
+    for length in reversed(lengths[1:]):
+        strides.insert(0, builder.mul(strides[0], length))
+    data = builder.inttoptr(address, item.as_pointer())
+    arrayobj.populate_array(array, data, lengths, strides, size, None)
+    return array._getvalue()
+
+
 def _array_at(kind: Any) -> Any:
     """An intrinsic (address, shape) -> C-contiguous array of `kind`; the shape is an integer or a tuple of integers."""
 
@@ -26,15 +38,8 @@ def _array_at(kind: Any) -> Any:
         dimensions = len(shape) if isinstance(shape, types.BaseTuple) else 1
 
         def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
-            view = context.make_array(signature.return_type)(context, builder)
-            size = context.get_abi_sizeof(context.get_data_type(kind))
             lengths = [arguments[1]] if dimensions == 1 else cgutils.unpack_tuple(builder, arguments[1], dimensions)
-            strides = [context.get_constant(types.intp, size)]
-            for length in reversed(lengths[1:]):
-                strides.insert(0, builder.mul(strides[0], length))
-            data = builder.inttoptr(arguments[0], context.get_data_type(kind).as_pointer())
-            arrayobj.populate_array(view, data, lengths, strides, context.get_constant(types.intp, size), None)
-            return view._getvalue()
+            return view(context, builder, signature.return_type, arguments[0], lengths)
 
         shape_type = types.intp if dimensions == 1 else types.UniTuple(types.intp, dimensions)
         return types.Array(kind, dimensions, "C")(types.intp, shape_type), generate
@@ -42,8 +47,7 @@ def _array_at(kind: Any) -> Any:
     return array
 
 
-float32s, float64s = _array_at(types.float32), _array_at(types.float64)
-int64s, int8s, uint64s = _array_at(types.int64), _array_at(types.int8), _array_at(types.uint64)
+float32s, int64s, int8s = _array_at(types.float32), _array_at(types.int64), _array_at(types.int8)
 
 
 @kernel(inline=True, nrt=False)

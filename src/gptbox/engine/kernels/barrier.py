@@ -1,12 +1,11 @@
 """A spinning barrier for the threads that share a decoding step."""
 
-from typing import Any
-
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
+from gptbox.engine.buffers import IntArray
 from gptbox.jit.cache import kernel
 from gptbox.jit.pointers import address, atomic_load, fetch_add
 
@@ -26,7 +25,7 @@ def _sched_yield(typing_context):  # type: ignore[no-untyped-def]
 
 
 @kernel(nrt=False)
-def barrier(sync: Any, size: int) -> None:
+def barrier(sync: IntArray, size: int) -> None:
     """Wait until all `size` threads have arrived. `sync` begins with the int64 (arrived, generation), 0 at first."""
     if size == 1:
         return

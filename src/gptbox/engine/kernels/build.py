@@ -7,6 +7,7 @@ The second needs a linker, binutils' ld. Both run `--object` in a subprocess, wh
 output, for the processor that NUMBA_CPU_NAME and NUMBA_CPU_FEATURES name, or for this one.
 """
 
+import inspect
 import os
 import platform
 import re
@@ -17,7 +18,8 @@ import tempfile
 from pathlib import Path
 
 from gptbox.engine import object_file
-from gptbox.engine.native import ARGUMENTS, GENERATIONS
+from gptbox.engine.abi import ENTRY_POINTS, symbol
+from gptbox.engine.native import GENERATIONS
 from gptbox.jit.cache import disable_cache
 
 
@@ -33,19 +35,22 @@ def _object() -> bytes:
     binding.initialize_all_asmprinters()
     linked = None
     for name, function in FUNCTIONS.items():
-        function.compile((types.int64,) * ARGUMENTS[name])
+        parameters = ENTRY_POINTS[name]
+        assert tuple(inspect.signature(function.py_func).parameters) == parameters
+        function.compile((types.int64,) * len(parameters))
         (signature,) = function.signatures
         compiled = function.overloads[signature]
-        text = function.inspect_llvm(signature).replace(compiled.fndesc.llvm_func_name, name)
+        text = function.inspect_llvm(signature).replace(compiled.fndesc.llvm_func_name, symbol(name))
         module = binding.parse_assembly(text)
         if linked is None:
             linked = module
         else:
             linked.link_in(module)
     assert linked is not None
-    for symbol in [*linked.functions, *linked.global_variables]:
-        if not symbol.is_declaration and symbol.name not in ARGUMENTS:
-            symbol.linkage = "internal"
+    exported = set(map(symbol, ENTRY_POINTS))
+    for value in [*linked.functions, *linked.global_variables]:
+        if not value.is_declaration and value.name not in exported:
+            value.linkage = "internal"
     processor = os.environ.get("NUMBA_CPU_NAME") or binding.get_host_cpu_name()
     features = os.environ.get("NUMBA_CPU_FEATURES")
     if features is None:

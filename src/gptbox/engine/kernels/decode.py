@@ -3,74 +3,29 @@
 One call runs many steps without the GIL: a step of a small model takes less time than Python needs to visit each row.
 """
 
-from typing import Any
-
 import numpy as np
 
+from gptbox.engine.abi import DecodeArguments
+from gptbox.engine.buffers import IntArray, Pages, SampledTokens, Scratch, Sequences
 from gptbox.engine.kernels.barrier import barrier
 from gptbox.engine.kernels.forward import blocks, head
-from gptbox.engine.kernels.sampling import (
-    apply_logit_bias,
-    apply_min_p,
-    apply_presence_and_frequency,
-    apply_repetition_penalty,
-    apply_temperature,
-    apply_top_k,
-    apply_top_p,
-    argmax,
-    log_probabilities,
-    multinomial,
-    uniform,
-)
+from gptbox.engine.kernels.sampling import count_token, log_probabilities, sample
+from gptbox.engine.packed_model import PackedModel
 from gptbox.jit.cache import kernel
 from gptbox.jit.pointers import address, atomic_load
 
 # np.intp, because Numba specialises on literal Python ints.
 _ZERO, _ONE = np.intp(0), np.intp(1)
-# Columns of Sequences.params.
-_TEMPERATURE, _TOP_K, _TOP_P, _MIN_P, _REPETITION, _PRESENCE, _FREQUENCY, _BIASES, _LOGPROBS = range(9)
 
 
 @kernel(nrt=False)
-def sample(logits: Any, sequences: Any, slot: int, probs: Any) -> int:
-    """The next token of a slot's sequence, by its sampling parameters; changes `logits` (V,) in place.
-
-    Advances the slot's random state by one number, except at temperature 0. Penalty counts are not updated: see
-    `count_token`. `probs` (V,) is scratch memory.
-    """
-    params = sequences.params[slot]
-    if params[_REPETITION] != 1:
-        apply_repetition_penalty(logits, sequences.seen[slot], params[_REPETITION])
-    if params[_PRESENCE] != 0 or params[_FREQUENCY] != 0:
-        apply_presence_and_frequency(logits, sequences.counts[slot], params[_PRESENCE], params[_FREQUENCY])
-    num_biases = int(params[_BIASES])
-    if num_biases:
-        apply_logit_bias(logits, sequences.bias_tokens[slot, :num_biases], sequences.bias_values[slot, :num_biases])
-    if params[_TEMPERATURE] == 0:
-        return argmax(logits)
-    apply_temperature(logits, params[_TEMPERATURE])
-    apply_top_k(logits, int(params[_TOP_K]))
-    apply_top_p(logits, params[_TOP_P], probs)
-    apply_min_p(logits, params[_MIN_P])
-    return multinomial(logits, probs, uniform(sequences.random, slot))
-
-
-@kernel(nrt=False)
-def count_token(sequences: Any, slot: int, token: int) -> None:
-    """Count a generated token for the slot's penalties."""
-    params = sequences.params[slot]
-    if params[_REPETITION] != 1:
-        sequences.seen[slot, token] = 1
-    if params[_PRESENCE] != 0 or params[_FREQUENCY] != 0:
-        sequences.counts[slot, token] += 1
-
-
-@kernel(nrt=False)
-def _sample_row(model: Any, scratch: Any, sequences: Any, sampled: Any, i: int, slot: int, position: int, step: int,
-                r: int, rank: int) -> int:  # fmt: skip
+def _sample_row(
+    model: PackedModel, scratch: Scratch, sequences: Sequences, sampled: SampledTokens, i: int, slot: int,
+    position: int, step: int, r: int, rank: int,
+) -> int:  # fmt: skip
     """Sample batch row r's next token from row i of the logits; record it at `position` of the slot and at `step`."""
     logits, probs, raw_logits = scratch.logits[i, : model.vocab_size], scratch.probs[rank, 0], scratch.probs[rank, 1]
-    num_alternatives = int(sequences.params[slot, _LOGPROBS])
+    num_alternatives = sequences.params[slot].num_alternatives
     if num_alternatives >= 0:
         for j in range(model.vocab_size):
             raw_logits[j] = logits[j]  # log-probabilities are those before penalties, temperature and truncation
@@ -88,8 +43,9 @@ def _sample_row(model: Any, scratch: Any, sequences: Any, sampled: Any, i: int, 
 
 @kernel(nrt=False)
 def _draft_tokens(
-    draft: Any, cache: Any, scratch: Any, sequences: Any, slot: int, num_tokens: int, rank: int, size: int
-) -> None:
+    draft: PackedModel, cache: Pages, scratch: Scratch, sequences: Sequences, slot: int, num_tokens: int, rank: int,
+    size: int,
+) -> None:  # fmt: skip
     """Let `draft` propose `num_tokens` tokens after the slot's one token that is not in the cache yet.
 
     It attends to the model's own keys and values, and writes its own for the drafted tokens; verification overwrites
@@ -114,9 +70,8 @@ def _draft_tokens(
 
 @kernel(nrt=False)
 def decode_steps(
-    model: Any, draft: Any, cache: Any, scratch: Any, sequences: Any, sampled: Any, interrupt: Any, slots: Any,
-    num_new_tokens: Any, do_sample: Any, begin: int, end: int, num_steps: int, num_draft_tokens: int, rank: int,
-    size: int,
+    arguments: DecodeArguments, slots: IntArray, num_new_tokens: IntArray, do_sample: IntArray, begin: int, end: int,
+    num_steps: int, num_draft_tokens: int, rank: int, size: int,
 ) -> int:  # fmt: skip
     """Run up to `num_steps` steps of the batch rows from begin to end; returns how many were run.
 
@@ -130,6 +85,7 @@ def decode_steps(
     once, like decoding one. Each token is sampled from the model's own logits with its own random number, so that the
     output is bit-identical to decoding without a draft.
     """
+    model, cache, scratch, sequences = arguments.model, arguments.pages, arguments.scratch, arguments.sequences
     ids, token_slots, positions, logits_indices = (
         scratch.step_inputs[rank, 0], scratch.step_inputs[rank, 1], scratch.step_inputs[rank, 2],
         scratch.step_inputs[rank, 3],
@@ -140,7 +96,7 @@ def decode_steps(
         n, num_logits, num_drafted = 0, 0, 0
         if speculative and (step > 0 or num_new_tokens[begin] == 1):
             num_drafted = min(num_draft_tokens, num_steps - step - 1)
-            _draft_tokens(draft, cache, scratch, sequences, slots[begin], num_drafted, rank, size)
+            _draft_tokens(arguments.draft, cache, scratch, sequences, slots[begin], num_drafted, rank, size)
         for r in range(begin, end):
             slot = slots[r]
             length = sequences.lengths[slot]
@@ -167,7 +123,7 @@ def decode_steps(
             accepted = True
             while accepted:
                 drafted = tokens[position + num_generated]
-                token = _sample_row(model, scratch, sequences, sampled, num_generated, slots[begin],
+                token = _sample_row(model, scratch, sequences, arguments.sampled, num_generated, slots[begin],
                                     position + num_generated, step + num_generated, begin, rank)  # fmt: skip
                 accepted = num_generated < num_drafted and token == drafted
                 num_generated += 1
@@ -177,13 +133,13 @@ def decode_steps(
                 if do_sample[r]:
                     if i % size == rank:
                         position = sequences.lengths[slots[r]] + (num_new_tokens[r] if step == 0 else 1)
-                        _sample_row(model, scratch, sequences, sampled, i, slots[r], position, step, r, rank)
+                        _sample_row(model, scratch, sequences, arguments.sampled, i, slots[r], position, step, r, rank)
                     i += 1
         barrier(scratch.sync, size)
         if rank == 0:
             for r in range(begin, end):
                 sequences.lengths[slots[r]] += (num_new_tokens[r] if step == 0 else 1) + num_generated - 1
-            scratch.sync[2], scratch.sync[3] = atomic_load(address(interrupt)), num_generated
+            scratch.sync[2], scratch.sync[3] = atomic_load(address(arguments.interrupt)), num_generated
         barrier(scratch.sync, size)
         step += scratch.sync[3]
         if scratch.sync[2]:
@@ -192,12 +148,12 @@ def decode_steps(
 
 
 @kernel(nrt=False)
-def score(model: Any, cache: Any, scratch: Any, sequences: Any, sampled: Any, slot: int, num_tokens: int,
-          num_alternatives: int) -> None:  # fmt: skip
+def score(arguments: DecodeArguments, slot: int, num_tokens: int, num_alternatives: int) -> None:
     """Compute a slot's next `num_tokens` tokens, and the log-probability of the token that follows each of them.
 
     They go to row 0 of `sampled`, one token per step, with the `num_alternatives` most probable tokens.
     """
+    model, scratch, sequences, sampled = arguments.model, arguments.scratch, arguments.sequences, arguments.sampled
     ids, slots, positions = (
         scratch.step_inputs[0, 0, :num_tokens], scratch.step_inputs[0, 1, :num_tokens],
         scratch.step_inputs[0, 2, :num_tokens],
@@ -205,7 +161,7 @@ def score(model: Any, cache: Any, scratch: Any, sequences: Any, sampled: Any, sl
     length = sequences.lengths[slot]
     for t in range(num_tokens):
         ids[t], slots[t], positions[t] = sequences.tokens[slot, length + t], slot, length + t
-    blocks(model, cache, ids, slots, positions, scratch, _ZERO, _ONE)
+    blocks(model, arguments.pages, ids, slots, positions, scratch, _ZERO, _ONE)
     # In chunks of as many rows as scratch.logits has.
     for first in range(0, num_tokens, scratch.logits.shape[0]):
         rows = min(num_tokens - first, scratch.logits.shape[0])
@@ -221,7 +177,7 @@ def score(model: Any, cache: Any, scratch: Any, sequences: Any, sampled: Any, sl
 
 
 @kernel(nrt=False)
-def forward(model: Any, cache: Any, scratch: Any, num_tokens: int) -> None:
+def forward(model: PackedModel, cache: Pages, scratch: Scratch, num_tokens: int) -> None:
     """Fill scratch.logits for `num_tokens` tokens, whose ids, slots and positions scratch.step_inputs[0] holds."""
     blocks(
         model, cache, scratch.step_inputs[0, 0, :num_tokens], scratch.step_inputs[0, 1, :num_tokens],

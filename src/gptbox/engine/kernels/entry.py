@@ -1,92 +1,55 @@
-"""The entry points: functions of integers only, so that a compiled library is called like any C library.
+"""The entry points, with the parameters of `gptbox.engine.abi.ENTRY_POINTS`."""
 
-An argument table lists the fields of PackedModel, of the draft's PackedModel, of Pages, Scratch, Sequences and
-SampledTokens, then the interrupt, in this order. Each entry is four int64: a number, or an array's address and shape.
-`gptbox.engine.native.argument_table` writes it.
-"""
-
+from itertools import count
 from typing import Any
 
-from gptbox.engine.buffers import Pages, SampledTokens, Scratch, Sequences
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic
+from numba.np.numpy_support import from_dtype
+
+from gptbox.engine.abi import ArrayType, DecodeArguments, ForwardArguments, layout
 from gptbox.engine.kernels import decode
-from gptbox.engine.packed_model import PackedModel
 from gptbox.jit.cache import kernel
-from gptbox.jit.pointers import float32s, float64s, int8s, int64s, uint64s
+from gptbox.jit.pointers import int64s, view
 
-_ENTRY_SIZE = 4
-_DRAFT = len(PackedModel._fields)
-_PAGES = 2 * _DRAFT
-_SCRATCH = _PAGES + len(Pages._fields)
-_SEQUENCES = _SCRATCH + len(Scratch._fields)
-_SAMPLED = _SEQUENCES + len(Sequences._fields)
-_INTERRUPT = _SAMPLED + len(SampledTokens._fields)
-_TABLE_SIZE = _ENTRY_SIZE * (_INTERRUPT + 1)
+_I64 = ir.IntType(64)
 
 
-@kernel(nrt=False, inline=True)
-def _number(t: Any, i: int) -> Any:
-    return t[_ENTRY_SIZE * i]
+def _numba_type(kind: type | ArrayType) -> Any:
+    """The Numba type of a field: see `gptbox.engine.abi.layout`."""
+    if isinstance(kind, ArrayType):
+        return types.Array(from_dtype(kind.dtype), kind.ndim, "C")
+    if kind is int:
+        return types.int64
+    return types.BaseTuple.from_types([_numba_type(each) for each in layout(kind).values()], kind)
 
 
-@kernel(nrt=False, inline=True)
-def _1d(t: Any, i: int) -> Any:
-    """Address and shape of entry i, a one-dimensional array."""
-    return t[_ENTRY_SIZE * i], t[_ENTRY_SIZE * i + 1]
+def _unpacker(arguments: type) -> Any:
+    """An intrinsic that reads a named tuple of this class from the argument table at an address."""
+    result = _numba_type(arguments)
+
+    @intrinsic
+    def unpack(typing_context, table):  # type: ignore[no-untyped-def]
+        def generate(context, builder, signature, values):  # type: ignore[no-untyped-def]
+            rows = builder.inttoptr(values[0], _I64.as_pointer())
+            numbers = (builder.load(builder.gep(rows, [ir.Constant(_I64, i)])) for i in count())
+
+            def read(kind: Any) -> Any:
+                if isinstance(kind, types.Array):
+                    return view(context, builder, kind, next(numbers), [next(numbers) for _ in range(kind.ndim)])
+                if isinstance(kind, types.BaseTuple):
+                    return context.make_tuple(builder, kind, [read(each) for each in kind.types])
+                return next(numbers)
+
+            return read(result)
+
+        return result(types.intp), generate
+
+    return unpack
 
 
-@kernel(nrt=False, inline=True)
-def _2d(t: Any, i: int) -> Any:
-    """Address and shape of a two-dimensional array."""
-    return t[_ENTRY_SIZE * i], (t[_ENTRY_SIZE * i + 1], t[_ENTRY_SIZE * i + 2])
-
-
-@kernel(nrt=False, inline=True)
-def _3d(t: Any, i: int) -> Any:
-    """Address and shape of a three-dimensional array."""
-    return t[_ENTRY_SIZE * i], (t[_ENTRY_SIZE * i + 1], t[_ENTRY_SIZE * i + 2], t[_ENTRY_SIZE * i + 3])
-
-
-@kernel(nrt=False)
-def _packed_model(t: Any, i: int) -> Any:
-    return PackedModel(
-        _number(t, i), _number(t, i + 1), _number(t, i + 2), _number(t, i + 3), _number(t, i + 4), _number(t, i + 5),
-        _number(t, i + 6), _number(t, i + 7), int8s(*_1d(t, i + 8)), float32s(*_1d(t, i + 9)),
-        int64s(*_3d(t, i + 10)), int64s(*_3d(t, i + 11)), float32s(*_2d(t, i + 12)), float32s(*_2d(t, i + 13)),
-        float32s(*_2d(t, i + 14)), float32s(*_2d(t, i + 15)),
-    )  # fmt: skip
-
-
-@kernel(nrt=False)
-def _pages(t: Any) -> Any:
-    return Pages(float32s(*_2d(t, _PAGES)), int64s(*_2d(t, _PAGES + 1)))
-
-
-@kernel(nrt=False)
-def _scratch(t: Any) -> Any:
-    i = _SCRATCH
-    return Scratch(
-        float32s(*_2d(t, i)), float32s(*_3d(t, i + 1)), float32s(*_2d(t, i + 2)), float32s(*_2d(t, i + 3)),
-        float32s(*_2d(t, i + 4)), float32s(*_2d(t, i + 5)), float32s(*_3d(t, i + 6)), float32s(*_3d(t, i + 7)),
-        float32s(*_2d(t, i + 8)), float32s(*_2d(t, i + 9)), float32s(*_3d(t, i + 10)), int64s(*_3d(t, i + 11)),
-        int64s(*_1d(t, i + 12)),
-    )  # fmt: skip
-
-
-@kernel(nrt=False)
-def _sequences(t: Any) -> Any:
-    i = _SEQUENCES
-    return Sequences(
-        int64s(*_2d(t, i)), int64s(*_1d(t, i + 1)), float64s(*_2d(t, i + 2)), uint64s(*_1d(t, i + 3)),
-        int8s(*_2d(t, i + 4)), float32s(*_2d(t, i + 5)), int64s(*_2d(t, i + 6)), float32s(*_2d(t, i + 7)),
-    )  # fmt: skip
-
-
-@kernel(nrt=False)
-def _sampled(t: Any) -> Any:
-    i = _SAMPLED
-    return SampledTokens(
-        int64s(*_2d(t, i)), float32s(*_2d(t, i + 1)), int64s(*_3d(t, i + 2)), float32s(*_3d(t, i + 3)),
-    )  # fmt: skip
+_decode_arguments, _forward_arguments = _unpacker(DecodeArguments), _unpacker(ForwardArguments)
 
 
 @kernel(nrt=False)
@@ -95,11 +58,8 @@ def gptbox_decode_steps(
     num_draft_tokens: int, rank: int, size: int,
 ) -> int:  # fmt: skip
     """`decode.decode_steps`; slots, num_new_tokens and do_sample are the addresses of int64 (rows,)."""
-    t = int64s(table, _TABLE_SIZE)
     return decode.decode_steps(
-        _packed_model(t, 0), _packed_model(t, _DRAFT), _pages(t), _scratch(t), _sequences(t), _sampled(t),
-        int64s(_number(t, _INTERRUPT), 1), int64s(slots, rows),
-        int64s(num_new_tokens, rows), int64s(do_sample, rows),
+        _decode_arguments(table), int64s(slots, rows), int64s(num_new_tokens, rows), int64s(do_sample, rows),
         begin, end, num_steps, num_draft_tokens, rank, size,
     )  # fmt: skip
 
@@ -107,20 +67,17 @@ def gptbox_decode_steps(
 @kernel(nrt=False)
 def gptbox_score(table: int, slot: int, num_tokens: int, num_alternatives: int) -> int:
     """`decode.score`; returns 0."""
-    t = int64s(table, _TABLE_SIZE)
-    decode.score(
-        _packed_model(t, 0), _pages(t), _scratch(t), _sequences(t), _sampled(t), slot, num_tokens, num_alternatives,
-    )  # fmt: skip
+    decode.score(_decode_arguments(table), slot, num_tokens, num_alternatives)
     return 0
 
 
 @kernel(nrt=False)
 def gptbox_forward(table: int, num_tokens: int) -> int:
     """`decode.forward`; returns 0."""
-    t = int64s(table, _TABLE_SIZE)
-    decode.forward(_packed_model(t, 0), _pages(t), _scratch(t), num_tokens)
+    arguments = _forward_arguments(table)
+    decode.forward(arguments.model, arguments.pages, arguments.scratch, num_tokens)
     return 0
 
 
 FUNCTIONS = {function.__name__: function for function in (gptbox_decode_steps, gptbox_score, gptbox_forward)}
-"""The entry points by name; `gptbox.engine.native.ARGUMENTS` has how many integers each takes."""
+"""The entry points by name."""

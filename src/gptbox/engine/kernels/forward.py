@@ -7,18 +7,19 @@ Shapes: N tokens, C = n_embd, H query heads, K key and value heads, D = head_dim
 Activations and caches are accessed by address: see gptbox.jit.pointers.
 """
 
-from typing import Any
-
 import numpy as np
 
+from gptbox.engine.buffers import IntArray, Pages, Scratch
 from gptbox.engine.kernels.barrier import barrier
 from gptbox.engine.kernels.layers import gelu, gelu_new, layer_norm, rms_norm, rotate, swiglu
 from gptbox.engine.kernels.matmul import matmul
 from gptbox.engine.kernels.paged_attention import matmul_keys, matmul_values
 from gptbox.engine.kernels.softmax import softmax
+from gptbox.engine.packed_model import PackedModel
 from gptbox.engine.packing import PANEL
 from gptbox.jit.cache import kernel
 from gptbox.jit.pointers import address, float32s, int8s
+from gptbox.models.weights import Array
 
 # np.intp, because Numba specialises on literal Python ints.
 _QKV, _OUT, _UP, _DOWN = map(np.intp, range(4))
@@ -29,20 +30,22 @@ _PANEL = np.intp(PANEL)
 
 
 @kernel(nrt=False, inline=True)
-def _row(array: Any, n: int) -> int:
+def _row(array: Array, n: int) -> int:
     """The address of row n of a contiguous float32 array (N, width)."""
     return address(array) + 4 * n * array.shape[1]
 
 
 @kernel(nrt=False, inline=True)
-def _vector(model: Any, offset: int, size: int) -> Any:
+def _vector(model: PackedModel, offset: int, size: int) -> Array:
     """View of `size` numbers of model.vectors."""
     return float32s(address(model.vectors) + 4 * offset, size)
 
 
 @kernel(nrt=False)
-def _linear(model: Any, layer: int, index: int, x: int, ldx: int, inputs: int, y: Any, rows: int, outputs: int,
-            add: int, rank: int, size: int) -> None:  # fmt: skip
+def _linear(
+    model: PackedModel, layer: int, index: int, x: int, ldx: int, inputs: int, y: Array, rows: int, outputs: int,
+    add: int, rank: int, size: int,
+) -> None:  # fmt: skip
     """This thread's panels of y (N, outputs) = x (N, inputs) @ matrix + bias; accumulated into y where `add` is 1.
 
     `x` is an address, with rows ldx numbers apart.
@@ -62,7 +65,7 @@ def _linear(model: Any, layer: int, index: int, x: int, ldx: int, inputs: int, y
 
 
 @kernel(nrt=False)
-def _norm(model: Any, layer: int, index: int, x: int, ldx: int, rows: int, y: Any) -> None:
+def _norm(model: PackedModel, layer: int, index: int, x: int, ldx: int, rows: int, y: Array) -> None:
     """y (N, C) = norm of x (N, C), which is an address with rows ldx numbers apart."""
     weight_offset, bias_offset = model.norms[layer, index]
     weight = _vector(model, weight_offset, model.n_embd)
@@ -77,7 +80,7 @@ def _norm(model: Any, layer: int, index: int, x: int, ldx: int, rows: int, y: An
 
 
 @kernel(nrt=False)
-def _embed(model: Any, ids: Any, positions: Any, x: Any) -> None:
+def _embed(model: PackedModel, ids: IntArray, positions: IntArray, x: Array) -> None:
     """x (N, C) = token embeddings, plus gpt2's learned position embeddings."""
     for n in range(ids.size):
         token, row = ids[n], float32s(_row(x, n), model.n_embd)
@@ -101,7 +104,7 @@ def _embed(model: Any, ids: Any, positions: Any, x: Any) -> None:
 
 
 @kernel(nrt=False)
-def _write_kv(model: Any, qkv: int, keys: int, offset: int) -> None:
+def _write_kv(model: PackedModel, qkv: int, keys: int, offset: int) -> None:
     """Write one head's key and value to position `offset` of a page.
 
     `qkv` is the address of the key in scratch.qkv, `keys` that of the head's keys in the page.
@@ -120,8 +123,9 @@ def _write_kv(model: Any, qkv: int, keys: int, offset: int) -> None:
 
 @kernel(nrt=False)
 def _attention(
-    model: Any, layer: int, cache: Any, slots: Any, positions: Any, scratch: Any, rank: int, size: int
-) -> None:
+    model: PackedModel, layer: int, cache: Pages, slots: IntArray, positions: IntArray, scratch: Scratch, rank: int,
+    size: int,
+) -> None:  # fmt: skip
     """This thread's heads: append their keys and values to the cache, and write scratch.attention_output."""
     heads, kv, width = model.n_head, model.n_kv_head, model.head_dim
     group, ld_qkv, ld_scores = heads // kv, scratch.qkv.shape[1], scratch.scores.shape[2]
@@ -171,7 +175,7 @@ def _attention(
 
 
 @kernel(nrt=False)
-def _activate(model: Any, scratch: Any, rows: int, rank: int, size: int) -> None:
+def _activate(model: PackedModel, scratch: Scratch, rows: int, rank: int, size: int) -> None:
     """This thread's part of the MLP's activation: the panels of `up` that it has computed itself."""
     panels = -(-model.intermediate_size * (1 if model.gpt2 else 2) // PANEL)
     first, last = PANEL * (panels * rank // size), PANEL * (panels * (rank + 1) // size)
@@ -188,7 +192,10 @@ def _activate(model: Any, scratch: Any, rows: int, rank: int, size: int) -> None
 
 
 @kernel(nrt=False)
-def blocks(model: Any, cache: Any, ids: Any, slots: Any, positions: Any, scratch: Any, rank: int, size: int) -> None:
+def blocks(
+    model: PackedModel, cache: Pages, ids: IntArray, slots: IntArray, positions: IntArray, scratch: Scratch, rank: int,
+    size: int,
+) -> None:  # fmt: skip
     """Run tokens ids (N,), at `positions` (N,) of the cache's `slots` (N,), through all blocks, into scratch.x (N, C).
 
     Run by `size` threads at once, with a barrier after each stage. A slot's new tokens are adjacent and in order.
@@ -221,7 +228,7 @@ def blocks(model: Any, cache: Any, ids: Any, slots: Any, positions: Any, scratch
 
 
 @kernel(nrt=False)
-def head(model: Any, x: int, ldx: int, rows: int, scratch: Any, rank: int, size: int) -> None:
+def head(model: PackedModel, x: int, ldx: int, rows: int, scratch: Scratch, rank: int, size: int) -> None:
     """scratch.logits (N, V padded) of x (N, C), which is an address with rows ldx numbers apart."""
     layer, normed = model.norms.shape[0] - 1, scratch.normed[rank]
     _norm(model, layer, _NONE, x, ldx, rows, normed)

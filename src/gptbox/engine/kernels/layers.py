@@ -4,19 +4,18 @@ C = n_embd, D = head_dim, M the MLP's width. A vector may be longer than its use
 whole panels of `gptbox.engine.packing`.
 """
 
-from typing import Any
-
 import numpy as np
 
 from gptbox.jit.cache import kernel
 from gptbox.jit.math import exp
 from gptbox.jit.pointers import address, float32s
+from gptbox.models.weights import Array
 
 _HALF, _ONE, _TWO = np.float32(0.5), np.float32(1), np.float32(2)
 
 
 @kernel(nrt=False, fastmath=True)
-def layer_norm(x: Any, weight: Any, bias: Any, eps: float, y: Any) -> None:
+def layer_norm(x: Array, weight: Array, bias: Array, eps: float, y: Array) -> None:
     """y (C,) of x (C,): Ba et al., Layer Normalization, arXiv 1607.06450. `bias` may be empty."""
     width = weight.size
     mean = np.float32(0)
@@ -34,7 +33,7 @@ def layer_norm(x: Any, weight: Any, bias: Any, eps: float, y: Any) -> None:
 
 
 @kernel(nrt=False, fastmath=True)
-def rms_norm(x: Any, weight: Any, eps: float, y: Any) -> None:
+def rms_norm(x: Array, weight: Array, eps: float, y: Array) -> None:
     """y (C,) of x (C,): Zhang and Sennrich, Root Mean Square Layer Normalization, arXiv 1910.07467."""
     width = weight.size
     squares = np.float32(0)
@@ -46,7 +45,7 @@ def rms_norm(x: Any, weight: Any, eps: float, y: Any) -> None:
 
 
 @kernel(nrt=False, fastmath=True)
-def gelu(x: Any, y: Any) -> None:
+def gelu(x: Array, y: Array) -> None:
     """Hendrycks and Gimpel, Gaussian Error Linear Units, arXiv 1606.08415.
 
     The error function is accurate to 5e-7: Abramowitz and Stegun, Handbook of Mathematical Functions, 7.1.26.
@@ -64,7 +63,7 @@ def gelu(x: Any, y: Any) -> None:
 
 
 @kernel(nrt=False, fastmath=True)
-def gelu_new(x: Any, y: Any) -> None:
+def gelu_new(x: Array, y: Array) -> None:
     """GELU by its tanh approximation, as OpenAI's GPT-2 computes it."""
     for i in range(x.size):
         inner = np.float32((2 / np.pi) ** 0.5) * (x[i] + np.float32(0.044715) * x[i] * x[i] * x[i])
@@ -73,7 +72,7 @@ def gelu_new(x: Any, y: Any) -> None:
 
 
 @kernel(nrt=False, fastmath=True)
-def swiglu(up: Any, hidden: Any) -> None:
+def swiglu(up: Array, hidden: Array) -> None:
     """hidden (M,) = silu(gate) * value: Shazeer, GLU Variants Improve Transformer, arXiv 2002.05202.
 
     `up` (2 M,) alternates 16 gates and their 16 values, so that a panel holds both.
@@ -87,7 +86,7 @@ def swiglu(up: Any, hidden: Any) -> None:
 
 
 @kernel(nrt=False, fastmath=True)
-def rotate(heads: int, num_heads: int, weight: Any, eps: float, cos: Any, sin: Any) -> None:
+def rotate(heads: int, num_heads: int, weight: Array, eps: float, cos: Array, sin: Array) -> None:
     """Apply QK-norm and rotary embedding, in place, to `num_heads` heads (D,) at address `heads`.
 
     As in Qwen3, a head's first half is paired with its second; cos and sin (D / 2,) are those of the token's position.

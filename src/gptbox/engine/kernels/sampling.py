@@ -1,21 +1,22 @@
 """Sampling: logits processors, and the choice of a token. Each processor changes one row of logits (V,) in place.
 
-A removed token gets minus infinity. Processors are applied in transformers' order: penalties and biases, temperature,
-top-k, top-p, min-p.
+A removed token gets minus infinity. `sample` applies the processors in transformers' order: penalties and biases,
+temperature, top-k, top-p, min-p.
 """
 
-from typing import Any
-
 import numpy as np
+from numpy.typing import NDArray
 
+from gptbox.engine.buffers import IntArray, Sequences
 from gptbox.jit.cache import kernel
 from gptbox.jit.math import bits_of_float, exp, float_of_bits
+from gptbox.models.weights import Array
 
 _NEG_INF = np.float32(-np.inf)
 
 
 @kernel(nrt=False, fastmath=False)
-def apply_repetition_penalty(logits: Any, seen: Any, penalty: float) -> None:
+def apply_repetition_penalty(logits: Array, seen: NDArray[np.int8], penalty: float) -> None:
     """Keskar et al., CTRL, arXiv 1909.05858; as in transformers, for tokens whose `seen` (V,) is not 0."""
     factor = np.float32(penalty)
     for i in range(logits.size):
@@ -24,7 +25,7 @@ def apply_repetition_penalty(logits: Any, seen: Any, penalty: float) -> None:
 
 
 @kernel(nrt=False, fastmath=False)
-def apply_presence_and_frequency(logits: Any, counts: Any, presence: float, frequency: float) -> None:
+def apply_presence_and_frequency(logits: Array, counts: Array, presence: float, frequency: float) -> None:
     """OpenAI's API reference, presence_penalty and frequency_penalty; `counts` (V,) are of the generated tokens."""
     for i in range(logits.size):
         if counts[i]:
@@ -32,14 +33,14 @@ def apply_presence_and_frequency(logits: Any, counts: Any, presence: float, freq
 
 
 @kernel(nrt=False, fastmath=False)
-def apply_logit_bias(logits: Any, tokens: Any, biases: Any) -> None:
+def apply_logit_bias(logits: Array, tokens: IntArray, biases: Array) -> None:
     """OpenAI's API reference, logit_bias."""
     for i in range(tokens.size):
         logits[tokens[i]] += biases[i]
 
 
 @kernel(nrt=False, fastmath=False)
-def argmax(logits: Any) -> int:
+def argmax(logits: Array) -> int:
     """The most probable token; the first of several."""
     best = 0
     for i in range(logits.size):
@@ -49,7 +50,7 @@ def argmax(logits: Any) -> int:
 
 
 @kernel(nrt=False, fastmath=False)
-def apply_temperature(logits: Any, temperature: float) -> None:
+def apply_temperature(logits: Array, temperature: float) -> None:
     """Ackley, Hinton and Sejnowski, A Learning Algorithm for Boltzmann Machines, 1985."""
     # Relative to the largest logit, so that a tiny temperature gives minus infinities and never NaN.
     largest = logits[argmax(logits)]
@@ -59,14 +60,14 @@ def apply_temperature(logits: Any, temperature: float) -> None:
 
 
 @kernel(nrt=False, inline=True, fastmath=False)
-def _sortable_bits(x: Any) -> Any:
+def _sortable_bits(x: np.float32) -> np.int32:
     """Map a float32 to an int32 of the same order."""
     bits = bits_of_float(x + np.float32(0))  # -0 is 0
     return bits if bits >= 0 else bits ^ np.int32(0x7FFFFFFF)
 
 
 @kernel(nrt=False, fastmath=False)
-def apply_top_k(logits: Any, k: int) -> None:
+def apply_top_k(logits: Array, k: int) -> None:
     """Fan, Lewis and Dauphin, Hierarchical Neural Story Generation, arXiv 1805.04833. Ties with the k-th token stay."""
     if k == 0 or k >= logits.size:
         return
@@ -87,7 +88,7 @@ def apply_top_k(logits: Any, k: int) -> None:
 
 
 @kernel(nrt=False, fastmath=False)
-def unnormalized_softmax(logits: Any, probs: Any) -> float:
+def unnormalized_softmax(logits: Array, probs: Array) -> float:
     """Fill `probs` (V,) with exp(logits - max), and return their sum."""
     largest = logits[argmax(logits)]
     total = 0.0
@@ -99,7 +100,7 @@ def unnormalized_softmax(logits: Any, probs: Any) -> float:
 
 
 @kernel(nrt=False, fastmath=False)
-def apply_top_p(logits: Any, p: float, probs: Any) -> None:
+def apply_top_p(logits: Array, p: float, probs: Array) -> None:
     """Holtzman et al., The Curious Case of Neural Text Degeneration, arXiv 1904.09751. At least one token stays.
 
     `probs` (V,) is scratch memory.
@@ -138,7 +139,7 @@ def apply_top_p(logits: Any, p: float, probs: Any) -> None:
 
 
 @kernel(nrt=False, fastmath=False)
-def apply_min_p(logits: Any, p: float) -> None:
+def apply_min_p(logits: Array, p: float) -> None:
     """Nguyen et al., Turning Up the Heat: Min-p Sampling, arXiv 2407.01082."""
     if p <= 0:
         return
@@ -149,7 +150,7 @@ def apply_min_p(logits: Any, p: float) -> None:
 
 
 @kernel(nrt=False, fastmath=False)
-def uniform(state: Any, i: int) -> float:
+def uniform(state: NDArray[np.uint64], i: int) -> float:
     """The next number in [0, 1) from generator state[i].
 
     SplitMix64: Steele, Lea and Flood, Fast Splittable Pseudorandom Number Generators, OOPSLA 2014.
@@ -163,7 +164,7 @@ def uniform(state: Any, i: int) -> float:
 
 
 @kernel(nrt=False, fastmath=False)
-def multinomial(logits: Any, probs: Any, number: float) -> int:
+def multinomial(logits: Array, probs: Array, number: float) -> int:
     """Sample by inverse transform: the token whose cumulative probability first exceeds `number`, in [0, 1).
 
     `probs` (V,) is scratch memory.
@@ -180,7 +181,7 @@ def multinomial(logits: Any, probs: Any, number: float) -> int:
 
 
 @kernel(nrt=False, fastmath=False)
-def log_probabilities(logits: Any, probs: Any, token: int, tokens: Any, values: Any) -> float:
+def log_probabilities(logits: Array, probs: Array, token: int, tokens: IntArray, values: Array) -> float:
     """The log-probability of `token`; also fills the k most probable `tokens` (k,) and their `values` (k,), best first.
 
     `probs` (V,) is scratch memory.
@@ -200,3 +201,36 @@ def log_probabilities(logits: Any, probs: Any, token: int, tokens: Any, values: 
         if best < 0:
             tokens[j] = tokens[j - 1]
     return logits[token] - log_sum
+
+
+@kernel(nrt=False)
+def sample(logits: Array, sequences: Sequences, slot: int, probs: Array) -> int:
+    """The next token of a slot's sequence, by its sampling parameters; changes `logits` (V,) in place.
+
+    Advances the slot's random state by one number, except at temperature 0. Penalty counts are not updated: see
+    `count_token`. `probs` (V,) is scratch memory.
+    """
+    params = sequences.params[slot]
+    if params.repetition_penalty != 1:
+        apply_repetition_penalty(logits, sequences.seen[slot], params.repetition_penalty)
+    if params.presence_penalty != 0 or params.frequency_penalty != 0:
+        apply_presence_and_frequency(logits, sequences.counts[slot], params.presence_penalty, params.frequency_penalty)
+    if params.num_biases:
+        apply_logit_bias(logits, params.bias_tokens[: params.num_biases], params.bias_values[: params.num_biases])
+    if params.temperature == 0:
+        return argmax(logits)
+    apply_temperature(logits, params.temperature)
+    apply_top_k(logits, params.top_k)
+    apply_top_p(logits, params.top_p, probs)
+    apply_min_p(logits, params.min_p)
+    return multinomial(logits, probs, uniform(sequences.random, slot))
+
+
+@kernel(nrt=False)
+def count_token(sequences: Sequences, slot: int, token: int) -> None:
+    """Count a generated token for the slot's penalties."""
+    params = sequences.params[slot]
+    if params.repetition_penalty != 1:
+        sequences.seen[slot, token] = 1
+    if params.presence_penalty != 0 or params.frequency_penalty != 0:
+        sequences.counts[slot, token] += 1

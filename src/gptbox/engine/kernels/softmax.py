@@ -14,6 +14,7 @@ from gptbox.engine.kernels.simd import FLOATS, INTS, LANES, broadcast, call_intr
 from gptbox.jit.cache import kernel
 from gptbox.jit.math import LOG2_E, POWERS_OF_TWO
 from gptbox.jit.pointers import address
+from gptbox.models.weights import Array
 
 _I32, _I64, _FLOAT = ir.IntType(32), ir.IntType(64), ir.FloatType()
 _LOWEST_FLOAT = -3.4028234663852886e38
@@ -88,7 +89,7 @@ def _softmax(typing_context, scores, length, scale):  # type: ignore[no-untyped-
 
 
 @kernel(nrt=False)
-def softmax(scores: Any, length: int, scale: float) -> None:
+def softmax(scores: Array, length: int, scale: float) -> None:
     """Softmax of scores[:length] * scale, in place; the rest of `scores` becomes 0.
 
     The memory must extend to a multiple of 16 numbers.
