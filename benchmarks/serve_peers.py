@@ -88,7 +88,7 @@ def measure(job: Job, generate: Callable[[int, int], int], greedy: list[int] | N
 
 def gptbox(job: Job) -> Result:
     """The engine, in the calling thread and a worker pool."""
-    from gptbox.engine.batch import generate
+    from gptbox.engine.generate import generate
     from gptbox.engine.gpt import GPT
     from gptbox.engine.sampling_params import SamplingParams
     from gptbox.engine.worker_pool import WorkerPool

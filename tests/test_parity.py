@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from gptbox.engine.batch import generate
+from gptbox.engine.generate import generate
 from gptbox.engine.gpt import GPT
 from gptbox.engine.kv_cache import KVCache
 from gptbox.engine.sampling_params import SamplingParams

@@ -20,7 +20,7 @@ from gptbox.errors import EngineError
 SCRIPT = """
 import sys
 import numpy as np
-from gptbox.engine.batch import generate
+from gptbox.engine.generate import generate
 from gptbox.engine.gpt import GPT
 from gptbox.engine.kv_cache import KVCache
 from gptbox.engine.sampling_params import SamplingParams

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from gptbox.engine.batch import generate
+from gptbox.engine.generate import generate
 from gptbox.engine.gpt import GPT
 from gptbox.engine.kv_cache import KVCache
 from gptbox.engine.request import Logprobs, Request

@@ -37,7 +37,7 @@ def sample(
     quantize: Quantize = None,
 ) -> None:
     """Generate texts with a trained model and print them as they come."""
-    from gptbox.engine.batch import generate
+    from gptbox.engine.generate import generate
     from gptbox.engine.gpt import GPT
     from gptbox.engine.sampling_params import SamplingParams
     from gptbox.engine.worker_pool import WorkerPool
