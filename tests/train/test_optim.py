@@ -6,9 +6,9 @@ import pytest
 import torch
 from tests.train.small_models import batch, make_model
 
-from gptbox.train import kernels
 from gptbox.train.config import TrainConfig
 from gptbox.train.data_parallel import DataParallel, assign_gradient
+from gptbox.train.kernels import blas
 from gptbox.train.ops import NO_DROPOUT
 from gptbox.train.optim import OPTIMIZERS, orthogonalize
 from gptbox.train.recipe import RECIPES
@@ -26,7 +26,7 @@ def test_compiled_muon_equals_torch_s(dim: int, monkeypatch: pytest.MonkeyPatch)
     config = replace(RECIPES[2].config, weight_decay=0.1)
     weights = []
     for in_kernels in (True, False):
-        monkeypatch.setattr(kernels, "HAS_SGEMM", in_kernels)
+        monkeypatch.setattr(blas, "HAS_SGEMM", in_kernels)
         model = make_model(n_embd=dim)
         optimizer = OPTIMIZERS["muon"](model, config, DataParallel(2))
         for seed in range(3):

@@ -29,12 +29,22 @@ def disable_cache() -> None:
     _cache_enabled = False
 
 
+def _top(package: Path) -> Path:
+    """The outermost package that contains it."""
+    while (package.parent / "__init__.py").is_file():
+        package = package.parent
+    return package
+
+
+def _prefix(package: Path) -> str:
+    """How the names of a package's cache folders begin: with its full name, as packages share GPTBOX_KERNELS."""
+    return f"kernels-{'.'.join(package.relative_to(_top(package).parent).parts)}-"
+
+
 @cache
 def _folder_name(package: Path) -> str:
     """A package's cache folder: hashes its sources, the modules that its kernels import from, and the compiler."""
-    top = package
-    while (top.parent / "__init__.py").is_file():
-        top = top.parent
+    top = _top(package)
     files = set(package.glob("*.py"))
     for text in [path.read_text(encoding="utf-8") for path in files]:
         if "gptbox.jit" in text:
@@ -44,7 +54,7 @@ def _folder_name(package: Path) -> str:
     for path in sorted(files):
         if path.is_file() and path.is_relative_to(top):
             digest.update(path.read_bytes())
-    return f"kernels-{package.name}-{digest.hexdigest()[:16]}"
+    return f"{_prefix(package)}{digest.hexdigest()[:16]}"
 
 
 def cache_folders(package: Path) -> list[Path]:
@@ -75,7 +85,7 @@ def writable_cache_folder(package: Path) -> Path | None:
     """The best writable cache folder, created if missing; removes what older versions left beside it."""
     for folder in cache_folders(package):
         if _writable(folder) and trusted(folder.parent, package) and trusted(folder, package):
-            for old in folder.parent.glob(f"kernels-{package.name}-*"):
+            for old in folder.parent.glob(f"{_prefix(package)}*"):
                 if old != folder:
                     shutil.rmtree(old, ignore_errors=True)
             return folder

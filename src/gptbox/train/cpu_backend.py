@@ -5,8 +5,6 @@ long as the arithmetic, and the GIL serialises it over all threads. Here a block
 """
 
 import math
-from itertools import islice
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -15,65 +13,119 @@ from torch import Tensor
 
 from gptbox.models.config import ModelConfig
 from gptbox.system.memory import allocate
-from gptbox.train import kernels
 from gptbox.train.gpt import GPT
+from gptbox.train.kernels import Floats, blas
+from gptbox.train.kernels.attention import QUERY_BLOCK_SIZE
+from gptbox.train.kernels.block import (
+    BackwardBuffers,
+    BlockActivations,
+    BlockWeights,
+    BranchDropout,
+    block_backward,
+    block_forward,
+)
+from gptbox.train.kernels.head import HeadActivations, HeadWeights, head_backward, head_forward
+from gptbox.train.kernels.layers import dropout_rows, embed, embed_backward
 from gptbox.train.ops import NO_DROPOUT, Dropout, dropout_sites
-
-BLOCK_WEIGHTS = (
-    "attention_norm.weight", "attention.qkv.weight", "attention.q_norm.weight", "attention.k_norm.weight",
-    "attention.out.weight", "mlp_norm.weight", "mlp.up.weight", "mlp.down.weight",
-)  # fmt: skip
-"""A block's parameters, in the order of the kernels' arguments."""
 
 
 def supports(model: GPT) -> bool:
     """Whether this backend can compute the model on its current device."""
     weight = model.embedding.weight
     on_cpu = weight.device.type == "cpu" and weight.dtype == torch.float32
-    return kernels.HAS_SGEMM and on_cpu and model.config.architecture == "qwen3"
+    return blas.HAS_SGEMM and on_cpu and model.config.architecture == "qwen3"
 
 
-def weights_of(model: GPT) -> dict[str, NDArray[np.float32]]:
+def weights_of(model: GPT) -> dict[str, Floats]:
     """Views of the model's parameters by name, which the optimizer updates in place."""
     return {name: parameter.detach().numpy() for name, parameter in model.named_parameters()}
 
 
-def head_weight_name(c: ModelConfig) -> str:
-    return "embedding.weight" if c.tie_embeddings else "head.weight"
+def block_weights(arrays: dict[str, Floats], layer: int) -> BlockWeights:
+    """A block's weights or gradients, from those of the model by parameter name."""
+
+    def array(name: str) -> Floats:
+        return arrays[f"blocks.{layer}.{name}.weight"]
+
+    return BlockWeights(
+        attention_norm=array("attention_norm"), qkv=array("attention.qkv"), q_norm=array("attention.q_norm"),
+        k_norm=array("attention.k_norm"), out=array("attention.out"), mlp_norm=array("mlp_norm"), up=array("mlp.up"),
+        down=array("mlp.down"),
+    )  # fmt: skip
 
 
-class _Shapes(NamedTuple):
-    """Shapes of the arrays in a Workspace for n = rows * time tokens, in the order of the kernels' arguments."""
+def head_weights(arrays: dict[str, Floats], c: ModelConfig) -> HeadWeights:
+    """The head's weights or gradients, from those of the model by parameter name."""
+    return HeadWeights(arrays["final_norm.weight"], arrays["embedding.weight" if c.tie_embeddings else "head.weight"])
 
-    forward: list[tuple[int, ...]]
-    """x, branch, the attention scores, and `kernels.head`'s total, scale, normed, logits and grad_logits."""
-    block: list[tuple[int, ...]]
-    """Activations that one block keeps for its backward pass: x1 to hidden of `kernels.block`."""
-    backward: list[tuple[int, ...]]
-    """grad_a, grad_x, the gradient of all parameters, and `kernels.block_backward`'s buffers from grad_scores on."""
 
-    @classmethod
-    def of(cls, c: ModelConfig, rows: int, time: int) -> "_Shapes":
-        n, heads, kv_heads, width = rows * time, c.n_head, c.n_kv_head, c.head_dim
-        projected, hidden = (heads + 2 * kv_heads) * width, c.intermediate_size
-        scores = (min(time, kernels.QUERY_BLOCK_SIZE), time)
-        return cls(
-            [(n, c.n_embd), (n, c.n_embd), scores,
-             (n, c.n_embd), (n,), (n, c.n_embd), (n, c.vocab_size), (n, c.vocab_size)],
-            [(n, c.n_embd), (n,), (n, c.n_embd), (n, projected), (n, heads, width), (n, kv_heads, width),
-             (n, heads + kv_heads), (n, heads, width), (n, heads), (n, c.n_embd), (n,), (n, c.n_embd),
-             (n, 2 * hidden), (n, hidden)],
-            [(n, c.n_embd), (n, c.n_embd), (c.parameters,),
-             scores, (n, c.n_embd), (n, c.n_embd), (n, hidden), (n, 2 * hidden), (n, heads, width), (n, heads, width),
-             (n, kv_heads, width), (n, projected)],
-        )  # fmt: skip
+_Shapes = dict[str, tuple[int, ...]]
+"""Shapes of the arrays of a named tuple, by field."""
+
+
+def _block_shapes(c: ModelConfig, n: int) -> _Shapes:
+    """Of BlockActivations for n tokens."""
+    heads, kv_heads, width = c.n_head, c.n_kv_head, c.head_dim
+    return {
+        "attention_x": (n, c.n_embd),
+        "attention_scale": (n,),
+        "attention_normed": (n, c.n_embd),
+        "qkv": (n, (heads + 2 * kv_heads) * width),
+        "q": (n, heads, width),
+        "k": (n, kv_heads, width),
+        "qk_scale": (n, heads + kv_heads),
+        "attention_output": (n, heads, width),
+        "log_sum": (n, heads),
+        "mlp_x": (n, c.n_embd),
+        "mlp_scale": (n,),
+        "mlp_normed": (n, c.n_embd),
+        "up": (n, 2 * c.intermediate_size),
+        "hidden": (n, c.intermediate_size),
+    }
+
+
+def _head_shapes(c: ModelConfig, n: int) -> _Shapes:
+    """Of HeadActivations for n tokens."""
+    return {
+        "x": (n, c.n_embd),
+        "scale": (n,),
+        "normed": (n, c.n_embd),
+        "logits": (n, c.vocab_size),
+        "grad_logits": (n, c.vocab_size),
+    }
+
+
+def _backward_shapes(c: ModelConfig, n: int, scores: tuple[int, int]) -> _Shapes:
+    """Of BackwardBuffers for n tokens and attention scores of this shape."""
+    heads, kv_heads, width = c.n_head, c.n_kv_head, c.head_dim
+    return {
+        "grad_scores": scores,
+        "grad_branch": (n, c.n_embd),
+        "grad_normed": (n, c.n_embd),
+        "grad_hidden": (n, c.intermediate_size),
+        "grad_up": (n, 2 * c.intermediate_size),
+        "grad_attention_output": (n, heads, width),
+        "grad_q": (n, heads, width),
+        "grad_k": (n, kv_heads, width),
+        "grad_qkv": (n, (heads + 2 * kv_heads) * width),
+    }
+
+
+def _workspace_shapes(c: ModelConfig, rows: int, time: int, backward: bool) -> list[_Shapes]:
+    """Of the stream, the head and the blocks; with `backward` of its buffers and gradients."""
+    n, scores = rows * time, (min(time, QUERY_BLOCK_SIZE), time)
+    stream: _Shapes = {"x": (n, c.n_embd), "branch": (n, c.n_embd), "scores": scores}
+    forward = [stream, _head_shapes(c, n)]
+    if not backward:
+        return [*forward, _block_shapes(c, n)]
+    gradients: _Shapes = {"grad_x": (n, c.n_embd), "gradient": (c.parameters,)}
+    return [*forward, *[_block_shapes(c, n)] * c.n_layer, _backward_shapes(c, n, scores), gradients]
 
 
 def workspace_bytes(c: ModelConfig, rows: int, time: int, backward: bool = True) -> int:
     """Memory of a Workspace."""
-    shapes = _Shapes.of(c, rows, time)
-    arrays = [*shapes.forward, *shapes.block * (c.n_layer if backward else 1), *(shapes.backward if backward else [])]
-    return 4 * sum(map(math.prod, arrays))
+    groups = _workspace_shapes(c, rows, time, backward)
+    return 4 * sum(math.prod(shape) for group in groups for shape in group.values())
 
 
 class Workspace:
@@ -83,79 +135,85 @@ class Workspace:
         """Without `backward`, all blocks share the activations of one."""
         self._model, self._time, c = model, time, model.config
         self.weights = weights_of(model)
-        self.block_weight_names = [[f"blocks.{i}.{name}" for name in BLOCK_WEIGHTS] for i in range(c.n_layer)]
-        self.head_weight_name = head_weight_name(c)
+        self.block_weights = [block_weights(self.weights, i) for i in range(c.n_layer)]
+        self.head_weights = head_weights(self.weights, c)
         self.rotary_tables = model.cos[:time].numpy(), model.sin[:time].numpy()
         self.eps = np.float32(c.norm_eps)
-        shapes, kept_blocks = _Shapes.of(c, rows, time), c.n_layer if backward else 1
-        arrays = iter(allocate(*shapes.forward, *shapes.block * kept_blocks, *(shapes.backward if backward else [])))
-        self.x, self.branch, self.scores, *head = islice(arrays, len(shapes.forward))
-        self.head_buffers = tuple(head)
-        self.block_activations = [tuple(islice(arrays, len(shapes.block))) for _ in range(kept_blocks)]
+        groups = _workspace_shapes(c, rows, time, backward)
+        arrays = iter(allocate(*(shape for group in groups for shape in group.values())))
+        stream, head, *blocks = ({name: next(arrays) for name in group} for group in groups)
+        self.x, self.branch, self.scores = stream["x"], stream["branch"], stream["scores"]
+        self.head_activations = HeadActivations(**head)
         if not backward:
+            self.block_activations = [BlockActivations(**blocks[0])] * c.n_layer
             return
-        self.grad_a, self.grad_x, self.gradient, *backward_buffers = arrays
+        *blocks, buffers, gradients = blocks
+        self.block_activations = [BlockActivations(**block) for block in blocks]
+        self.buffers = BackwardBuffers(**buffers)
+        self.grad_x, self.gradient = gradients["grad_x"], gradients["gradient"]
         """`gradient` is 1-D: all parameters' gradients concatenated, in the order of `weights`."""
-        self.backward_buffers = tuple(backward_buffers)
         parts = np.split(self.gradient, np.cumsum([weight.size for weight in self.weights.values()])[:-1])
         self.gradients = {
             name: part.reshape(weight.shape) for (name, weight), part in zip(self.weights.items(), parts, strict=True)
         }
+        self.block_gradients = [block_weights(self.gradients, i) for i in range(c.n_layer)]
+        self.head_gradients = head_weights(self.gradients, c)
 
     def fits(self, model: GPT, time: int) -> bool:
         """Whether it was made for this model and row length."""
         return self._model is model and self._time == time
 
 
+def _dropout_keys(model: GPT, dropout: Dropout, rows: int) -> NDArray[np.uint32]:
+    """Keys by site and row, (sites, B); without dropout of the same type, so that kernels are compiled once."""
+    if dropout.keys is None:
+        return np.zeros((dropout_sites(model.config.n_layer), rows), np.uint32)
+    keys: NDArray[np.uint32] = dropout.keys
+    return keys
+
+
+def _branch_dropout(dropout: Dropout, keys: NDArray[np.uint32], layer: int) -> BranchDropout:
+    return BranchDropout(keys[2 * layer + 1], keys[2 * layer + 2], dropout.threshold, dropout.scale)
+
+
 def _forward(
-    model: GPT, workspace: Workspace, inputs: Tensor, targets: Tensor, dropout: Dropout
-) -> tuple[float, NDArray[np.uint32]]:
-    """The mean loss in nats over ids (B, T), and the dropout keys, which the backward pass needs too."""
-    weights, rows = workspace.weights, len(inputs)
-    keys = np.zeros((dropout_sites(model.config.n_layer), rows), np.uint32) if dropout.keys is None else dropout.keys
-    threshold, dropout_scale = dropout.threshold, dropout.scale
-    x = workspace.x
-    kernels.embed(inputs.reshape(-1).numpy(), weights["embedding.weight"], x)
-    if threshold:
-        kernels.dropout_rows(x, keys[0], threshold, dropout_scale, x)
-    for i, names in enumerate(workspace.block_weight_names):
-        activations = workspace.block_activations[i % len(workspace.block_activations)]
-        kernels.block(
-            x, workspace.branch, i == 0, *workspace.rotary_tables, workspace.eps, *(weights[name] for name in names),
-            *activations, workspace.scores, keys[2 * i + 1], keys[2 * i + 2], threshold, dropout_scale,
+    workspace: Workspace, inputs: Tensor, targets: Tensor, dropout: Dropout, keys: NDArray[np.uint32]
+) -> float:
+    """The mean loss in nats over ids (B, T)."""
+    w, x = workspace, workspace.x
+    embed(inputs.reshape(-1).numpy(), w.weights["embedding.weight"], x)
+    if dropout.threshold:
+        dropout_rows(x, keys[0], dropout.threshold, dropout.scale, x)
+    for i, (weights, activations) in enumerate(zip(w.block_weights, w.block_activations, strict=True)):
+        block_forward(
+            x, w.branch, i == 0, *w.rotary_tables, w.eps, weights, activations, w.scores,
+            _branch_dropout(dropout, keys, i),
         )  # fmt: skip
-        x = activations[9]  # x2 of `kernels.block`
-    mean: float = kernels.head(
-        x, workspace.branch, workspace.eps, weights["final_norm.weight"], weights[workspace.head_weight_name],
-        targets.reshape(-1).numpy(), *workspace.head_buffers,
-    )  # fmt: skip
-    return mean, keys
+        x = activations.mlp_x
+    flat_targets = targets.reshape(-1).numpy()
+    mean: float = head_forward(x, w.branch, w.eps, w.head_weights, flat_targets, w.head_activations)
+    return mean
 
 
 def loss(model: GPT, workspace: Workspace, inputs: Tensor, targets: Tensor) -> float:
     """The mean loss in nats over ids (B, T)."""
-    return _forward(model, workspace, inputs, targets, NO_DROPOUT)[0]
+    return _forward(workspace, inputs, targets, NO_DROPOUT, _dropout_keys(model, NO_DROPOUT, len(inputs)))
 
 
 def gradients(model: GPT, workspace: Workspace, inputs: Tensor, targets: Tensor, dropout: Dropout) -> float:
     """The mean loss in nats over ids (B, T); writes its gradient to `workspace.gradient`."""
-    mean, keys = _forward(model, workspace, inputs, targets, dropout)
-    weights, grads, grad_x, head = workspace.weights, workspace.gradients, workspace.grad_x, workspace.head_weight_name
-    threshold, dropout_scale = dropout.threshold, dropout.scale
-    total, scale, normed, _, grad_logits = workspace.head_buffers
-    kernels.head_backward(
-        weights["final_norm.weight"], weights[head], total, scale, normed, grad_logits, workspace.grad_a, grad_x,
-        grads["final_norm.weight"], grads[head],
-    )  # fmt: skip
-    for i, names in reversed(list(enumerate(workspace.block_weight_names))):
-        kernels.block_backward(
-            grad_x, *workspace.rotary_tables, *(weights[name] for name in names), *(grads[name] for name in names),
-            *workspace.block_activations[i], workspace.scores, *workspace.backward_buffers,
-            keys[2 * i + 1], keys[2 * i + 2], threshold, dropout_scale,
+    w, grad_x, keys = workspace, workspace.grad_x, _dropout_keys(model, dropout, len(inputs))
+    mean = _forward(w, inputs, targets, dropout, keys)
+    head_backward(w.head_weights, w.head_gradients, w.head_activations, w.buffers.grad_normed, grad_x)
+    for i in reversed(range(len(w.block_weights))):
+        block_backward(
+            grad_x, *w.rotary_tables, w.block_weights[i], w.block_gradients[i], w.block_activations[i], w.scores,
+            w.buffers, _branch_dropout(dropout, keys, i),
         )  # fmt: skip
-    if threshold:
-        kernels.dropout_rows(grad_x, keys[0], threshold, dropout_scale, grad_x)
-    if head != "embedding.weight":
-        grads["embedding.weight"][:] = 0
-    kernels.embed_backward(grad_x, inputs.reshape(-1).numpy(), grads["embedding.weight"])
+    if dropout.threshold:
+        dropout_rows(grad_x, keys[0], dropout.threshold, dropout.scale, grad_x)
+    embedding_gradient = w.gradients["embedding.weight"]
+    if not model.config.tie_embeddings:
+        embedding_gradient[:] = 0
+    embed_backward(grad_x, inputs.reshape(-1).numpy(), embedding_gradient)
     return mean

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.nn import functional as F  # noqa: N812
 
-from gptbox.train import kernels
+from gptbox.train.kernels import layers
 
 
 def _uses_kernels(x: Tensor) -> bool:
@@ -31,10 +31,10 @@ class _AddRMSNorm(Function):
         y, scale = torch.empty_like(x), x.new_empty(x.shape[0])
         if branch is None:
             total = x
-            kernels.rms_norm(_numpy(x), _numpy(weight), np.float32(eps), _numpy(y), _numpy(scale))
+            layers.rms_norm(_numpy(x), _numpy(weight), np.float32(eps), _numpy(y), _numpy(scale))
         else:
             total = torch.empty_like(x)
-            kernels.add_rms_norm(
+            layers.add_rms_norm(
                 _numpy(x), _numpy(branch.contiguous()), _numpy(weight), np.float32(eps), _numpy(total), _numpy(y),
                 _numpy(scale),
             )  # fmt: skip
@@ -47,7 +47,7 @@ class _AddRMSNorm(Function):
         total, weight, scale = ctx.saved_tensors
         grad_total, grad_y = (grad.contiguous() for grad in grads)
         result, grad_weight = torch.empty_like(total), torch.empty_like(weight)
-        kernels.rms_norm_backward(
+        layers.rms_norm_backward(
             _numpy(grad_y), _numpy(grad_total), _numpy(total), _numpy(weight), _numpy(scale), _numpy(result),
             _numpy(grad_weight),
         )  # fmt: skip
@@ -58,7 +58,7 @@ class _SwiGLU(Function):
     @staticmethod
     def forward(ctx: Any, up: Tensor) -> Tensor:
         y = up.new_empty(up.shape[0], up.shape[1] // 2)
-        kernels.swiglu(_numpy(up), _numpy(y))
+        layers.swiglu(_numpy(up), _numpy(y))
         ctx.save_for_backward(up)
         return y
 
@@ -66,7 +66,7 @@ class _SwiGLU(Function):
     def backward(ctx: Any, *grads: Tensor) -> Tensor:
         (up,) = ctx.saved_tensors
         grad_up = torch.empty_like(up)
-        kernels.swiglu_backward(_numpy(grads[0].contiguous()), _numpy(up), _numpy(grad_up))
+        layers.swiglu_backward(_numpy(grads[0].contiguous()), _numpy(up), _numpy(grad_up))
         return grad_up
 
 
@@ -82,7 +82,7 @@ class _RotaryHeads(Function):
         q = qkv.new_empty(batch, time, heads, head_dim)
         k = qkv.new_empty(batch, time, kv_heads, head_dim)
         scale = qkv.new_empty(batch * time, heads + kv_heads)
-        kernels.rotary_heads(
+        layers.rotary_heads(
             _numpy(qkv), _numpy(cos), _numpy(sin), _numpy(q_weight), _numpy(k_weight), np.float32(eps),
             _numpy(q.flatten(0, 1)), _numpy(k.flatten(0, 1)), _numpy(scale),
         )  # fmt: skip
@@ -96,7 +96,7 @@ class _RotaryHeads(Function):
         batch, time = grads[0].shape[:2]
         grad_qkv, grad_q_weight = torch.empty_like(qkv), torch.empty_like(q_weight)
         grad_k_weight = torch.empty_like(k_weight)
-        kernels.rotary_heads_backward(
+        layers.rotary_heads_backward(
             _numpy(grads[0]), _numpy(grads[1]), _numpy(qkv), _numpy(cos), _numpy(sin), _numpy(q_weight),
             _numpy(k_weight),
             _numpy(scale), _numpy(grad_qkv), _numpy(grad_q_weight), _numpy(grad_k_weight),
@@ -109,7 +109,7 @@ class _CrossEntropy(Function):
     @staticmethod
     def forward(ctx: Any, logits: Tensor, targets: Tensor) -> Tensor:
         grad = torch.empty_like(logits)
-        loss = kernels.cross_entropy(_numpy(logits), _numpy(targets), _numpy(grad))
+        loss = layers.cross_entropy(_numpy(logits), _numpy(targets), _numpy(grad))
         ctx.save_for_backward(grad)
         return logits.new_tensor(loss)
 
@@ -133,7 +133,7 @@ class _Dropout(Function):
 def _apply_dropout(x: Tensor, keys: NDArray[np.uint32], threshold: np.uint32, scale: np.float32) -> Tensor:
     x = x.contiguous()
     y = torch.empty_like(x)
-    kernels.dropout_rows(_numpy(x), keys, threshold, scale, _numpy(y))
+    layers.dropout_rows(_numpy(x), keys, threshold, scale, _numpy(y))
     return y
 
 

@@ -8,10 +8,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from gptbox.train import kernels
 from gptbox.train.config import TrainConfig
 from gptbox.train.data_parallel import DataParallel
 from gptbox.train.gpt import GPT
+from gptbox.train.kernels import blas
+from gptbox.train.kernels.muon import QUINTIC, muon
 
 _MOMENTS = ("mean", "square")
 """Adam's state per parameter; these names are stored in checkpoints."""
@@ -34,7 +35,7 @@ def orthogonalize(matrix: Tensor, steps: int) -> Tensor:
     Singular values end between 0.7 and 1.2: the quintic's coefficients, from Jordan's Muon (below), trade exactness for
     few steps.
     """
-    a, b, c = map(float, kernels.QUINTIC)
+    a, b, c = map(float, QUINTIC)
     x: Tensor = matrix if len(matrix) <= matrix.shape[1] else matrix.T
     x = x / (x.norm() + 1e-7)
     for _ in range(steps):
@@ -128,9 +129,9 @@ class Muon(Optimizer):
             rows, columns = weight.shape
             scaled_rate = rate * max(1.0, rows / columns) ** 0.5
             decay = 1 - rate * c.weight_decay
-            if p.device.type == "cpu" and kernels.HAS_SGEMM:
+            if p.device.type == "cpu" and blas.HAS_SGEMM:
                 size = min(rows, columns)
-                kernels.muon(
+                muon(
                     weight.numpy(), grad.numpy(), momentum.numpy(), np.float32(c.momentum), np.float32(scaled_rate),
                     np.float32(decay), c.newton_schulz_steps, *(np.empty((rows, columns), np.float32) for _ in "ab"),
                     *(np.empty((size, size), np.float32) for _ in "ab"),

@@ -11,7 +11,7 @@ import torch
 from numba.core.registry import cpu_target
 
 from gptbox.jit.cache import folder_of
-from gptbox.train import cpu_backend
+from gptbox.train import cpu_backend, kernels
 from gptbox.train.data_parallel import DataParallel, assign_gradient
 from gptbox.train.dataloader import DataLoader
 from gptbox.train.decoder import CompiledDecoder
@@ -24,7 +24,7 @@ from gptbox.train.recipe import RECIPES
 
 def _stamp() -> Path | None:
     """The file that marks this processor's kernels as compiled; None if there is no cache folder."""
-    folder = folder_of(Path(__file__).parent)
+    folder = folder_of(Path(kernels.__file__).parent)
     if folder is None:
         return None
     processor = "-".join(cpu_target.target_context.codegen().magic_tuple())
