@@ -18,6 +18,7 @@ def test_an_empty_environment_gives_the_defaults() -> None:
     assert settings.data == Path("data")
     assert settings.dataset == "shakespeare_char"
     assert settings.tokenizer == "auto"
+    assert settings.init is None
     assert settings.train_minutes is None
     assert settings.preset == "default"
     assert settings.threads == available_cpus()
@@ -31,6 +32,7 @@ def test_every_variable_is_read() -> None:
         "GPTBOX_DATA": "/data",
         "DATASET": "letters",
         "TOKENIZER": "byte",
+        "INIT": "first",
         "TRAIN_MINUTES": "0.5",
         "TRAIN_CLOCK": "cpu",
         "RUN": "mine",
@@ -49,6 +51,7 @@ def test_every_variable_is_read() -> None:
         data=Path("/data"),
         dataset="letters",
         tokenizer="byte",
+        init="first",
         train_minutes=0.5,
         train_clock="cpu",
         run="mine",

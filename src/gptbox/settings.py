@@ -48,6 +48,7 @@ _VARIABLES: dict[str, tuple[str, Callable[[str], Any], str]] = {
     "GPTBOX_DATA": ("data", Path, "a folder"),
     "DATASET": ("dataset", str, "a dataset's name"),
     "TOKENIZER": ("tokenizer", str, "a tokenizer's name"),
+    "INIT": ("init", str, "a run's name or the path of a model folder"),
     "TRAIN_MINUTES": ("train_minutes", _positive_float, "a number of minutes above 0, such as 5 or 0.5"),
     "TRAIN_CLOCK": ("train_clock", _one_of("wall", "cpu"), "wall or cpu"),
     "PRESET": ("preset", str, "default or lesson"),
@@ -72,6 +73,8 @@ class Settings:
     """Dataset to train on if the command names none."""
     tokenizer: str = "auto"
     """What a token is in a new run: a name in `gptbox.tokenizers.TOKENIZERS`, or `auto`, which suits the text."""
+    init: str | None = None
+    """Run or model folder whose weights a new run begins with; None for random weights."""
     train_minutes: float | None = None
     """Training time in minutes; None takes the preset's (5 minutes for `default`)."""
     train_clock: str = "wall"

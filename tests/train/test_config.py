@@ -14,7 +14,7 @@ DEFAULT = recipe.RECIPES[2].config
 
 
 def test_the_lesson_is_nanogpt_s_command_line() -> None:
-    assert LESSON.model(65) == ModelConfig(
+    assert LESSON.model == ModelConfig(
         architecture="gpt2", vocab_size=65, context_length=64, n_layer=4, n_head=4, n_embd=128
     )
     work = (LESSON.batch_size, LESSON.steps, LESSON.eval_every, LESSON.dropout, LESSON.grad_clip)
@@ -56,10 +56,11 @@ def test_given_limits_replace_the_preset_s() -> None:
 
 def test_a_new_size_adapts_the_fields_that_depend_on_it() -> None:
     wide = with_changes(DEFAULT, n_embd=160)
-    assert (wide.n_head, wide.intermediate_size) == (5, 448)
+    assert (wide.model.n_head, wide.model.head_dim, wide.model.intermediate_size) == (5, 32, 448)
+    assert with_changes(LESSON, n_embd=256).model.intermediate_size == 1024
+    assert with_changes(LESSON, n_head=8).model.head_dim == 16
     assert with_changes(DEFAULT, batch_size=3).ramp == ()
     assert with_changes(DEFAULT, n_layer=2).ramp == DEFAULT.ramp
-    wide.model(65)
 
 
 def test_a_ramp_passes_through_its_stages() -> None:

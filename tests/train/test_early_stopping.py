@@ -1,6 +1,5 @@
 """A run that overfits stops early."""
 
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,6 +7,7 @@ from tests.train.tiny_runs import CONFIG
 
 from gptbox.datasets.prepared import prepare
 from gptbox.models.runs import RunFolder
+from gptbox.train.config import with_changes
 from gptbox.train.reporter import LogReporter
 from gptbox.train.trainer import Trainer
 
@@ -21,8 +21,10 @@ def test_overfitting_is_reported_and_ends_the_run(tmp_path: Path, data: Path, mo
     (data / "noise").mkdir()
     (data / "noise" / "text.txt").write_text(" ".join(random.choices(words, k=900)))
     run = RunFolder(tmp_path / "models", "noise")
-    config = replace(CONFIG, steps=None, minutes=10.0, eval_every=None, n_embd=64, batch_size=16, sampling="epochs")
-    trainer = Trainer(run, prepare("noise", run, data), config, reporter=LogReporter())
+    dataset = prepare("noise", run, data)
+    config = with_changes(CONFIG, minutes=10.0, n_embd=64, batch_size=16, sampling="epochs")
+    config = config.with_vocab_size(dataset.vocab_size)
+    trainer = Trainer(run, dataset, config, reporter=LogReporter())
     messages = []
     original = run.write_status
     monkeypatch.setattr(run, "write_status", lambda status: (messages.append(status.message), original(status))[1])
@@ -35,5 +37,5 @@ def test_overfitting_is_reported_and_ends_the_run(tmp_path: Path, data: Path, mo
     assert status.best_snapshot != status.latest_snapshot
     assert run.resolve("best").name == status.best_snapshot
     assert run.resolve("best") in run.snapshots()
-    again = Trainer(run, trainer.dataset, config, reporter=LogReporter())
+    again = Trainer(run, dataset, config, reporter=LogReporter())
     assert again.train().step == status.step, "a run that stopped early is complete"

@@ -1,19 +1,19 @@
 """Estimates of memory and disk space, and refusal of runs that do not fit."""
 
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from gptbox.errors import DoesNotFitError
 from gptbox.train import preflight
+from gptbox.train.config import with_changes
 from gptbox.train.preflight import MB, Requirements, available_memory, check_requirements, estimate_requirements
 from gptbox.train.recipe import RECIPES
 
 
 def required(**changes: object) -> Requirements:
-    config = replace(RECIPES[4].config, **changes)  # type: ignore[arg-type]
-    return estimate_requirements(config, config.model(65), num_workers=2, snapshots_kept=30)
+    config = with_changes(RECIPES[4].config, **changes)  # type: ignore[arg-type]
+    return estimate_requirements(config, num_workers=2, snapshots_kept=30)
 
 
 def test_larger_values_need_more() -> None:
@@ -24,7 +24,7 @@ def test_larger_values_need_more() -> None:
     assert required(n_embd=256).disk > base.disk
     assert 300 * MB < base.memory < 700 * MB
     assert 50 * MB < base.disk < 150 * MB
-    assert required(n_embd=2048, n_head=16).disk < 2**30 + 10 * 4 * RECIPES[4].config.model(65).parameters * 250
+    assert required(n_embd=2048, n_head=16).disk < 2**30 + 10 * 4 * RECIPES[4].config.model.parameters * 250
 
 
 def test_a_run_that_does_not_fit_in_memory_is_refused(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ def choose(seconds: float, tokens: int = 1_000_000) -> TrainConfig:
 
 def test_more_time_gives_a_larger_model_and_a_lower_loss() -> None:
     budgets = [6.5, 8.0, 30.0, 75.0, 290.0, 1740.0, 3500.0]
-    sizes = [choose(seconds).model(65).parameters for seconds in budgets]
+    sizes = [choose(seconds).model.parameters for seconds in budgets]
     assert sizes == sorted(sizes)
     assert sizes[0] < 150_000
     assert sizes[-1] > 2_000_000
@@ -41,7 +41,7 @@ def test_a_small_text_gets_dropout() -> None:
 @pytest.mark.parametrize("tokens", [200, 700, 3_000])
 def test_the_context_fits_a_tiny_text(tokens: int) -> None:
     config = recipe.choose_config(290, tokens, tokens // 10).config
-    assert 8 <= config.context_length < tokens // 10
+    assert 8 <= config.model.context_length < tokens // 10
     assert config.ramp == ()
 
 

@@ -20,7 +20,7 @@ from gptbox.models import folder as model_folder
 from gptbox.models.runs import RunFolder, Status
 from gptbox.train import evaluation_schedule
 from gptbox.train.budget import Timestamp
-from gptbox.train.config import TrainConfig
+from gptbox.train.config import TrainConfig, with_changes
 from gptbox.train.reporter import LogReporter
 from gptbox.train.trainer import Trainer
 
@@ -144,7 +144,7 @@ def test_other_settings_under_the_same_run_name_are_refused(
 ) -> None:
     make_trainer().train()
     with pytest.raises(RunError, match=said):
-        make_trainer(replace(CONFIG, **change)).train()
+        make_trainer(with_changes(CONFIG, **change)).train()
 
 
 def test_a_diverged_training_loss_stops_the_run_and_is_never_published(make_trainer: Callable[..., Trainer]) -> None:
@@ -211,7 +211,7 @@ def test_the_status_has_an_eta(make_trainer: Callable[..., Trainer]) -> None:
 
 def test_a_text_too_short_for_the_context_is_refused(tmp_path: Path, make_trainer: Callable[..., Trainer]) -> None:
     with pytest.raises(DatasetError, match="too short"):
-        make_trainer(replace(CONFIG, context_length=100_000))
+        make_trainer(with_changes(CONFIG, context_length=100_000))
 
 
 LONG = "".join(f"{n} green bottles hanging on the wall, and if {n % 7} should fall\n" for n in range(4000))

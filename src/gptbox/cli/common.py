@@ -39,20 +39,30 @@ def check_tokenizer(settings: Settings, option: str | None) -> None:
 
 
 def check_training_can_start(
-    settings: Settings, dataset: str | None, run: str | None, preset: str | None, tokenizer: str | None
+    settings: Settings,
+    dataset: str | None,
+    run: str | None,
+    *,
+    preset: str | None,
+    tokenizer: str | None,
+    init: str | None,
 ) -> "RunFolder":
     """The folder of the run to train.
 
-    Raises SettingError or DatasetError for mistakes that can be found before anything is written.
+    `preset`, `tokenizer` and `init` are the values of these options, if given. Raises SettingError or DatasetError for
+    mistakes that can be found before anything is written.
     """
     from gptbox.datasets import find_dataset
     from gptbox.train.config import preset as find_preset
+    from gptbox.train.initial_model import find_initial_model
 
     find_preset(settings.preset, "PRESET" if preset is None else "--preset")
     check_tokenizer(settings, tokenizer)
     folder = run_folder(settings, dataset, run)
     if not folder.dataset.exists():
         find_dataset(dataset or settings.dataset, settings.data)
+    if settings.init is not None and not folder.checkpoint.exists():
+        find_initial_model(settings.models, settings.init, "INIT" if init is None else "--init")
     if find_spec("torch") is None:
         raise SettingError("Training needs torch, which is not installed: pip install 'gptbox[train]'.")
     return folder

@@ -26,6 +26,13 @@ Tokenizer = Annotated[
         metavar="auto|char|byte",
     ),
 ]
+Init = Annotated[
+    str | None,
+    typer.Option(
+        help="Begin a new run with the weights of a published model instead of random ones. Default: $INIT.",
+        metavar="RUN|FOLDER",
+    ),
+]
 Quantize = Annotated[
     str | None, typer.Option(help="int8 stores weights in 8 bits, none in 32. Default: $QUANTIZE.", metavar="none|int8")
 ]
@@ -34,6 +41,7 @@ Port = Annotated[int, typer.Option(min=0, max=65535)]
 
 _OPTIONS = {
     "TOKENIZER": "--tokenizer",
+    "INIT": "--init",
     "TRAIN_MINUTES": "--minutes",
     "PRESET": "--preset",
     "QUANTIZE": "--quantize",

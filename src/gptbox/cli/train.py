@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from gptbox.cli.common import check_training_can_start, report_error
-from gptbox.cli.options import Dataset, Minutes, Preset, RunName, Tokenizer, configure_logs_and_read_settings
+from gptbox.cli.options import Dataset, Init, Minutes, Preset, RunName, Tokenizer, configure_logs_and_read_settings
 from gptbox.errors import GptboxError
 from gptbox.settings import Settings
 
@@ -21,6 +21,7 @@ def train(
     dataset: Dataset = None,
     run: RunName = None,
     tokenizer: Tokenizer = None,
+    init: Init = None,
     minutes: Minutes = None,
     steps: Annotated[int | None, typer.Option(help="Number of steps, instead of minutes.")] = None,
     target_loss: Annotated[
@@ -38,6 +39,7 @@ def train(
     accumulate: Annotated[int | None, typer.Option(help="Micro-batches per step, to save memory.")] = None,
     dropout: Annotated[float | None, typer.Option(help="Fraction of activations dropped in training.")] = None,
     weight_decay: Annotated[float | None, typer.Option(help="Decoupled weight decay.")] = None,
+    optimizer: Annotated[str | None, typer.Option(help="The optimizer.", metavar="adamw|muon")] = None,
     learning_rate: Annotated[float | None, typer.Option(help="Peak learning rate.")] = None,
 ) -> None:
     """Prepare a text if necessary, train on it and publish snapshots. Resumes an interrupted run.
@@ -56,10 +58,11 @@ def train(
         "accumulate": accumulate,
         "dropout": dropout,
         "weight_decay": weight_decay,
+        "optimizer": optimizer,
         "learning_rate": learning_rate,
     }
     try:
-        _train(dataset, run, tokenizer, minutes, steps, target_loss, preset, changes)
+        _train(dataset, run, tokenizer, init, minutes, steps, target_loss, preset, changes)
     except GptboxError as error:
         from gptbox.train.failure import exit_code
 
@@ -71,6 +74,7 @@ def _train(
     dataset: str | None,
     run: str | None,
     tokenizer: str | None,
+    init: str | None,
     minutes: float | None,
     steps: int | None,
     target_loss: float | None,
@@ -81,9 +85,9 @@ def _train(
 
     try:
         settings = configure_logs_and_read_settings(
-            sys.stdout, TRAIN_MINUTES=minutes, PRESET=preset, TOKENIZER=tokenizer
+            sys.stdout, TRAIN_MINUTES=minutes, PRESET=preset, TOKENIZER=tokenizer, INIT=init
         )
-        folder = check_training_can_start(settings, dataset, run, preset, tokenizer)
+        folder = check_training_can_start(settings, dataset, run, preset=preset, tokenizer=tokenizer, init=init)
     except GptboxError as error:
         models = Path(os.environ.get("GPTBOX_MODELS") or Settings.models)
         name = run or os.environ.get("RUN") or dataset or os.environ.get("DATASET") or Settings.dataset
@@ -100,6 +104,7 @@ def _train(
     options = session.TrainOptions(
         tokenizer=settings.tokenizer,
         preset=settings.preset,
+        init=settings.init,
         clock="cpu" if settings.train_clock == "cpu" else "wall",
         minutes=minutes if limited_otherwise else settings.train_minutes,
         steps=steps,

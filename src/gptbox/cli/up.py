@@ -10,6 +10,7 @@ from gptbox.cli.common import check_training_can_start
 from gptbox.cli.options import (
     Dataset,
     Host,
+    Init,
     Minutes,
     Port,
     Preset,
@@ -23,6 +24,7 @@ def up(
     dataset: Dataset = None,
     run: RunName = None,
     tokenizer: Tokenizer = None,
+    init: Init = None,
     minutes: Minutes = None,
     preset: Preset = None,
     host: Host = "127.0.0.1",
@@ -32,9 +34,11 @@ def up(
     from gptbox.train.failure import UNDER_UP
     from gptbox.web.server import serve as serve_web
 
-    settings = configure_logs_and_read_settings(sys.stderr, TRAIN_MINUTES=minutes, PRESET=preset, TOKENIZER=tokenizer)
-    check_training_can_start(settings, dataset, run, preset, tokenizer)
-    options = {"--run": run, "--tokenizer": tokenizer, "--minutes": minutes, "--preset": preset}
+    settings = configure_logs_and_read_settings(
+        sys.stderr, TRAIN_MINUTES=minutes, PRESET=preset, TOKENIZER=tokenizer, INIT=init
+    )
+    check_training_can_start(settings, dataset, run, preset=preset, tokenizer=tokenizer, init=init)
+    options = {"--run": run, "--tokenizer": tokenizer, "--init": init, "--minutes": minutes, "--preset": preset}
     arguments = [text for name, value in options.items() if value is not None for text in (name, str(value))]
     command = [sys.executable, "-m", "gptbox", "train", dataset or settings.dataset, *arguments]
     serve_web(settings, host, port, beside=_training_process(command, os.environ | UNDER_UP))

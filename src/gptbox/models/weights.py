@@ -11,6 +11,8 @@ matrix product is faster than three small ones. All matrices are (out, in), as i
     head.weight (vocab, n_embd) unless tied       with config.bias, .bias beside each norm and each matrix of a block
 """
 
+from dataclasses import replace
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -142,3 +144,14 @@ def from_huggingface(tensors: Weights, config: ModelConfig) -> Weights:
             found = out[name].shape if name in out else "nothing"
             raise ModelFolderError(f"model.safetensors has {found} for {name}; config.json says {shape}.")
     return {name: np.ascontiguousarray(weight) for name, weight in out.items()}
+
+
+def drop_zero_biases(weights: Weights, config: ModelConfig) -> tuple[Weights, ModelConfig]:
+    """Undo what publishing does to a gpt2 without biases, which is read back with biases that are all zero.
+
+    Other weights are returned as they are.
+    """
+    biases = {name for name in weights if name.endswith(".bias")}
+    if not config.bias or any(weights[name].any() for name in biases):
+        return weights, config
+    return {name: weight for name, weight in weights.items() if name not in biases}, replace(config, bias=False)

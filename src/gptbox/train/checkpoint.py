@@ -14,6 +14,7 @@ from torch import nn
 from gptbox.errors import RunError
 from gptbox.models.runs import start_over_advice
 from gptbox.system.atomic import atomic_file
+from gptbox.train.config import OMITTED
 from gptbox.train.optim import Optimizer
 from gptbox.train.train_state import TrainState
 
@@ -76,6 +77,14 @@ class Checkpoint:
 
 
 def differences(found: dict[str, Any], wanted: dict[str, Any]) -> str:
-    """The differing values of two identities as a phrase; empty if there are none."""
-    names = [name for name in wanted if found.get(name) != wanted[name]]
-    return ", ".join(f"{name} was {found.get(name)!r} and is now {wanted[name]!r}" for name in names)
+    """The differing values of two identities as a phrase; empty if there are none.
+
+    Names that older versions stored and this one does not know make no difference.
+    """
+    names = [*wanted, *(name for name in OMITTED if name in found and name not in wanted)]
+
+    def shown(identity: dict[str, Any], name: str) -> str:
+        return repr(identity[name]) if name in identity else "the default"
+
+    changed = [name for name in names if found.get(name) != wanted.get(name)]
+    return ", ".join(f"{name} was {shown(found, name)} and is now {shown(wanted, name)}" for name in changed)

@@ -1,10 +1,16 @@
 """The configuration of a training run, and the presets."""
 
 from dataclasses import dataclass, fields, replace
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, Self
 
-from gptbox.errors import SettingError
-from gptbox.models.config import Activation, Architecture, ModelConfig
+from gptbox.errors import ModelFolderError, SettingError
+from gptbox.models.config import ModelConfig
+
+TINY_SHAKESPEARE_CHARACTERS = 65
+"""Vocabulary size in presets and recipes, which are made for Tiny Shakespeare; see `TrainConfig.with_vocab_size`."""
+
+NORM_EPS = {"gpt2": 1e-5, "qwen3": 1e-6}
+"""Epsilon of the norms of models trained from scratch, by architecture."""
 
 
 class Stage(NamedTuple):
@@ -19,24 +25,18 @@ class Stage(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
-    """Checkpoints store all fields but those in _CHANGEABLE by name, as the identity of a run."""
+    """Everything that determines a run, beside its text. Checkpoints store a part of it: see `fixed`."""
 
     preset: str
     """Name of the preset it was made from."""
 
     # The model
-    architecture: Architecture
-    n_layer: int
-    n_head: int
-    n_embd: int
-    context_length: int
-    activation: Activation
-    intermediate_size: int = 0
-    """Width of the MLP's hidden layer; 0 means 4 n_embd."""
-    tie_embeddings: bool = True
+    model: ModelConfig
     dropout: float = 0.0
     initialization: Literal["gpt2", "previous"] = "gpt2"
-    """Scheme of the initial weights; see `gptbox.train.gpt.GPT.initialize`."""
+    """Scheme of random initial weights; see `gptbox.train.gpt.GPT.initialize`."""
+    init: str | None = None
+    """Run or model folder that the initial weights come from, as the user named it; None for random weights."""
 
     # The work
     batch_size: int
@@ -44,7 +44,7 @@ class TrainConfig:
     accumulate: int = 1
     """Gradient accumulation: micro-batches per batch, computed one after the other to save memory."""
     ramp: tuple[Stage, ...] = ()
-    """Stages before the batches of batch_size x context_length, which get the rest of the work."""
+    """Stages before the batches of batch_size x model.context_length, which get the rest of the work."""
     steps: int | None = None
     """Number of steps; None for no limit on them."""
     minutes: float | None = None
@@ -89,8 +89,8 @@ class TrainConfig:
     def __post_init__(self) -> None:
         object.__setattr__(self, "ramp", tuple(Stage(*stage) for stage in self.ramp))
         above_zero = (
-            "n_layer", "n_head", "n_embd", "batch_size", "context_length", "accumulate", "steps", "minutes",
-            "target_loss", "horizon_minutes", "eval_every", "learning_rate",
+            "batch_size", "accumulate", "steps", "minutes", "target_loss", "horizon_minutes", "eval_every",
+            "learning_rate",
         )  # fmt: skip
         for name in above_zero:
             value = getattr(self, name)
@@ -98,8 +98,8 @@ class TrainConfig:
                 raise SettingError(f"{name} is {value}; it must be a number above 0.")
         if self.steps is None and self.minutes is None and self.target_loss is None:
             raise SettingError("Nothing says when to stop: give minutes, steps or a target loss.")
-        if any(stage.context_length > self.context_length for stage in self.ramp):
-            raise SettingError(f"a stage of the ramp is longer than the context of {self.context_length}.")
+        if any(stage.context_length > self.model.context_length for stage in self.ramp):
+            raise SettingError(f"a stage of the ramp is longer than the context of {self.model.context_length}.")
         if not 0 <= self.dropout < 1:
             raise SettingError(f"dropout is {self.dropout}; it must be at least 0 and below 1.")
         if not 0 <= self.seed < 2**63:
@@ -114,40 +114,68 @@ class TrainConfig:
             if progress < stage.share:
                 return stage
             progress -= stage.share
-        return Stage(1.0, self.batch_size, self.context_length)
+        return Stage(1.0, self.batch_size, self.model.context_length)
 
-    def model(self, vocab_size: int) -> ModelConfig:
-        """The model's configuration for a vocabulary size."""
-        return ModelConfig(
-            architecture=self.architecture,
-            vocab_size=vocab_size,
-            context_length=self.context_length,
-            n_layer=self.n_layer,
-            n_head=self.n_head,
-            n_embd=self.n_embd,
-            intermediate_size=self.intermediate_size,
-            activation=self.activation,
-            norm_eps=1e-5 if self.architecture == "gpt2" else 1e-6,
-            tie_embeddings=self.tie_embeddings,
-        )
+    def with_vocab_size(self, vocab_size: int) -> Self:
+        """A copy for a text with a vocabulary of this size."""
+        return replace(self, model=replace(self.model, vocab_size=vocab_size))
 
     def fixed(self) -> dict[str, Any]:
-        """The fields that must not change when a run resumes: all but limits, evaluation and accumulation."""
-        fixed = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in _CHANGEABLE}
-        return fixed | {"ramp": tuple(tuple(stage) for stage in self.ramp)}
+        """What must not change when a run resumes: all but limits, evaluation and accumulation.
+
+        Flat, with the model's fields beside the others, as checkpoints of all versions store it. OMITTED fields are
+        only there if they differ from their default. The vocabulary is not: it belongs to the text.
+        """
+        fixed = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in {"model", *OMITTED, *_CHANGEABLE}}
+        fixed["ramp"] = tuple(tuple(stage) for stage in self.ramp)
+        fixed |= {name: getattr(self.model, name) for name in _STORED_MODEL_FIELDS}
+        if self.model.architecture == "gpt2" and self.model.intermediate_size == 4 * self.model.n_embd:
+            fixed["intermediate_size"] = 0  # which means this size
+        values = {name: getattr(self if name == "init" else self.model, name) for name in OMITTED}
+        defaults = _omitted_defaults(self.model)
+        return fixed | {name: value for name, value in values.items() if value != defaults[name]}
+
+    @classmethod
+    def from_fixed(cls, fixed: dict[str, Any], vocab_size: int, minutes: float) -> Self:
+        """The configuration that `fixed` described, for this vocabulary and time; unknown names are ignored."""
+        ours, models = ({f.name for f in fields(kind)} for kind in (cls, ModelConfig))
+        shape: dict[str, Any] = {"norm_eps": NORM_EPS[fixed["architecture"]], "vocab_size": vocab_size}
+        shape |= {name: value for name, value in fixed.items() if name in models}
+        others = {name: value for name, value in fixed.items() if name in ours}
+        return cls(model=ModelConfig(**shape), **others, minutes=minutes)
 
 
 _CHANGEABLE = {"steps", "minutes", "clock", "target_loss", "horizon_minutes", "eval_every", "accumulate"}
+_STORED_MODEL_FIELDS = (
+    "architecture", "n_layer", "n_head", "n_embd", "context_length", "activation", "intermediate_size",
+    "tie_embeddings",
+)  # fmt: skip
+OMITTED = ("n_kv_head", "head_dim", "norm_eps", "rope_theta", "bias", "init")
+"""Names that `TrainConfig.fixed` has only for values other than the default, that of a preset or recipe."""
+
+
+def _omitted_defaults(model: ModelConfig) -> dict[str, Any]:
+    return {
+        "n_kv_head": model.n_head,
+        "head_dim": model.n_embd // model.n_head,
+        "norm_eps": NORM_EPS[model.architecture],
+        "rope_theta": 10_000.0,
+        "bias": False,
+        "init": None,
+    }
+
 
 # nanoGPT's config/train_shakespeare_char.py with the lesson's ten flags.
 LESSON = TrainConfig(
     preset="lesson",
-    architecture="gpt2",
-    n_layer=4,
-    n_head=4,
-    n_embd=128,
-    context_length=64,
-    activation="gelu",
+    model=ModelConfig(
+        architecture="gpt2",
+        vocab_size=TINY_SHAKESPEARE_CHARACTERS,
+        context_length=64,
+        n_layer=4,
+        n_head=4,
+        n_embd=128,
+    ),
     batch_size=12,
     steps=2000,
     eval_every=250,
@@ -172,6 +200,10 @@ def preset(name: str, source: str = "PRESET") -> TrainConfig | None:
     return PRESETS[name]
 
 
+MODEL_OPTIONS = ("n_layer", "n_head", "n_embd", "context_length")
+"""Fields of the model that options of the command line set."""
+
+
 def with_changes(
     config: TrainConfig,
     *,
@@ -180,7 +212,7 @@ def with_changes(
     target_loss: float | None = None,
     **others: Any,
 ) -> TrainConfig:
-    """A copy with the given values; None keeps a value.
+    """A copy with the given values of its fields or, for those in MODEL_OPTIONS, its model's; None keeps a value.
 
     Minutes, steps and target loss replace all three limits together. A new batch size or context drops the ramp; a new
     width adapts the MLP and the heads. Raises SettingError for an invalid value.
@@ -192,12 +224,30 @@ def with_changes(
         changes.setdefault("eval_every", None)  # in time, so that a slow machine has its first snapshot soon
     if {"batch_size", "context_length"} & changes.keys():
         changes.setdefault("ramp", ())
-    width = changes.get("n_embd", config.n_embd)
-    if width != config.n_embd and config.intermediate_size:
-        changes.setdefault("intermediate_size", -(-width * 11 // 4 // 16) * 16)
-        changes.setdefault("n_head", max(1, width // 32))
-    if width % changes.get("n_head", config.n_head):
-        raise SettingError(
-            f"n_embd is {width}, which {changes.get('n_head', config.n_head)} heads do not divide; give --n-head too."
-        )
-    return replace(config, **changes)
+    shape = {name: changes.pop(name) for name in MODEL_OPTIONS if name in changes}
+    return replace(config, model=_resized(config.model, shape), **changes)
+
+
+def _resized(model: ModelConfig, shape: dict[str, Any]) -> ModelConfig:
+    """A copy with other values of MODEL_OPTIONS; sizes that followed from the model's follow from the new ones.
+
+    Raises SettingError if they do not fit together.
+    """
+    width = shape.get("n_embd", model.n_embd)
+    derived = {}
+    if model.intermediate_size == 4 * model.n_embd:
+        derived["intermediate_size"] = 0
+    elif width != model.n_embd:
+        derived["intermediate_size"] = -(-width * 11 // 4 // 16) * 16
+        derived["n_head"] = max(1, width // 32)
+    heads = shape.get("n_head", derived.get("n_head", model.n_head))
+    if model.n_kv_head == model.n_head:
+        derived["n_kv_head"] = 0
+    if model.head_dim * model.n_head == model.n_embd:
+        derived["head_dim"] = 0
+        if heads and width % heads:
+            raise SettingError(f"n_embd is {width}, which {heads} heads do not divide; give --n-head too.")
+    try:
+        return replace(model, **derived | shape)
+    except ModelFolderError as error:
+        raise SettingError(str(error)) from None

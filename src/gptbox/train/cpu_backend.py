@@ -36,6 +36,11 @@ def supports(model: GPT) -> bool:
     return blas.HAS_SGEMM and on_cpu and model.config.architecture == "qwen3"
 
 
+def trains_all_parameters(model: GPT) -> bool:
+    """Whether all parameters are trained. `gradients` computes those of all."""
+    return all(p.requires_grad for p in model.parameters())
+
+
 def weights_of(model: GPT) -> dict[str, Floats]:
     """Views of the model's parameters by name, which the optimizer updates in place."""
     return {name: parameter.detach().numpy() for name, parameter in model.named_parameters()}

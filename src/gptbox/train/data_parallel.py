@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from gptbox.train import cpu_backend
-from gptbox.train.gpt import GPT
+from gptbox.train.gpt import GPT, trainable_parameters
 from gptbox.train.ops import NO_DROPOUT, Dropout, cross_entropy
 
 T = TypeVar("T")
@@ -56,7 +56,7 @@ class DataParallel:
     def gradients(
         self, model: GPT, inputs: Tensor, targets: Tensor, dropout: Dropout = NO_DROPOUT, accumulate: int = 1
     ) -> tuple[float, Tensor]:
-        """The mean loss over ids (B, T), in nats per token, and its gradient: all parameters' concatenated, 1-D.
+        """The mean loss over ids (B, T), in nats per token, and its gradient: 1-D, that of `trainable_parameters`.
 
         The batch is split into at least `accumulate` micro-batches, which saves activation memory and changes nothing
         else. The next call overwrites the gradient.
@@ -65,13 +65,14 @@ class DataParallel:
         workers = min(self.num_workers, rows)
         micro_batches = min(rows, -(-accumulate // workers) * workers)
         bounds = [rows * i // micro_batches for i in range(micro_batches + 1)]
+        compiled = cpu_backend.supports(model) and cpu_backend.trains_all_parameters(model)
 
         def work(worker: int) -> tuple[float, Tensor]:
             total_loss, total = 0.0, None
             slices = list(pairwise(bounds))[worker::workers]
             for begin, end in slices:
                 x, y, slice_dropout = inputs[begin:end], targets[begin:end], dropout.of_rows(begin, end)
-                if cpu_backend.supports(model):
+                if compiled:
                     workspace = self._workspace(model, worker, x.shape)
                     loss = cpu_backend.gradients(model, workspace, x, y, slice_dropout)
                     gradient = torch.from_numpy(workspace.gradient)
@@ -94,7 +95,7 @@ class DataParallel:
 
     def _by_autograd(self, model: GPT, inputs: Tensor, targets: Tensor, dropout: Dropout) -> tuple[float, Tensor]:
         loss = self._loss(model, inputs, targets, dropout.to(inputs.device))
-        gradients = torch.autograd.grad(loss, list(model.parameters()))
+        gradients = torch.autograd.grad(loss, trainable_parameters(model))
         return loss.item(), torch.cat([gradient.flatten() for gradient in gradients])
 
     def _workspace(self, model: GPT, worker: int, shape: Any) -> cpu_backend.Workspace:
@@ -114,7 +115,7 @@ def mean_loss(model: GPT, inputs: Tensor, targets: Tensor, dropout: Dropout) -> 
 
 
 def assign_gradient(model: GPT, gradient: Tensor) -> None:
-    """Set each parameter's grad to a view of its part of `gradient`, the result of `DataParallel.gradients`."""
-    parameters = list(model.parameters())
+    """Set each trainable parameter's grad to a view of its part of `gradient`, from `DataParallel.gradients`."""
+    parameters = trainable_parameters(model)
     for p, part in zip(parameters, gradient.split([p.numel() for p in parameters]), strict=True):
         p.grad = part.view(p.shape)

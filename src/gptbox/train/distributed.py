@@ -10,7 +10,7 @@ from datetime import timedelta
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
 
 
 class Distributed:
@@ -53,6 +53,12 @@ class Distributed:
         tensor = torch.tensor(message, dtype=torch.float64, device=self.device)
         dist.broadcast(tensor, 0)
         return [float(value) for value in tensor]
+
+    def broadcast_parameters(self, model: nn.Module) -> None:
+        """Give all processes the main process's parameters."""
+        if self.size > 1:
+            for p in model.parameters():
+                dist.broadcast(p.data, 0)
 
     def sum(self, loss: float, gradient: Tensor) -> tuple[float, Tensor]:
         """Sums of the loss and of the gradient over all processes, in one all-reduce."""

@@ -13,6 +13,7 @@ from torch.nn import functional as F  # noqa: N812  (the field's usual name)
 
 from gptbox.models.config import ModelConfig
 from gptbox.models.context_window import slide_window
+from gptbox.models.weights import Weights
 from gptbox.train import ops
 from gptbox.train.ops import NO_DROPOUT, Dropout
 
@@ -224,6 +225,10 @@ class GPT(nn.Module):
             query = torch.cat((amplitudes * angles.cos(), amplitudes * angles.sin()))
             heads[head] += torch.outer(query if head < c.n_head else key, direction) / (c.n_embd * weight)
 
+    def load_weights(self, weights: Weights) -> None:
+        """Copy the weights of a published model with the same configuration; see `gptbox.models.weights`."""
+        self.load_state_dict({name: torch.from_numpy(weight) for name, weight in weights.items()})
+
     def forward(self, ids: Tensor, cache: KVCache | None = None, dropout: Dropout = NO_DROPOUT) -> Tensor:
         """ids (B, T) -> logits (B, T, V). With a cache, the ids continue the cached ones and are added to it.
 
@@ -285,6 +290,11 @@ class GPT(nn.Module):
             history.append(token)
             new_ids = [token]
         return history[len(ids) :]
+
+
+def trainable_parameters(model: nn.Module) -> list[nn.Parameter]:
+    """The parameters that training updates, in the order of their gradients; all, unless some do not require any."""
+    return [p for p in model.parameters() if p.requires_grad]
 
 
 class _TorchDecoder:

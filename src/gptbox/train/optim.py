@@ -1,16 +1,17 @@
 """Optimizers. To add one, write a class and enter it in OPTIMIZERS."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from collections.abc import Iterator
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from gptbox.errors import SettingError
 from gptbox.train.config import TrainConfig
 from gptbox.train.data_parallel import DataParallel
-from gptbox.train.gpt import GPT
+from gptbox.train.gpt import GPT, trainable_parameters
 from gptbox.train.kernels import blas
 from gptbox.train.kernels.muon import QUINTIC, muon
 
@@ -50,12 +51,26 @@ class Optimizer(ABC):
     Not torch.optim.Optimizer, whose construction imports torch's compiler: a second and 70 MB.
     """
 
-    def __init__(self, groups: list[dict[str, Any]], config: TrainConfig) -> None:
-        """A group has `params`, `lr_scale` (a factor of the scheduled rate), and `lr`, set before each step."""
-        self.param_groups, self.config = groups, config
-        for group in groups:
+    moments: ClassVar[int]
+    """State tensors of a parameter's size, per parameter; the largest number if it differs among parameters."""
+    default_rates: ClassVar[dict[str, float]]
+    """Learning rates by field of TrainConfig, for presets and recipes that were tuned for another optimizer."""
+
+    def __init__(self, model: GPT, config: TrainConfig, data_parallel: DataParallel) -> None:
+        self.config, self.data_parallel = config, data_parallel
+        self.param_groups = self.make_groups(model)
+        for group in self.param_groups:
             group["lr"] = config.learning_rate * group["lr_scale"]
-        self.state: dict[nn.Parameter, dict[str, Tensor]] = {p: {} for group in groups for p in group["params"]}
+        self.state: dict[nn.Parameter, dict[str, Tensor]] = {
+            p: {} for group in self.param_groups for p in group["params"]
+        }
+
+    @abstractmethod
+    def make_groups(self, model: GPT) -> list[dict[str, Any]]:
+        """The trainable parameters in groups, each with `params` and `lr_scale`, a factor of the scheduled rate.
+
+        `lr`, that product, is set before each step.
+        """
 
     @abstractmethod
     def step(self) -> None:
@@ -72,6 +87,8 @@ class Optimizer(ABC):
 
     def _adam(self, parameters: list[nn.Parameter], rate: float, decay: float) -> None:
         """Adam (Kingma and Ba, arXiv 1412.6980) with decoupled weight decay, as one fused kernel."""
+        if not parameters:
+            return
         for p in parameters:
             if not self.state[p]:
                 step = torch.zeros((), device=p.device)
@@ -94,21 +111,25 @@ class Muon(Optimizer):
     values; gate and value) are updated separately. The rates of the Adam groups are proportional to the scheduled rate.
     """
 
-    def __init__(self, model: GPT, config: TrainConfig, data_parallel: DataParallel) -> None:
+    moments = 2  # the Adam groups; one for matrices
+    default_rates: ClassVar = {
+        "learning_rate": 0.02, "min_learning_rate": 0.0, "adam_learning_rate": 0.01, "gain_learning_rate": 0.01,
+    }  # fmt: skip
+
+    def make_groups(self, model: GPT) -> list[dict[str, Any]]:
+        c, workers, parameters = self.config, self.data_parallel.num_workers, trainable_parameters(model)
         matrices = sorted(_matrices(model), key=lambda m: (m.end - m.begin) * m.parameter.shape[1], reverse=True)
-        self._data_parallel = data_parallel
-        self._matrices_per_worker = [matrices[i :: data_parallel.num_workers] for i in range(data_parallel.num_workers)]
+        self._matrices_per_worker = [matrices[i::workers] for i in range(workers)]
         """The matrices in groups of similar cost."""
         in_blocks = {m.parameter for m in matrices}
-        hidden = [p for p in model.parameters() if p in in_blocks]
-        gains = [p for p in model.parameters() if p.dim() < 2]
-        embeddings = [p for p in model.parameters() if p.dim() >= 2 and p not in in_blocks]
-        groups: list[dict[str, Any]] = [
+        hidden = [p for p in parameters if p in in_blocks]
+        gains = [p for p in parameters if p.dim() < 2]
+        embeddings = [p for p in parameters if p.dim() >= 2 and p not in in_blocks]
+        return [
             {"params": hidden, "lr_scale": 1.0},
-            {"params": embeddings, "lr_scale": config.adam_learning_rate / config.learning_rate},
-            {"params": gains, "lr_scale": config.gain_learning_rate / config.learning_rate},
+            {"params": embeddings, "lr_scale": c.adam_learning_rate / c.learning_rate},
+            {"params": gains, "lr_scale": c.gain_learning_rate / c.learning_rate},
         ]
-        super().__init__(groups, config)
 
     @torch.no_grad()
     def step(self) -> None:
@@ -116,7 +137,7 @@ class Muon(Optimizer):
         for p in muon_group["params"]:
             if not self.state[p]:
                 self.state[p]["momentum"] = torch.zeros_like(p)
-        self._data_parallel.map(lambda matrices: self._muon(matrices, muon_group["lr"]), self._matrices_per_worker)
+        self.data_parallel.map(lambda matrices: self._muon(matrices, muon_group["lr"]), self._matrices_per_worker)
         for group in adam_groups:
             self._adam(group["params"], group["lr"], 0.0)
 
@@ -143,10 +164,10 @@ class Muon(Optimizer):
 
 
 def _matrices(model: GPT) -> Iterator[_Matrix]:
-    """The matrices of the blocks, with fused ones split."""
+    """The trainable matrices of the blocks, with fused ones split."""
     c = model.config
     for name, p in model.named_parameters():
-        if p.dim() < 2 or not name.startswith("blocks."):
+        if p.dim() < 2 or not name.startswith("blocks.") or not p.requires_grad:
             continue
         sizes = [len(p)]
         if name.endswith("attention.qkv.weight"):
@@ -162,13 +183,15 @@ def _matrices(model: GPT) -> Iterator[_Matrix]:
 class AdamW(Optimizer):
     """Loshchilov and Hutter, Decoupled Weight Decay Regularization, arXiv 1711.05101; gains and biases do not decay."""
 
-    def __init__(self, model: GPT, config: TrainConfig, data_parallel: DataParallel) -> None:
-        parameters = list(model.parameters())
-        groups: list[dict[str, Any]] = [
-            {"params": [p for p in parameters if p.dim() >= 2], "weight_decay": config.weight_decay, "lr_scale": 1.0},
+    moments = 2
+    default_rates: ClassVar = {"learning_rate": 1e-3, "min_learning_rate": 1e-4}
+
+    def make_groups(self, model: GPT) -> list[dict[str, Any]]:
+        parameters, decay = trainable_parameters(model), self.config.weight_decay
+        return [
+            {"params": [p for p in parameters if p.dim() >= 2], "weight_decay": decay, "lr_scale": 1.0},
             {"params": [p for p in parameters if p.dim() < 2], "weight_decay": 0.0, "lr_scale": 1.0},
         ]
-        super().__init__(groups, config)
 
     @torch.no_grad()
     def step(self) -> None:
@@ -176,4 +199,19 @@ class AdamW(Optimizer):
             self._adam(group["params"], group["lr"], group["weight_decay"])
 
 
-OPTIMIZERS: dict[str, Callable[[GPT, TrainConfig, DataParallel], Optimizer]] = {"adamw": AdamW, "muon": Muon}
+OPTIMIZERS: dict[str, type[Optimizer]] = {"adamw": AdamW, "muon": Muon}
+
+
+def check_optimizer_name(name: str | None, source: str = "--optimizer") -> None:
+    """Raises SettingError for a name that is not in OPTIMIZERS; None is no choice. `source` is its option."""
+    if name is not None and name not in OPTIMIZERS:
+        raise SettingError(f"{source} {name!r} is not one of {', '.join(OPTIMIZERS)}.")
+
+
+def with_default_rates(config: TrainConfig, changes: dict[str, Any]) -> dict[str, Any]:
+    """`changes` to `config`; for another optimizer than the configuration's, with its default learning rates."""
+    name = changes.get("optimizer")
+    if name in (None, config.optimizer):
+        return changes
+    given = {field: value for field, value in changes.items() if value is not None}
+    return {**OPTIMIZERS[name].default_rates, **given}

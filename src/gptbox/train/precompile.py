@@ -41,11 +41,11 @@ def is_done() -> bool:
 def compile_all() -> None:
     """Call every kernel once with the types that training uses; kernels in the cache are only loaded."""
     config, data_parallel = RECIPES[0].config, DataParallel(1)
-    model = GPT(config.model(65))
-    ids = np.zeros(2 * config.context_length, np.uint16)
-    inputs, targets = DataLoader(ids, 1, config.context_length, 0).batch(0)
+    model = GPT(config.model)
+    ids = np.zeros(2 * config.model.context_length, np.uint16)
+    inputs, targets = DataLoader(ids, 1, config.model.context_length, 0).batch(0)
     _, gradient = data_parallel.gradients(
-        model, inputs, targets, Dropout.draw(0.1, 0, 0, 1, dropout_sites(config.n_layer))
+        model, inputs, targets, Dropout.draw(0.1, 0, 0, 1, dropout_sites(config.model.n_layer))
     )
     assign_gradient(model, gradient)
     OPTIMIZERS[config.optimizer](model, config, data_parallel).step()

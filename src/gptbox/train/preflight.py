@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gptbox.errors import DoesNotFitError
-from gptbox.models.config import ModelConfig
 from gptbox.models.evaluation import EVAL_BATCH_TOKENS
 from gptbox.system.cpus import CGROUP
 from gptbox.train.config import TrainConfig
 from gptbox.train.cpu_backend import workspace_bytes
+from gptbox.train.optim import OPTIMIZERS
 from gptbox.train.publish import snapshots_that_fit
 
 MB = 1_000_000
@@ -27,24 +27,25 @@ class Requirements:
     """Disk space at the end: all snapshots and checkpoints."""
 
 
-def estimate_requirements(
-    config: TrainConfig, model: ModelConfig, num_workers: int, snapshots_kept: int
-) -> Requirements:
+def estimate_requirements(config: TrainConfig, num_workers: int, snapshots_kept: int) -> Requirements:
     """Estimate from the shapes of weights and activations; `num_workers` micro-batches are computed at once."""
+    model = config.model
     weights = 4 * model.parameters
-    stages = [(config.batch_size, config.context_length), *((s.batch_size, s.context_length) for s in config.ramp)]
+    checkpoint = (1 + OPTIMIZERS[config.optimizer].moments) * weights
+    initial = weights if config.init is not None else 0
+    stages = [(config.batch_size, model.context_length), *((s.batch_size, s.context_length) for s in config.ramp)]
     training = 0
     for rows, time in stages:
         workers = min(num_workers, rows)
         micro_batches = min(rows, -(-config.accumulate // workers) * workers)
         training = max(training, workers * workspace_bytes(model, -(-rows // micro_batches), time))
-    length = config.context_length
+    length = model.context_length
     evaluation = num_workers * workspace_bytes(model, max(1, EVAL_BATCH_TOKENS // length), length, backward=False)
     if model.architecture != "qwen3":  # trained by autograd, which keeps the inputs of each operation
         training *= 2
-    # Weights, a gradient per worker, two moments, and a copy of weights and moments while a checkpoint is written.
-    memory = _BASE_MEMORY + (6 + num_workers) * weights + training + evaluation
-    return Requirements(memory, (snapshots_that_fit(snapshots_kept, weights) + 2) * weights + 2 * 3 * weights)
+    # Weights and moments and, while a checkpoint is written, a copy of them; a gradient per worker.
+    memory = _BASE_MEMORY + 2 * checkpoint + num_workers * weights + initial + training + evaluation
+    return Requirements(memory, (snapshots_that_fit(snapshots_kept, weights) + 2) * weights + 2 * checkpoint)
 
 
 def available_memory(cgroup: Path = CGROUP) -> int | None:

@@ -13,7 +13,8 @@ from typing import Any
 
 import torch
 
-from gptbox.train.config import Stage, TrainConfig
+from gptbox.models.config import ModelConfig
+from gptbox.train.config import NORM_EPS, TINY_SHAKESPEARE_CHARACTERS, Stage, TrainConfig
 from gptbox.train.data_parallel import DataParallel
 from gptbox.train.gpt import GPT
 
@@ -22,9 +23,6 @@ MINUTES = 5.0
 
 _COMMON: dict[str, Any] = {
     "preset": "default",
-    "architecture": "qwen3",
-    "activation": "silu",
-    "tie_embeddings": False,
     "initialization": "previous",
     "optimizer": "muon",
     "schedule": "linear",
@@ -32,6 +30,21 @@ _COMMON: dict[str, Any] = {
     "adam_learning_rate": 0.01,
     "minutes": MINUTES,
 }
+
+
+def _model(n_layer: int, n_head: int, n_embd: int, intermediate_size: int, context_length: int) -> ModelConfig:
+    return ModelConfig(
+        architecture="qwen3",
+        vocab_size=TINY_SHAKESPEARE_CHARACTERS,
+        context_length=context_length,
+        n_layer=n_layer,
+        n_head=n_head,
+        n_embd=n_embd,
+        intermediate_size=intermediate_size,
+        activation="silu",
+        norm_eps=NORM_EPS["qwen3"],
+        tie_embeddings=False,
+    )
 
 
 @dataclass(frozen=True)
@@ -49,63 +62,63 @@ RECIPES = (
     Recipe(
         14,
         TrainConfig(
-            n_layer=3, n_head=2, n_embd=64, intermediate_size=128, context_length=64, batch_size=16,
-            ramp=(Stage(0.3, 32, 32),), learning_rate=0.024, gain_learning_rate=0.01, beta2=0.95, momentum=0.9,
-            newton_schulz_steps=5, weight_decay=0.0, **_COMMON,
+            model=_model(n_layer=3, n_head=2, n_embd=64, intermediate_size=128, context_length=64),
+            batch_size=16, ramp=(Stage(0.3, 32, 32),), learning_rate=0.024, gain_learning_rate=0.01, beta2=0.95,
+            momentum=0.9, newton_schulz_steps=5, weight_decay=0.0, **_COMMON,
         ),
         ((6, 1.74), (10, 1.67)),
     ),
     Recipe(
         30,
         TrainConfig(
-            n_layer=4, n_head=2, n_embd=64, intermediate_size=128, context_length=128, batch_size=8,
-            ramp=(Stage(0.5, 16, 64),), learning_rate=0.02, gain_learning_rate=0.01, beta2=0.95, momentum=0.9,
-            newton_schulz_steps=5, weight_decay=0.0, **_COMMON,
+            model=_model(n_layer=4, n_head=2, n_embd=64, intermediate_size=128, context_length=128),
+            batch_size=8, ramp=(Stage(0.5, 16, 64),), learning_rate=0.02, gain_learning_rate=0.01, beta2=0.95,
+            momentum=0.9, newton_schulz_steps=5, weight_decay=0.0, **_COMMON,
         ),
         ((19, 1.58),),
     ),
     Recipe(
         60,
         TrainConfig(
-            n_layer=4, n_head=3, n_embd=96, intermediate_size=192, context_length=256, batch_size=4,
-            ramp=(Stage(0.6, 8, 128),), learning_rate=0.015, gain_learning_rate=0.003, beta2=0.98, momentum=0.9,
-            newton_schulz_steps=3, weight_decay=0.1, **_COMMON,
+            model=_model(n_layer=4, n_head=3, n_embd=96, intermediate_size=192, context_length=256),
+            batch_size=4, ramp=(Stage(0.6, 8, 128),), learning_rate=0.015, gain_learning_rate=0.003, beta2=0.98,
+            momentum=0.9, newton_schulz_steps=3, weight_decay=0.1, **_COMMON,
         ),
         ((39, 1.50),),
     ),
     Recipe(
         200,
         TrainConfig(
-            n_layer=4, n_head=3, n_embd=96, intermediate_size=192, context_length=256, batch_size=8,
-            ramp=(Stage(0.6, 16, 128),), learning_rate=0.015, gain_learning_rate=0.003, beta2=0.98, momentum=0.9,
-            newton_schulz_steps=3, weight_decay=0.1, **_COMMON,
+            model=_model(n_layer=4, n_head=3, n_embd=96, intermediate_size=192, context_length=256),
+            batch_size=8, ramp=(Stage(0.6, 16, 128),), learning_rate=0.015, gain_learning_rate=0.003, beta2=0.98,
+            momentum=0.9, newton_schulz_steps=3, weight_decay=0.1, **_COMMON,
         ),
         ((64, 1.465), (129, 1.44)),
     ),
     Recipe(
         400,
         TrainConfig(
-            n_layer=4, n_head=4, n_embd=128, intermediate_size=352, context_length=256, batch_size=8,
-            learning_rate=0.02, gain_learning_rate=0.01, beta2=0.95, newton_schulz_steps=4, weight_decay=0.3,
-            **_COMMON,
+            model=_model(n_layer=4, n_head=4, n_embd=128, intermediate_size=352, context_length=256),
+            batch_size=8, learning_rate=0.02, gain_learning_rate=0.01, beta2=0.95, newton_schulz_steps=4,
+            weight_decay=0.3, **_COMMON,
         ),
         ((299, 1.405),),
     ),
     Recipe(
         1500,
         TrainConfig(
-            n_layer=6, n_head=4, n_embd=128, intermediate_size=352, context_length=256, batch_size=8,
-            learning_rate=0.02, gain_learning_rate=0.01, beta2=0.95, newton_schulz_steps=4, weight_decay=0.33,
-            dropout=0.05, **_COMMON,
+            model=_model(n_layer=6, n_head=4, n_embd=128, intermediate_size=352, context_length=256),
+            batch_size=8, learning_rate=0.02, gain_learning_rate=0.01, beta2=0.95, newton_schulz_steps=4,
+            weight_decay=0.33, dropout=0.05, **_COMMON,
         ),
         ((600, 1.40), (1200, 1.40)),
     ),
     Recipe(
         math.inf,
         TrainConfig(
-            n_layer=8, n_head=5, n_embd=160, intermediate_size=432, context_length=256, batch_size=16, accumulate=4,
-            learning_rate=0.02, gain_learning_rate=0.01, beta2=0.95, newton_schulz_steps=4, weight_decay=0.35,
-            dropout=0.15, **_COMMON,
+            model=_model(n_layer=8, n_head=5, n_embd=160, intermediate_size=432, context_length=256),
+            batch_size=16, accumulate=4, learning_rate=0.02, gain_learning_rate=0.01, beta2=0.95,
+            newton_schulz_steps=4, weight_decay=0.35, dropout=0.15, **_COMMON,
         ),
         ((1800, 1.39), (3600, 1.38)),
     ),
@@ -144,8 +157,8 @@ class TrainPlan:
 def measure_speed(data_parallel: DataParallel, clock: Callable[[], float] = time.perf_counter) -> float:
     """The training speed of this machine by a clock, relative to the reference; takes a tenth of a second."""
     config = RECIPES[0].config
-    model = GPT(config.model(65))
-    ids = torch.zeros(config.batch_size, config.context_length, dtype=torch.long)
+    model = GPT(config.model)
+    ids = torch.zeros(config.batch_size, config.model.context_length, dtype=torch.long)
     times = []
     for _ in range(6):
         began = clock()
@@ -159,11 +172,11 @@ def choose_config(budget_s: float, train_tokens: int, val_tokens: int) -> Chosen
     recipe = next(recipe for recipe in RECIPES if budget_s <= recipe.max_budget_s)
     config = recipe.config
     max_context = min(train_tokens, val_tokens) - 1
-    if config.context_length > max_context:  # a split must hold at least one window
+    if config.model.context_length > max_context:  # a split must hold at least one window
         context = max(8, 2 ** int(math.log2(max(8, max_context))))
-        config = replace(config, context_length=context, ramp=())
+        config = replace(config, model=replace(config.model, context_length=context), ramp=())
     # About 130 GFLOP/s on the reference machine, 6 operations per parameter and token.
-    epochs = 130e9 * budget_s / (6 * config.model(65).parameters) / train_tokens
+    epochs = 130e9 * budget_s / (6 * config.model.parameters) / train_tokens
     # A text that is read many times is memorised.
     dropout = next(dropout for max_epochs, dropout in _DROPOUT if epochs < max_epochs)
     if dropout:

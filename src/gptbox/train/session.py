@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import FrameType
 from typing import Any, Literal
@@ -17,10 +17,11 @@ import torch
 from gptbox.datasets.prepared import PreparedDataset, prepare
 from gptbox.datasets.progress import ProgressLines
 from gptbox.errors import DatasetError, DiskFullError, DivergedError, GptboxError, SettingError
+from gptbox.models.folder import ModelFolder
 from gptbox.models.runs import RunFolder, Status
 from gptbox.system.atomic import remove_temporaries
 from gptbox.tokenizers import AUTO
-from gptbox.train import failure, precompile, preflight, recipe
+from gptbox.train import failure, initial_model, optim, precompile, preflight, recipe
 from gptbox.train.budget import Timestamp
 from gptbox.train.checkpoint import Checkpoint
 from gptbox.train.config import TrainConfig, preset, with_changes
@@ -40,13 +41,15 @@ class TrainOptions:
     tokenizer: str = AUTO
     """A name in TOKENIZERS, or AUTO."""
     preset: str = "default"
+    init: str | None = None
+    """Run or model folder whose weights a new run begins with."""
     clock: Literal["wall", "cpu"] = "wall"
     """What the minutes count; see TrainConfig."""
     minutes: float | None = None
     steps: int | None = None
     target_loss: float | None = None
     changes: dict[str, Any] = field(default_factory=dict)
-    """Fields of TrainConfig to set; they override the preset and the recipe."""
+    """Values for `with_changes`; they override the preset and the recipe."""
 
 
 @contextmanager
@@ -98,18 +101,23 @@ def train(
         with run.lock() if distributed.is_main else nullcontext():
             before = run.status()
             try:
+                optim.check_optimizer_name(options.changes.get("optimizer"))
+                initial = _initial_model(run, options)
                 if distributed.is_main:
-                    prepared = _prepare(run, dataset, data, options.tokenizer, before, reporter)
+                    prepared = _prepare(run, dataset, data, _tokenizer(run, options, initial), before, reporter)
                     start = _compile(run, distributed, reporter, start)
                 distributed.broadcast([0.0])  # a barrier: the dataset is prepared
                 if not distributed.is_main:
                     prepared = PreparedDataset.load(run.dataset)
-                plan = _plan(run, prepared, options, data_parallel, distributed, start)
+                plan = _plan(run, prepared, options, initial, data_parallel, distributed, start)
                 if distributed.is_main and not Checkpoint(run.checkpoint).exists():
+                    if initial is not None:
+                        reporter.say(f"Starting from the weights in {initial.path}.")
                     _check_plan(run, prepared, plan, data_parallel, snapshots_kept, reporter)
                 trainer = Trainer(
                     run, prepared, plan.config, reporter=reporter, data_parallel=data_parallel,
-                    distributed=distributed, snapshots_kept=snapshots_kept, started=start,
+                    initial_weights=None if initial is None else initial.weights, distributed=distributed,
+                    snapshots_kept=snapshots_kept, started=start,
                 )  # fmt: skip
                 with stop_on_signals(trainer) as signals:
                     status = trainer.train()
@@ -123,6 +131,20 @@ def train(
     finally:
         data_parallel.close()
         distributed.close()
+
+
+def _initial_model(run: RunFolder, options: TrainOptions) -> ModelFolder | None:
+    """The model that a new run begins with; None for random weights, and for a run that has a checkpoint."""
+    if options.init is None or Checkpoint(run.checkpoint).exists():
+        return None
+    return initial_model.load_initial_model(run.path.parent, options.init)
+
+
+def _tokenizer(run: RunFolder, options: TrainOptions, initial: ModelFolder | None) -> str:
+    """The tokenizer to prepare the text with: AUTO takes that of the initial weights in a run that has none."""
+    if initial is not None and options.tokenizer == AUTO and not run.dataset.exists():
+        return initial.tokenizer.name
+    return options.tokenizer
 
 
 def _prepare(
@@ -156,15 +178,21 @@ def _plan(
     run: RunFolder,
     prepared: PreparedDataset,
     options: TrainOptions,
+    initial: ModelFolder | None,
     data_parallel: DataParallel,
     distributed: Distributed,
     start: Timestamp,
 ) -> recipe.TrainPlan:
-    """The plan of the run: from the preset, from its checkpoint, or from a recipe for machine, time and text."""
+    """The plan of the run: from the preset, from its checkpoint, or from a recipe for machine, time and text.
+
+    The shape of the model is that of the initial model, if there is one. Raises SettingError if that does not fit.
+    """
     limits: dict[str, Any] = {name: getattr(options, name) for name in ("minutes", "steps", "target_loss")}
     config, expected_loss = preset(options.preset), None
+    stored = _stored_config(run, prepared.vocab_size)
+    if initial is not None:
+        initial_model.check_vocabulary(initial, prepared)
     if config is None:
-        stored = _stored_config(run)
         if stored is not None and stored.preset == "default":
             config = stored
             if options.target_loss is not None:
@@ -172,9 +200,16 @@ def _plan(
         else:
             chosen, speed = _choose_config(prepared, options, data_parallel, distributed, start)
             config = replace(chosen.config, horizon_minutes=chosen.budget_s / speed / 60)
+            if initial is not None:
+                config = initial_model.with_shape_of(config, initial.config)
             if options.steps is None and options.target_loss is None:
                 expected_loss = chosen.expected_loss
-    planned = with_changes(config, **limits, **options.changes, clock=options.clock)
+    config = config.with_vocab_size(prepared.vocab_size)
+    init = options.init or (stored.init if stored is not None else None)
+    changes = optim.with_default_rates(config, options.changes)
+    planned = with_changes(config, **limits, **changes, clock=options.clock, init=init)
+    if initial is not None:
+        initial_model.check_shape(planned.model, initial)
     if expected_loss is not None and planned.fixed() != config.fixed() | {"seed": planned.seed}:
         expected_loss = None  # measured for another configuration
     return recipe.TrainPlan(planned, expected_loss)
@@ -207,14 +242,12 @@ def _choose_config(
     return recipe.choose_config(budget_s, prepared.train_tokens, prepared.val_tokens), speed
 
 
-def _stored_config(run: RunFolder) -> TrainConfig | None:
+def _stored_config(run: RunFolder, vocab_size: int) -> TrainConfig | None:
     """The configuration in the run's checkpoint; None for a new run."""
     checkpoint = Checkpoint(run.checkpoint)
     if not checkpoint.exists():
         return None
-    identity = checkpoint.read()[0]["identity"]
-    names = {f.name for f in fields(TrainConfig)}
-    return TrainConfig(**{name: value for name, value in identity.items() if name in names}, minutes=recipe.MINUTES)
+    return TrainConfig.from_fixed(checkpoint.read()[0]["identity"], vocab_size, recipe.MINUTES)
 
 
 def _check_plan(
@@ -230,18 +263,17 @@ def _check_plan(
     Raises DoesNotFitError.
     """
     config = plan.config
-    prepared.require_context(config.context_length)
-    model = config.model(prepared.vocab_size)
-    required = preflight.estimate_requirements(config, model, data_parallel.num_workers, snapshots_kept)
+    prepared.require_context(config.model.context_length)
+    required = preflight.estimate_requirements(config, data_parallel.num_workers, snapshots_kept)
     limits = {
         "minutes": config.minutes and f"for {duration(config.minutes * 60)}",
         "steps": config.steps and f"for {config.steps:,} steps",
         "target_loss": config.target_loss and f"to a validation loss of {config.target_loss:g}",
     }
     reporter.say(
-        f"Plan: {config.n_layer} layers {config.n_embd} wide, context {config.context_length}, {config.optimizer}, "
-        f"{' or '.join(limit for limit in limits.values() if limit)}; about {required.memory / preflight.MB:,.0f} MB "
-        f"of memory and up to {required.disk / preflight.MB:,.0f} MB of disk."
+        f"Plan: {config.model.n_layer} layers {config.model.n_embd} wide, context {config.model.context_length}, "
+        f"{config.optimizer}, {' or '.join(limit for limit in limits.values() if limit)}; about "
+        f"{required.memory / preflight.MB:,.0f} MB of memory and up to {required.disk / preflight.MB:,.0f} MB of disk."
     )
     preflight.check_requirements(required, run.path)
     if plan.expected_loss is not None:

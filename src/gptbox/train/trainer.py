@@ -11,6 +11,7 @@ import torch
 from gptbox.datasets.prepared import PreparedDataset
 from gptbox.errors import DiskFullError, RunError
 from gptbox.models.runs import RunFolder, Status, start_over_advice
+from gptbox.models.weights import Weights
 from gptbox.system.cpus import cgroup_quota
 from gptbox.train import best_snapshot, early_stopping
 from gptbox.train.best_snapshot import BestSnapshotSelector
@@ -65,22 +66,26 @@ class Trainer:
         config: TrainConfig,
         *,
         reporter: Reporter,
+        initial_weights: Weights | None = None,
         data_parallel: DataParallel | None = None,
         distributed: Distributed | None = None,
         snapshots_kept: int = 30,
         started: Timestamp | None = None,
     ) -> None:
-        """`started` is the start of the command, from which `minutes` count.
+        """A new run begins with `initial_weights`, by default random ones of `config.initialization`.
 
-        Raises DatasetError if the text is too short for the context.
+        `started` is the start of the command, from which `minutes` count. Raises DatasetError if the text is too short
+        for the context.
         """
-        dataset.require_context(config.context_length)
+        dataset.require_context(config.model.context_length)
+        assert config.model.vocab_size == dataset.vocab_size, "see TrainConfig.with_vocab_size"
         self.run, self.dataset, self.config, self.reporter = run, dataset, config, reporter
         self.data_parallel, self.distributed = data_parallel or DataParallel(1), distributed or Distributed()
         self.publisher = Publisher(run, dataset, snapshots_kept)
         self.stopping = threading.Event()
         self.evaluator = Evaluator(dataset, self.data_parallel, self.stopping.is_set)
         self.checkpoint = Checkpoint(run.checkpoint)
+        self.initial_weights = initial_weights
         self.started = started or Timestamp.now()
         self.state = TrainState()
         self.identity = {**config.fixed(), "text_sha256": dataset.text_sha256}
@@ -144,9 +149,13 @@ class Trainer:
         """Make the model and the optimizer."""
         config = self.config
         torch.manual_seed(config.seed)
-        self.model = GPT(config.model(self.dataset.vocab_size))
+        self.model = GPT(config.model)
         self.model.initialize(config.initialization)
+        if self.initial_weights is not None:
+            self.model.load_weights(self.initial_weights)
         self.model.to(self.distributed.device)
+        # All start alike, even if the model that the weights are from has just been published anew.
+        self.distributed.broadcast_parameters(self.model)
         self.optimizer = OPTIMIZERS[config.optimizer](self.model, config, self.data_parallel)
         self._training_step = TrainingStep(
             self.run.name, self.model, self.optimizer, self.dataset, config, self.data_parallel, self.distributed
@@ -154,7 +163,7 @@ class Trainer:
         self.writer.status = replace(
             self.writer.status,
             parameters=self.model.config.parameters,
-            architecture=config.architecture,
+            architecture=config.model.architecture,
             device=device_name(self.distributed, self.data_parallel.threads),
         )
 

@@ -10,7 +10,7 @@ from gptbox.train.config import Stage, TrainConfig
 from gptbox.train.data_parallel import DataParallel, assign_gradient
 from gptbox.train.dataloader import DataLoader
 from gptbox.train.distributed import Distributed
-from gptbox.train.gpt import GPT
+from gptbox.train.gpt import GPT, trainable_parameters
 from gptbox.train.ops import Dropout, dropout_sites
 from gptbox.train.optim import Optimizer
 
@@ -73,7 +73,7 @@ class TrainingStep:
         config, distributed = self._config, self._distributed
         rows = distributed.rows(stage.batch_size)
         inputs, targets = (ids[rows].to(distributed.device) for ids in self._loader(stage).batch(step))
-        dropout = Dropout.draw(config.dropout, config.seed, step, stage.batch_size, dropout_sites(config.n_layer))
+        dropout = Dropout.draw(config.dropout, config.seed, step, stage.batch_size, dropout_sites(config.model.n_layer))
         dropout = dropout.of_rows(rows.start, rows.stop)
         loss, gradient = self._data_parallel.gradients(self._model, inputs, targets, dropout, config.accumulate)
         fraction = len(inputs) / stage.batch_size
@@ -82,7 +82,7 @@ class TrainingStep:
         require_finite(loss, "training", step, learning_rate, self._run)
         assign_gradient(self._model, gradient)
         if config.grad_clip:
-            torch.nn.utils.clip_grad_norm_(self._model.parameters(), config.grad_clip)
+            torch.nn.utils.clip_grad_norm_(trainable_parameters(self._model), config.grad_clip)
         for group in self._optimizer.param_groups:
             group["lr"] = learning_rate * group["lr_scale"]
         self._optimizer.step()
