@@ -61,3 +61,37 @@ def test_a_run_keeps_its_tokenizer(trained: Path) -> None:
     again = gptbox(trained, "train", "bottles", "--preset", "lesson", "--steps", "100", "--tokenizer", "auto")
     assert again.returncode == 0
     assert "is complete" in again.stdout
+
+
+def test_a_run_begins_with_another_one_s_model_and_resumes_without_it(trained: Path, tmp_path: Path) -> None:
+    """The shape is the first model's, a gpt2; the rest is the recipe's."""
+    models = {"GPTBOX_MODELS": str(tmp_path)}
+    first = trained / "models" / "bottles" / "best"
+    done = gptbox(trained, "train", "bottles", "--run", "second", "--steps", "20", INIT=str(first), **models)
+    assert done.returncode == 0, done.stderr
+    assert f"Starting from the weights in {first.resolve()}." in done.stdout
+    assert "Plan: 4 layers 128 wide, context 64, muon, for 20 steps" in done.stdout
+    longer = gptbox(trained, "train", "bottles", "--run", "second", "--steps", "40", **models)
+    assert longer.returncode == 0, longer.stderr
+    assert "Starting from" not in longer.stdout
+    assert "Going on from step 20" in longer.stdout
+    refused = gptbox(trained, "train", "bottles", "--run", "second", "--steps", "60", "--init", "second", **models)
+    assert refused.returncode == 1
+    assert f"init was '{first}' and is now 'second'" in refused.stderr
+
+
+def test_the_tokenizer_is_that_of_the_initial_model(home: Path, tmp_path: Path) -> None:
+    models = {"GPTBOX_MODELS": str(tmp_path)}
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "text.txt").write_text("Ünder the bridge\n" * 500)
+    lesson = ("--preset", "lesson", "--steps", "10")
+    assert gptbox(home, "train", "bottles", *lesson, TOKENIZER="byte", **models).returncode == 0
+    init = (*lesson, "--init", "bottles", "--optimizer", "muon")
+    done = gptbox(home, "train", "other", *init, GPTBOX_DATA=str(tmp_path), **models)
+    assert done.returncode == 0, done.stderr
+    assert "vocabulary: 256 bytes" in done.stdout
+    refused = gptbox(home, "train", "bottles", "--run", "chars", *init, "--tokenizer", "char", **models)
+    assert refused.returncode == 2
+    assert "256 tokens (tokenizer byte" in refused.stderr
+    assert "tokens (tokenizer char" in refused.stderr
+    assert not (tmp_path / "chars").exists()

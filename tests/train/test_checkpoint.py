@@ -9,6 +9,7 @@ import torch
 from tests.train.tiny_runs import CONFIG, stop_at
 
 from gptbox.errors import RunError
+from gptbox.train.checkpoint import differences
 from gptbox.train.trainer import Trainer
 
 
@@ -55,3 +56,17 @@ def test_an_older_version_s_checkpoint_resumes(make_trainer: Callable[..., Train
     assert status.best_val_loss is not None
     assert status.best_val_loss <= old["best_val_loss"]
     assert old["best_snapshot"] in again.state.candidates, "the old best snapshot is still a candidate"
+
+
+@pytest.mark.parametrize(
+    ("found", "wanted", "said"),
+    [
+        ({"seed": 1, "n_kv_head": 2}, {"seed": 1, "n_kv_head": 2}, ""),
+        ({"seed": 1}, {"seed": 2}, "seed was 1 and is now 2"),
+        ({"seed": 1, "init": "first"}, {"seed": 1}, "init was 'first' and is now the default"),
+        ({"seed": 1}, {"seed": 1, "n_kv_head": 2}, "n_kv_head was the default and is now 2"),
+        ({"seed": 1, "horizon_minutes": 5.0}, {"seed": 1}, ""),
+    ],
+)
+def test_a_missing_name_means_its_default(found: dict[str, object], wanted: dict[str, object], said: str) -> None:
+    assert differences(found, wanted) == said

@@ -1,14 +1,14 @@
 """Presets, changes to them, and invalid values."""
 
 import math
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import pytest
 
 from gptbox.errors import SettingError
 from gptbox.models.config import ModelConfig
 from gptbox.train import recipe
-from gptbox.train.config import LESSON, Stage, preset, with_changes
+from gptbox.train.config import LESSON, Stage, TrainConfig, preset, with_changes
 
 DEFAULT = recipe.RECIPES[2].config
 
@@ -68,3 +68,43 @@ def test_a_ramp_passes_through_its_stages() -> None:
     sizes = [config.stage(done).batch_size for done in (0.0, 0.19, 0.21, 0.49, 0.51, 1.0)]
     assert sizes == [9, 9, 7, 7, 4, 4]
     assert config.stage(0.9).context_length == 256
+
+
+COMMON_FIXED = {
+    "dropout": 0.0, "seed": 1337, "warmup_steps": 0, "cooldown": 1.0, "beta1": 0.9, "momentum": 0.95,
+    "newton_schulz_steps": 5, "weight_decay": 0.1, "grad_clip": 0.0, "min_learning_rate": 0.0,
+}  # fmt: skip
+LESSON_FIXED = COMMON_FIXED | {
+    "preset": "lesson", "architecture": "gpt2", "n_layer": 4, "n_head": 4, "n_embd": 128, "context_length": 64,
+    "activation": "gelu", "intermediate_size": 0, "tie_embeddings": True, "initialization": "gpt2", "batch_size": 12,
+    "ramp": (), "sampling": "crops", "optimizer": "adamw", "schedule": "cosine", "learning_rate": 1e-3,
+    "min_learning_rate": 1e-4, "adam_learning_rate": 0.0, "gain_learning_rate": 0.0, "warmup_steps": 100,
+    "beta2": 0.99, "grad_clip": 1.0,
+}  # fmt: skip
+DEFAULT_FIXED = COMMON_FIXED | {
+    "preset": "default", "architecture": "qwen3", "n_layer": 4, "n_head": 3, "n_embd": 96, "context_length": 256,
+    "activation": "silu", "intermediate_size": 192, "tie_embeddings": False, "initialization": "previous",
+    "batch_size": 4, "ramp": ((0.6, 8, 128),), "sampling": "epochs", "optimizer": "muon", "schedule": "linear",
+    "learning_rate": 0.015, "adam_learning_rate": 0.01, "gain_learning_rate": 0.003, "beta2": 0.98, "momentum": 0.9,
+    "newton_schulz_steps": 3,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("config", "stored"), [(LESSON, LESSON_FIXED), (DEFAULT, DEFAULT_FIXED)])
+def test_checkpoints_of_all_versions_store_the_same_identity(config: TrainConfig, stored: dict[str, object]) -> None:
+    """Another dict would keep interrupted runs of earlier versions from resuming."""
+    assert config.fixed() == stored
+    assert config.with_vocab_size(7).fixed() == stored
+    again = TrainConfig.from_fixed({**stored, "text_sha256": "0"}, 65, minutes=5.0)
+    assert again == replace(config, minutes=5.0, steps=None, eval_every=None)
+
+
+@pytest.mark.parametrize(
+    "change", [{"n_kv_head": 1}, {"head_dim": 48}, {"norm_eps": 1e-5}, {"rope_theta": 1e6}, {"intermediate_size": 384}]
+)
+def test_the_identity_has_every_field_of_a_model_that_no_preset_has(change: dict[str, float]) -> None:
+    config = replace(DEFAULT, model=replace(DEFAULT.model, **change), init="first")  # type: ignore[arg-type]
+    assert config.fixed() == DEFAULT_FIXED | change | {"init": "first"}
+    assert TrainConfig.from_fixed(config.fixed(), 65, minutes=5.0) == config
+    assert {f.name for f in fields(ModelConfig)} < {*DEFAULT_FIXED, "n_kv_head", "head_dim", "norm_eps", "rope_theta",
+                                                    "bias", "vocab_size"}  # fmt: skip

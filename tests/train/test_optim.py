@@ -6,11 +6,12 @@ import pytest
 import torch
 from tests.train.small_models import batch, make_model
 
-from gptbox.train.config import TrainConfig
+from gptbox.errors import SettingError
+from gptbox.train.config import LESSON, TrainConfig, with_changes
 from gptbox.train.data_parallel import DataParallel, assign_gradient
 from gptbox.train.kernels import blas
 from gptbox.train.ops import NO_DROPOUT
-from gptbox.train.optim import OPTIMIZERS, orthogonalize
+from gptbox.train.optim import OPTIMIZERS, check_optimizer_name, orthogonalize, with_default_rates
 from gptbox.train.recipe import RECIPES
 
 
@@ -88,3 +89,55 @@ def test_gains_do_not_decay(name: str) -> None:
             assert torch.equal(p, before[parameter])
         elif parameter.startswith("blocks."):
             assert float(p.detach().norm()) < float(before[parameter].norm())
+
+
+def chosen(config: TrainConfig, **changes: object) -> TrainConfig:
+    return with_changes(config, **with_default_rates(config, changes))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("config", [LESSON, RECIPES[2].config])
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_another_optimizer_has_its_own_learning_rates(config: TrainConfig, name: str) -> None:
+    changed = chosen(config, optimizer=name, learning_rate=None)
+    if name == config.optimizer:
+        assert changed == config
+    else:
+        rates = OPTIMIZERS[name].default_rates
+        assert changed.fixed() == config.fixed() | rates | {"optimizer": name}
+    assert chosen(config, optimizer=name, learning_rate=0.5).learning_rate == 0.5
+    assert chosen(config, optimizer=None) == config
+
+
+def test_an_unknown_optimizer_is_refused() -> None:
+    check_optimizer_name(None)
+    with pytest.raises(SettingError, match="--optimizer 'sgd' is not one of adamw, muon"):
+        check_optimizer_name("sgd")
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_the_state_has_as_many_tensors_as_the_optimizer_says(name: str) -> None:
+    model = make_model()
+    optimizer = OPTIMIZERS[name](model, RECIPES[2].config, DataParallel(1))
+    for p in model.parameters():
+        p.grad = torch.zeros_like(p)
+    optimizer.step()
+    sizes = [
+        sum(value.numel() // p.numel() for value in state.values() if value.dim())
+        for p, state in optimizer.state.items()
+    ]
+    assert max(sizes) == optimizer.moments
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_only_trainable_parameters_change(name: str) -> None:
+    model = make_model()
+    for parameter, p in model.named_parameters():
+        p.requires_grad = parameter.startswith(("blocks.1.attention.qkv", "head"))
+    before = {parameter: p.detach().clone() for parameter, p in model.named_parameters()}
+    data_parallel, (inputs, targets) = DataParallel(1), batch(model)
+    optimizer = OPTIMIZERS[name](model, RECIPES[2].config, data_parallel)
+    _, gradient = data_parallel.gradients(model, inputs, targets)
+    assign_gradient(model, gradient)
+    optimizer.step()
+    for parameter, p in model.named_parameters():
+        assert torch.equal(p, before[parameter]) != p.requires_grad, parameter

@@ -7,6 +7,7 @@ import pytest
 from gptbox.errors import DoesNotFitError
 from gptbox.train import preflight
 from gptbox.train.config import with_changes
+from gptbox.train.optim import OPTIMIZERS
 from gptbox.train.preflight import MB, Requirements, available_memory, check_requirements, estimate_requirements
 from gptbox.train.recipe import RECIPES
 
@@ -25,6 +26,14 @@ def test_larger_values_need_more() -> None:
     assert 300 * MB < base.memory < 700 * MB
     assert 50 * MB < base.disk < 150 * MB
     assert required(n_embd=2048, n_head=16).disk < 2**30 + 10 * 4 * RECIPES[4].config.model.parameters * 250
+
+
+def test_an_optimizer_s_moments_and_initial_weights_take_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    base, weights = required(), 4 * RECIPES[4].config.model.parameters
+    assert required(init="first").memory == base.memory + weights
+    monkeypatch.setattr(OPTIMIZERS["muon"], "moments", 3)
+    assert required().memory == base.memory + 2 * weights, "beside the moment, its copy while a checkpoint is written"
+    assert required().disk == base.disk + 2 * weights
 
 
 def test_a_run_that_does_not_fit_in_memory_is_refused(tmp_path: Path) -> None:

@@ -92,6 +92,34 @@ def test_an_interrupted_run_equals_an_uninterrupted_one(
         np.testing.assert_array_equal(ours[name], weight)
 
 
+def test_training_from_a_model_begins_at_its_loss(make_trainer: Callable[..., Trainer]) -> None:
+    first = make_trainer()
+    first.train()
+    model = model_folder.load(first.run.resolve("best"))
+    assert model.info is not None
+    still = replace(CONFIG, steps=1, eval_every=1, learning_rate=1e-12, min_learning_rate=0.0, init="bottles")
+    second = make_trainer(still, "second", initial_weights=model.weights)
+    assert second.train().val_loss == pytest.approx(model.info.val_loss, abs=1e-6)
+    assert second.optimizer.state_dict()[0]["step"] == 1, "the optimizer begins anew"
+
+
+def test_a_run_from_a_model_resumes_from_its_own_weights(make_trainer: Callable[..., Trainer]) -> None:
+    first = make_trainer()
+    first.train()
+    weights = model_folder.load(first.run.resolve("best")).weights
+    config = replace(CONFIG, init="bottles")
+    whole = make_trainer(config, "whole", initial_weights=weights)
+    whole.train()
+    parts = make_trainer(config, "parts", initial_weights=weights)
+    stop_at(parts, 33)
+    parts.train()
+    again = make_trainer(config, "parts")
+    assert again.train().phase == "finished"
+    assert losses(again.run) == losses(whole.run)
+    with pytest.raises(RunError, match="init was 'bottles' and is now 'second'"):
+        make_trainer(replace(config, init="second"), "parts").train()
+
+
 def test_a_run_killed_between_checkpoint_and_snapshot_publishes_on_resuming(
     make_trainer: Callable[..., Trainer], monkeypatch: pytest.MonkeyPatch
 ) -> None:
