@@ -231,14 +231,14 @@ class Batch:
 
     def deliver(self, batch: ScheduledBatch, output: ModelOutput) -> int:
         """Send each row's sampled tokens to its sink; returns the number of tokens."""
-        num_generated = 0
-        for i, row in enumerate(batch.rows):
-            if not batch.do_sample[i]:
+        lengths, num_generated = self._cache.lengths, 0
+        for i, (row, samples, count) in enumerate(zip(batch.rows, batch.do_sample, output.steps_run, strict=True)):
+            if not samples:
                 continue
             # The last sampled token is in the window, but not in the cache yet.
-            row.num_tokens = int(self._cache.lengths[row.slot]) + 1
-            row.num_remaining -= output.steps_run[i]
-            num_generated += output.steps_run[i]
+            row.num_tokens = int(lengths[row.slot]) + 1
+            row.num_remaining -= count
+            num_generated += count
             if not row.request.cancelled:
                 num_alternatives = row.request.params.logprobs
                 logprobs = None if num_alternatives is None else output.logprobs(i, num_alternatives)
