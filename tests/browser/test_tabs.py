@@ -115,7 +115,7 @@ def test_feed_closes_after_a_minute_without_a_visible_tab(make_box, open_page: O
     expect_step(page, 250)
     set_hidden(other, hidden=True)
     box.wait_until(lambda: feeds(box) == 0)
-    expect(page.locator("#connection")).to_contain_text("step 250"), "closing the feed is not a lost connection"
+    expect(page.locator("#connection"), "closing the feed is not a lost connection").to_contain_text("step 250")
     box.status("training", step=300)
     set_hidden(page, hidden=False)
     expect_step(page, 300)
