@@ -80,7 +80,7 @@ class ByteTokenizer(Tokenizer):
     def from_json(cls, content: dict[str, Any]) -> Self | None:
         model, pre_tokenizer = content.get("model") or {}, content.get("pre_tokenizer") or {}
         is_byte_level = pre_tokenizer.get("type") == "ByteLevel" and not pre_tokenizer.get("add_prefix_space")
-        is_plain = not (content.get("normalizer") or model.get("merges"))
+        is_plain = not (content.get("normalizer") or content.get("added_tokens") or model.get("merges"))
         if is_byte_level and is_plain and model.get("type") == "BPE" and model.get("vocab") == _VOCABULARY:
             return cls()
         return None
