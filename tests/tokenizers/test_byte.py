@@ -68,6 +68,21 @@ def test_a_stream_shows_only_whole_characters(text: str) -> None:
     assert decoder.flush() == ""
 
 
+@given(ids_of_any_bytes, st.integers(0, 20))
+def test_the_character_that_a_token_begins_in(ids: list[int], prompt_length: int) -> None:
+    """Also after a prompt, whose incomplete character belongs to the text."""
+    prompt_decoder, decoder = TOKENIZER.stream_decoder(), TOKENIZER.stream_decoder(ids[:prompt_length])
+    shown = prompt_decoder.push(ids[:prompt_length])
+    starts = []
+    for token in ids[prompt_length:]:
+        text, start = decoder.push_token(token)
+        starts.append(len(shown) + start)
+        shown += text
+    assert shown + decoder.flush() == TOKENIZER.decode(ids)
+    ends = range(prompt_length + 1, len(ids) + 1)
+    assert starts == [len(TOKENIZER.decode(ids[:end])) - 1 for end in ends]  # the last character so far
+
+
 def test_incomplete_bytes_at_the_end_become_the_replacement_character() -> None:
     decoder = TOKENIZER.stream_decoder()
     assert decoder.push([0x61, 0xE2, 0x82]) == "a"
@@ -126,11 +141,12 @@ def test_json_round_trip() -> None:
         {"pre_tokenizer": {"add_prefix_space": True}},
         {"pre_tokenizer": {"type": "Whitespace"}},
         {"normalizer": {"type": "Lowercase"}},
+        {"added_tokens": [{"id": 256, "content": "<end>", "special": True}]},
     ],
 )
 def test_another_byte_level_tokenizer_is_not_mistaken_for_it(other: dict[str, Any]) -> None:
     content = TOKENIZER.to_json()
     for key, changes in other.items():
-        content[key] = (content[key] or {}) | changes
+        content[key] = changes if isinstance(changes, list) else (content[key] or {}) | changes
     with pytest.raises(ModelFolderError, match=r"none of gptbox's tokenizers: char, byte"):
         tokenizer_from_json(content)

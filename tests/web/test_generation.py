@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Sequence
-from contextlib import suppress
 from types import SimpleNamespace
 from typing import Any
 
@@ -40,20 +39,42 @@ class FakeScheduler:
         self.requests = requests
 
 
-PAIRS = SimpleNamespace(stream_decoder=Pairs)
+PAIRS = SimpleNamespace(stream_decoder=lambda prompt: Pairs())
 
 
 def start(
-    max_tokens: int = 3, stop: Sequence[str] = (), texts: int = 1, tokenizer: Any = PAIRS
+    max_tokens: int = 3, stop: Sequence[str] = (), texts: int = 1, tokenizer: Any = PAIRS, prompt: Sequence[int] = (0,)
 ) -> tuple[FakeScheduler, Generation]:
     engine = FakeScheduler()
-    model: Any = SimpleNamespace(gpt=SimpleNamespace(config=SimpleNamespace(vocab_size=20)), tokenizer=tokenizer)
-    job = TextJob(np.zeros(1, np.int64), SamplingParams(max_tokens=max_tokens))
+    model: Any = SimpleNamespace(gpt=SimpleNamespace(config=SimpleNamespace(vocab_size=256)), tokenizer=tokenizer)
+    job = TextJob(np.array(prompt, np.int64), SamplingParams(max_tokens=max_tokens))
     return engine, Generation(engine, model, [job] * texts, stop)  # type: ignore[arg-type]
 
 
 async def next_deltas(generation: Generation) -> list[TextDelta]:
     return await asyncio.wait_for(anext(generation.deltas()), 5)
+
+
+def deltas_of_bytes(*pieces: Sequence[int], prompt: Sequence[int] = (0,)) -> list[TextDelta]:
+    """The deltas of a text whose tokens are bytes and come in pieces. Each piece is read before the next one comes."""
+
+    async def run() -> list[TextDelta]:
+        engine, generation = start(sum(map(len, pieces)), tokenizer=ByteTokenizer(), prompt=prompt)
+        received: list[TextDelta] = []
+
+        async def read() -> None:
+            async for deltas in generation.deltas():
+                received.extend(deltas)
+
+        reader = asyncio.create_task(read())
+        for ids in pieces:
+            engine.requests[0].sink.tokens(list(ids), Logprobs([-1.0] * len(ids), [[]] * len(ids)))
+            for _ in range(10):  # rounds of the event loop: more than the reader needs
+                await asyncio.sleep(0)
+        await asyncio.wait_for(reader, 5)
+        return received
+
+    return asyncio.run(run())
 
 
 @pytest.mark.parametrize("logprobs", [False, True])
@@ -106,22 +127,32 @@ def test_an_error_is_raised_before_the_last_token_and_ignored_after_it() -> None
 
 
 def test_a_character_is_sent_once_its_last_byte_is_there() -> None:
-    async def check() -> list[list[TextDelta]]:
-        engine, generation = start(max_tokens=9, tokenizer=ByteTokenizer())
-        received = []
-        for ids in ([97, 0xF0, 0x9F], [0x90], [0x8E, 0xC3], [0xA9, 98], [0xE2]):
-            engine.requests[0].sink.tokens(ids, Logprobs([-1.0] * len(ids), [[]] * len(ids)))
-            with suppress(TimeoutError):
-                received.append(await asyncio.wait_for(anext(generation.deltas()), 0.05))
-        return received
-
-    deltas = [delta for [delta] in asyncio.run(check())]
+    deltas = deltas_of_bytes([97, 0xF0, 0x9F], [0x90], [0x8E, 0xC3], [0xA9, 98], [0xE2])
     assert [delta.text for delta in deltas] == ["a", "\U0001f40e", "\u00e9b", "\ufffd"]
     assert [delta.finish_reason for delta in deltas] == [None, None, None, "length"]
     assert [[token.id for token in delta.tokens] for delta in deltas] == [
         [97], [0xF0, 0x9F, 0x90, 0x8E], [0xC3, 0xA9, 98], [0xE2],
     ]  # fmt: skip
     assert [[token.text_offset for token in delta.tokens] for delta in deltas] == [[0], [1] * 4, [2, 2, 3], [4]]
+
+
+def test_a_token_that_does_not_continue_a_character_begins_after_it() -> None:
+    deltas = deltas_of_bytes([0xE2], [98], [0xE2, 0x82], [0xC3, 0xA9], [0xFF])
+    assert [(delta.text, [(token.id, token.text_offset) for token in delta.tokens]) for delta in deltas] == [
+        ("\ufffdb", [(0xE2, 0), (98, 1)]),
+        ("\ufffd\u00e9", [(0xE2, 2), (0x82, 2), (0xC3, 3), (0xA9, 3)]),
+        ("\ufffd", [(0xFF, 4)]),
+    ]
+
+
+def test_a_text_begins_with_the_character_that_its_prompt_leaves_incomplete() -> None:
+    prompt = [97, *"\U0001f40e".encode()[:3]]
+    [delta] = deltas_of_bytes([0x8E, 98], prompt=prompt)
+    assert (delta.text, [token.text_offset for token in delta.tokens]) == ("\U0001f40eb", [0, 1])
+    [delta] = deltas_of_bytes([98], prompt=prompt)
+    assert (delta.text, [token.text_offset for token in delta.tokens]) == ("\ufffdb", [1])
+    [delta] = deltas_of_bytes([98], prompt=[*"a\U0001f40e".encode()])
+    assert (delta.text, [token.text_offset for token in delta.tokens]) == ("b", [0])
 
 
 def test_a_stop_string_is_found_across_the_bytes_of_a_character() -> None:

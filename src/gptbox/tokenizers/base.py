@@ -28,6 +28,13 @@ class StreamDecoder(ABC):
     def push(self, tokens: Sequence[int]) -> str:
         """The text that these tokens complete; may be empty."""
 
+    def push_token(self, token: int) -> tuple[str, int]:
+        """The text that a token completes, and the index, from its beginning, of the character the token begins in.
+
+        The index is above 0 if the token does not continue an incomplete character, which then becomes U+FFFD.
+        """
+        return self.push((token,)), 0
+
     @abstractmethod
     def flush(self) -> str:
         """The rest of the text; incomplete bytes become U+FFFD."""
@@ -83,9 +90,9 @@ class Tokenizer(ABC):
     def unknown(self, text: str) -> dict[str, str]:
         """The characters that `encode` replaces, mapped to their replacements, in order of first appearance."""
 
-    def stream_decoder(self) -> StreamDecoder:
-        """A new decoder for one sequence."""
-        return _Utf8StreamDecoder(self)
+    def stream_decoder(self, prompt: Sequence[int] = ()) -> StreamDecoder:
+        """A new decoder for one sequence. Its text begins with the character that `prompt` leaves incomplete."""
+        return _Utf8StreamDecoder(self, prompt)
 
     @abstractmethod
     def to_json(self) -> dict[str, Any]:
@@ -110,12 +117,21 @@ class Tokenizer(ABC):
 class _Utf8StreamDecoder(StreamDecoder):
     """Holds back the bytes of an incomplete character."""
 
-    def __init__(self, tokenizer: Tokenizer) -> None:
+    def __init__(self, tokenizer: Tokenizer, prompt: Sequence[int]) -> None:
         self._token_bytes = tokenizer.token_bytes
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        self.push(prompt[-3:])  # an incomplete character has at most three bytes
 
     def push(self, tokens: Sequence[int]) -> str:
         return self._decoder.decode(b"".join([self._token_bytes(i) for i in tokens]))
+
+    def push_token(self, token: int) -> tuple[str, int]:
+        content = self._token_bytes(token)
+        text = self._decoder.decode(content[:1])
+        # The token's first byte is in the last character so far, which may be incomplete and still in the buffer.
+        # The buffer may also hold an encoded surrogate, which becomes more than one U+FFFD.
+        buffered = self._decoder.getstate()[0].decode("utf-8", "replace")
+        return text + self._decoder.decode(content[1:]), max(0, len(text) + len(buffered) - 1)
 
     def flush(self) -> str:
         return self._decoder.decode(b"", final=True)

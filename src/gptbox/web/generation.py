@@ -16,7 +16,7 @@ from gptbox.engine.request import Request as EngineRequest
 from gptbox.engine.sampling_params import SamplingParams
 from gptbox.engine.scheduler import Scheduler
 from gptbox.errors import QueueFullError
-from gptbox.tokenizers import Tokenizer
+from gptbox.tokenizers import StreamDecoder
 from gptbox.web.api.stop_strings import StopStrings
 from gptbox.web.model_cache import LoadedModel
 
@@ -29,7 +29,7 @@ class Token:
 
     id: int
     text_offset: int
-    """Where it begins in the text, in characters."""
+    """The character of the text that it begins in, counted from 0."""
     logprob: float
     alternatives: list[tuple[int, float]]
     """The most probable ids and their log-probabilities, in descending order."""
@@ -54,7 +54,7 @@ class _TextSink:
     def __init__(
         self,
         index: int,
-        tokenizer: Tokenizer,
+        decoder: StreamDecoder,
         max_tokens: int,
         stop: Sequence[str],
         notify: Callable[[], None],
@@ -71,7 +71,7 @@ class _TextSink:
         """Of the tokens decoded so far; 0 unless log-probabilities were requested."""
         self.error: Exception | None = None
         """Why the engine ended the text early."""
-        self._decoder = tokenizer.stream_decoder()
+        self._decoder = decoder
         self._max_tokens = max_tokens
         self._stop = StopStrings(stop)
         self._notify = notify
@@ -139,12 +139,12 @@ class _TextSink:
         parts = []
         for i, token_id in enumerate(ids):
             self.num_tokens += 1
+            text, start = self._decoder.push_token(token_id)
             if logprobs is not None:
                 self.cumulative_logprob += logprobs.chosen[i]
                 self._unsent_tokens.append(
-                    Token(token_id, self._decoded_chars, logprobs.chosen[i], logprobs.alternatives[i])
+                    Token(token_id, self._decoded_chars + start, logprobs.chosen[i], logprobs.alternatives[i])
                 )
-            text = self._decoder.push((token_id,))
             self._decoded_chars += len(text)
             parts.append(self._stop.push(text))
             if self._stop.matched:
@@ -191,9 +191,12 @@ class Generation:
         self._wake_pending = False
         self._abort_error: Exception | None = None
         self._texts = [
-            _TextSink(i, model.tokenizer, job.params.max_tokens, stop, self._notify, eager)
+            _TextSink(
+                i, model.tokenizer.stream_decoder(job.prompt_ids.tolist()), job.params.max_tokens, stop,
+                self._notify, eager,
+            )
             for i, job in enumerate(jobs)
-        ]
+        ]  # fmt: skip
         self._requests = [
             EngineRequest(
                 model=model.gpt, prompt=job.prompt_ids, params=job.params, sink=text, client=client,

@@ -123,6 +123,26 @@ def test_a_byte_that_is_no_character_is_a_key_of_its_own(byte_client: TestClient
     assert "\ufffd" not in logprobs["tokens"]
 
 
+@pytest.mark.parametrize(
+    ("rest", "written", "offsets"),
+    [("\u20ac".encode()[1:], "\u20ac", [1, 1]), (b"\x82b", "\ufffdb", [1, 2])],
+    ids=["continued", "broken off"],
+)
+def test_a_prompt_may_end_within_a_character(
+    byte_client: TestClient, rest: bytes, written: str, offsets: list[int]
+) -> None:
+    """The text begins with that character; an echo is the prompt up to it."""
+    prompt = [*b"a\xe2", *rest[:-1]]
+    body = {"prompt": prompt, "max_tokens": 1, "logit_bias": {str(rest[-1]): 100}, "logprobs": 0}
+    [alone], [echoed] = choices(byte_client, **body), choices(byte_client, **body, echo=True)
+    assert (alone["text"], echoed["text"]) == (written, f"a{written}")
+    assert alone["logprobs"]["text_offset"] == [offsets[1] - 1]
+    assert echoed["logprobs"]["text_offset"] == [0, 1, *offsets]
+    [scored] = choices(byte_client, prompt=prompt, max_tokens=0, echo=True, logprobs=0)
+    assert scored["text"] == "a\ufffd"
+    assert scored["logprobs"]["text_offset"] == [0, 1, 1]
+
+
 def test_only_the_prompt_tokens_within_the_context_have_logprobs(client: TestClient) -> None:
     prompt = "abcdefghij" * 5  # the context has 32 tokens
     [choice] = choices(client, prompt=prompt, max_tokens=1, logprobs=0, echo=True)

@@ -27,10 +27,13 @@ class CompletionReply(Reply):
             min(DEFAULT_MAX_TOKENS, server_max_tokens) if fields.max_tokens is None else fields.max_tokens
         )
         vocab_size, self._texts_per_prompt = model.gpt.config.vocab_size, fields.texts_per_prompt
+        # Not the end of a prompt that is only a part of a character: the generated text begins with that.
         self._echoes = [
-            "" if not fields.echo else prompt if isinstance(prompt, str) else model.tokenizer.decode(prompt)
+            "" if not fields.echo
+            else prompt if isinstance(prompt, str)
+            else model.tokenizer.stream_decoder().push(prompt)
             for prompt in fields.prompt
-        ]
+        ]  # fmt: skip
         is_ranked = self._texts_per_prompt > (fields.n or 1)
         logprobs = fields.logprobs if fields.logprobs is not None else 0 if is_ranked else None
         self.jobs = [
@@ -119,8 +122,9 @@ class CompletionReply(Reply):
         decoder = tokenizer.stream_decoder()
         offsets, offset = [], 0
         for i in ids:
-            offsets.append(offset)
-            offset += len(decoder.push((i,)))
+            text, start = decoder.push_token(i)
+            offsets.append(offset + start)
+            offset += len(text)
         rows = zip(ids[num_unscored:], scored.chosen, scored.alternatives, strict=True)
         return {
             "tokens": [tokenizer.token_text(i) for i in ids],
