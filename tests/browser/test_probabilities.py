@@ -153,6 +153,7 @@ def test_tapping_a_token_shows_its_alternatives(ready, open_page: Open) -> None:
     token = tokens(page).nth(next(i for i, character in enumerate(text) if not character.isspace()))
     token.tap()
     expect(page.locator("#legend-hint")).to_have_text(token.get_attribute("title"))
+    expect(page.locator("#announcer")).to_have_text(token.get_attribute("title"))
 
 
 def test_choice_survives_a_reload(ready, open_page: Open) -> None:

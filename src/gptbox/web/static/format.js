@@ -39,13 +39,13 @@ export function parameters(value) {
 export function percent(fraction) {
   const value = 100 * fraction;
   if (value < 0.1) return "< 0.1 %";
-  return `${value < 10 ? value.toFixed(1) : Math.round(value)} %`;
+  return `${value < 9.95 ? value.toFixed(1) : Math.round(value)} %`;
 }
 
-const SPACES = { " ": "(space)", "\n": "(line break)", "\t": "(tab)" };
+const SPACES = new Map([[" ", "(space)"], ["\n", "(line break)"], ["\t", "(tab)"]]);
 
 /** A token's text, made visible. */
-export const printable = (text) => SPACES[text] ?? text.replaceAll("\n", "↵");
+export const printable = (text) => SPACES.get(text) ?? text.replaceAll("\n", "↵");
 
 /** "0.42 s", "8.2 s", "48 s", "3 min", "1 h 20 min". */
 export function duration(seconds) {

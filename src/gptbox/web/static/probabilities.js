@@ -1,6 +1,6 @@
 /** "Show probabilities": each token coloured by its probability, with the alternatives as its tooltip. */
 
-import { $, el, setText } from "./dom.js";
+import { $, announce, el, setText } from "./dom.js";
 import { percent, printable } from "./format.js";
 import { save } from "./storage.js";
 import { store } from "./store.js";
@@ -42,6 +42,8 @@ $("probabilities").addEventListener("click", () => {
 });
 // Touch screens show no tooltips.
 $("text-completion").addEventListener("click", ({ target }) => {
-  if (target.title) setText($("legend-hint"), target.title);
+  if (!target.title) return;
+  setText($("legend-hint"), target.title);
+  announce(target.title);
 });
 render();

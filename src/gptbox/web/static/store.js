@@ -1,4 +1,4 @@
-/** The page's shared state. Modules change it with `update` and follow parts of it; they do not call each other. */
+/** The page's shared state. Modules change it with `update`, and follow the parts that they show. */
 
 import { load } from "./storage.js";
 

@@ -6,7 +6,7 @@ import { tokenElement } from "./probabilities.js";
 import { store } from "./store.js";
 import { isUnfinished, plainText } from "./text.js";
 
-/** The tokens on the page: their list, how many of it, and whether coloured. */
+/** What is on the page: the list of tokens, how many of them, and whether they are coloured. */
 let shown = { tokens: null, count: 0, isColoured: false };
 /** Coloured tokens at the end that are only a part of a character. */
 let incomplete = [];
