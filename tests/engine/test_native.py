@@ -1,20 +1,16 @@
-import ctypes
 import os
 import platform
 import shutil
 import subprocess
 import sys
-from inspect import signature
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from gptbox.engine import native
-from gptbox.engine.buffers import Pages, SampledTokens, Scratch, Sequences
-from gptbox.engine.kernels import build, entry
+from gptbox.engine.kernels import build
 from gptbox.engine.object_file import processor
-from gptbox.engine.packed_model import PackedModel
 from gptbox.errors import EngineError
 
 SCRIPT = """
@@ -105,16 +101,12 @@ def test_without_a_library_and_numba_the_error_says_what_to_do(tmp_path: Path, m
         native.load()
 
 
-def test_the_argument_table_and_the_entry_points_agree() -> None:
-    assert entry._PAGES == 2 * len(PackedModel._fields) == 32
-    assert len(Pages._fields) == 2
-    assert len(Scratch._fields) == 13
-    assert len(Sequences._fields) == 8
-    assert len(SampledTokens._fields) == 4
-    takes = {name: len(signature(function.py_func).parameters) for name, function in entry.FUNCTIONS.items()}
-    assert takes == native.ARGUMENTS
-    table = native.argument_table((7, np.zeros((2, 3), np.float32)), (np.zeros(5),))
-    assert table[:, 0].tolist()[0] == 7
-    assert table[1, 1:].tolist() == [2, 3, 0]
-    assert table[2, 1] == 5
-    ctypes.string_at(int(table[1, 0]), 24)
+def test_a_library_for_another_binary_interface_is_refused(
+    libraries: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(native, "_loaded", {})
+    monkeypatch.setenv("GPTBOX_LIBRARIES", str(libraries))
+    monkeypatch.setattr("gptbox.engine.abi.VERSION", "0123456789abcdef")
+    with pytest.raises(EngineError, match=r"gptbox-.+\.so was compiled from another version of gptbox\. Compile it"):
+        native.load()
+    assert not native._loaded

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from gptbox.engine import native, object_file
+from gptbox.engine.abi import ENTRY_POINTS, symbol
 from gptbox.errors import EngineError
 from gptbox.jit import cache as kernel_cache
 
@@ -61,6 +62,12 @@ def test_a_file_for_another_processor_is_ignored(code: bytes, monkeypatch: pytes
     assert object_file.find() == code
 
 
+def test_a_file_for_another_binary_interface_is_ignored(code: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    object_file.save(code)
+    monkeypatch.setattr(object_file, "VERSION", "0123456789abcdef")
+    assert object_file.find() is None
+
+
 def test_a_file_of_other_sources_is_ignored_and_removed(code: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     previous = object_file.save(code)
     assert previous is not None
@@ -98,7 +105,7 @@ def test_without_a_writable_folder_it_warns_and_works(
     with caplog.at_level(logging.INFO):
         assert native.load()
     assert "no folder can be written to, so the next start compiles again" in caplog.text
-    assert set(native._loaded) == set(native.ARGUMENTS)
+    assert set(native._loaded) == set(ENTRY_POINTS)
     assert object_file.find() is None
 
 
@@ -110,7 +117,7 @@ def test_load_does_not_compile_unless_allowed_to(monkeypatch: pytest.MonkeyPatch
 
 def test_a_linked_file_has_all_functions(code: bytes) -> None:
     address = object_file.link(code)
-    assert len({ctypes.string_at(address(name), 64) for name in native.ARGUMENTS}) == len(native.ARGUMENTS)
+    assert len({ctypes.string_at(address(symbol(name)), 64) for name in ENTRY_POINTS}) == len(ENTRY_POINTS)
 
 
 def test_a_failed_compilation_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

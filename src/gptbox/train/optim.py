@@ -184,7 +184,7 @@ class AdamW(Optimizer):
     """Loshchilov and Hutter, Decoupled Weight Decay Regularization, arXiv 1711.05101; gains and biases do not decay."""
 
     moments = 2
-    default_rates: ClassVar = {"learning_rate": 1e-3, "min_learning_rate": 1e-4}
+    default_rates: ClassVar = {"learning_rate": 3e-3, "min_learning_rate": 0.0}
 
     def make_groups(self, model: GPT) -> list[dict[str, Any]]:
         parameters, decay = trainable_parameters(model), self.config.weight_decay

@@ -11,7 +11,6 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from gptbox.engine.buffers import Sequences
-from gptbox.engine.kernels.decode import count_token, sample
 from gptbox.engine.kernels.sampling import (
     apply_logit_bias,
     apply_min_p,
@@ -20,8 +19,10 @@ from gptbox.engine.kernels.sampling import (
     apply_temperature,
     apply_top_k,
     apply_top_p,
+    count_token,
     log_probabilities,
     multinomial,
+    sample,
     uniform,
 )
 from gptbox.engine.sampling_params import SamplingParams
