@@ -88,7 +88,7 @@ class BestSnapshotSelector:
         if folder.info is not None and folder.info.val_loss is not None:
             return folder.info.val_loss
         model = GPT(folder.config)
-        model.load_state_dict({key: torch.from_numpy(weight) for key, weight in folder.weights.items()})
+        model.load_weights(folder.weights)
         loss = self._evaluator.exact(model.to(self._device))
         require_finite(loss, "validation", int(name[5:]), state.learning_rate, self._run.name)
         if folder.info is not None:
