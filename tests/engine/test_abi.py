@@ -29,7 +29,7 @@ def outer(numbers: np.ndarray, records: np.ndarray | None = None) -> Outer:
 
 def test_a_table_has_numbers_addresses_and_shapes_in_order() -> None:
     numbers, records = np.arange(6, dtype=np.float32).reshape(2, 3), np.ones(4, RECORD)
-    table = pack(outer(numbers, records))  # type: ignore[arg-type]
+    table = pack(outer(numbers, records))
     assert table.dtype == np.int64
     assert table.tolist() == [7, numbers.ctypes.data, 2, 3, records.ctypes.data, 4, 8]
     assert np.frombuffer(ctypes.string_at(int(table[1]), 24), np.float32).tolist() == [0, 1, 2, 3, 4, 5]
@@ -45,7 +45,7 @@ def test_a_table_has_numbers_addresses_and_shapes_in_order() -> None:
 )
 def test_an_array_of_another_type_is_refused(numbers: np.ndarray, message: str) -> None:
     with pytest.raises(AssertionError, match=message):
-        pack(outer(numbers))  # type: ignore[arg-type]
+        pack(outer(numbers))
 
 
 def test_a_layout_follows_the_annotations() -> None:

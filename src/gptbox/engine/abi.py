@@ -81,8 +81,8 @@ def _field_type(hint: Any) -> type | ArrayType:
     return ArrayType(np.dtype(*(dtype or get_args(item))), len(shape.split()))
 
 
-def pack(arguments: ForwardArguments | DecodeArguments) -> NDArray[np.int64]:
-    """The argument table. The caller keeps the arrays alive."""
+def pack(arguments: tuple[Any, ...]) -> NDArray[np.int64]:
+    """The argument table of a named tuple. The caller keeps the arrays alive."""
     return np.array(list(_pack(arguments)), np.int64)
 
 

@@ -51,7 +51,7 @@ def test_compiled_code_reads_what_is_packed_and_shares_its_memory() -> None:
     records[1] = 0.5, (11, 12, 13)
     inner = Inner(np.arange(6, dtype=np.float32).reshape(2, 3), records, np.array([1, 2, 2**64 - 1], np.uint64))
     outer = Outer(42, inner, Twins(8, 9), np.arange(24, dtype=np.int8).reshape(2, 3, 4))
-    table = pack(outer)  # type: ignore[arg-type]
+    table = pack(outer)
     assert read(table.ctypes.data) == (42, 4, 3, 0.5, 13, 2**64 - 1, 8, 9, 23, 4)
     assert inner.table[1, 2] == -5
 
