@@ -74,6 +74,21 @@ def test_a_changed_callee_in_another_file_invalidates_the_cache(package: Path) -
     assert after != before
 
 
+def test_packages_of_the_same_name_share_a_folder(package: Path, tmp_path: Path) -> None:
+    """Neither removes the other's code as that of an older version."""
+    image = tmp_path / "image"
+    for name in ("first", "second"):
+        kernels = package / name / "package"
+        kernels.mkdir(parents=True)
+        for folder in (kernels.parent, kernels):
+            (folder / "__init__.py").touch()
+        (kernels / "outer.py").write_text(SOURCE)
+        (package / "outer.py").write_text(f"from package.{name}.package.outer import outer")
+        assert run(package, GPTBOX_KERNELS=str(image)) == "11 {}"
+    prefixes = {path.name.rpartition("-")[0] for path in image.iterdir()}
+    assert {"kernels-package.first.package", "kernels-package.second.package"} <= prefixes
+
+
 def test_the_folder_of_an_image_is_used_and_not_written_to(package: Path, tmp_path: Path) -> None:
     image = tmp_path / "image"
     assert run(package, GPTBOX_KERNELS=str(image)) == "11 {}"

@@ -38,15 +38,16 @@ def test_a_workspace_takes_workspace_bytes(shape: str, backward: bool) -> None:
     model = make_model(**SHAPES[shape])
     time = model.config.context_length
     workspace = cpu_backend.Workspace(model, 3, time, backward)
+    blocks = workspace.block_activations if backward else workspace.block_activations[:1]  # which all blocks share
     arrays = [
         workspace.x,
         workspace.branch,
         workspace.scores,
-        *workspace.head_buffers,
-        *(array for block in workspace.block_activations for array in block),
+        *workspace.head_activations,
+        *(array for block in blocks for array in block),
     ]
     if backward:
-        arrays += [workspace.grad_a, workspace.grad_x, workspace.gradient, *workspace.backward_buffers]
+        arrays += [*workspace.buffers, workspace.grad_x, workspace.gradient]
     assert cpu_backend.workspace_bytes(model.config, 3, time, backward) == sum(array.nbytes for array in arrays)
     owner = arrays[0]
     while isinstance(owner, np.ndarray):

@@ -26,12 +26,12 @@ def attention(q: Floats, k: Floats, qkv: Floats, time: int, y: Floats, log_sum: 
     for start in range(0, q.shape[0], time):
         for head in range(heads):
             kv = head * kv_heads // heads
-            value_begin = (heads + kv_heads + kv) * width
+            columns = slice((heads + kv_heads + kv) * width, (heads + kv_heads + kv + 1) * width)
             for first in range(0, time, QUERY_BLOCK_SIZE):
                 last = min(time, first + QUERY_BLOCK_SIZE)
-                queries, key_rows = slice(start + first, start + last), slice(start, start + last)
+                query_rows, key_rows = slice(start + first, start + last), slice(start, start + last)
                 block_scores = scores[: last - first, :last]
-                gemm_nt(scale, q[queries, head], k[key_rows, kv], 0, block_scores)
+                gemm_nt(scale, q[query_rows, head], k[key_rows, kv], 0, block_scores)
                 for i in range(first, last):
                     row = scores[i - first]
                     max_score = row[0]
@@ -48,7 +48,7 @@ def attention(q: Floats, k: Floats, qkv: Floats, time: int, y: Floats, log_sum: 
                     for j in range(i + 1, last):
                         row[j] = 0
                     log_sum[start + i, head] = max_score + np.log(total)
-                gemm_nn(1, block_scores, qkv[key_rows, value_begin : value_begin + width], 0, y[queries, head])
+                gemm_nn(1, block_scores, qkv[key_rows, columns], 0, y[query_rows, head])
 
 
 @kernel(fastmath=True)
@@ -67,14 +67,15 @@ def attention_backward(
     for start in range(0, q.shape[0], time):
         for head in range(heads):
             kv = head * kv_heads // heads
-            value_begin = (heads + kv_heads + kv) * width
-            value_columns = slice(value_begin, value_begin + width)
+            columns = slice((heads + kv_heads + kv) * width, (heads + kv_heads + kv + 1) * width)
             for first in range(0, time, QUERY_BLOCK_SIZE):
                 last = min(time, first + QUERY_BLOCK_SIZE)
-                queries, key_rows = slice(start + first, start + last), slice(start, start + last)
-                p, ds = probabilities[: last - first, :last], grad_scores[: last - first, :last]
-                gemm_nt(scale, q[queries, head], k[key_rows, kv], 0, p)
-                gemm_nt(1, grad_y[queries, head], qkv[key_rows, value_columns], 0, ds)
+                query_rows, key_rows = slice(start + first, start + last), slice(start, start + last)
+                queries, keys, values = q[query_rows, head], k[key_rows, kv], qkv[key_rows, columns]
+                grad, rows = grad_y[query_rows, head], last - first
+                p, ds = probabilities[:rows, :last], grad_scores[:rows, :last]
+                gemm_nt(scale, queries, keys, 0, p)
+                gemm_nt(1, grad, values, 0, ds)
                 for i in range(first, last):
                     row, grad_row, shift = probabilities[i - first], grad_scores[i - first], log_sum[start + i, head]
                     out, grad_out = y[start + i, head], grad_y[start + i, head]
@@ -88,6 +89,6 @@ def attention_backward(
                     for j in range(i + 1, last):
                         row[j] = 0
                         grad_row[j] = 0
-                gemm_tn(1, p, grad_y[queries, head], 1, grad_qkv[key_rows, value_columns])
-                gemm_nn(1, ds, k[key_rows, kv], 0, grad_q[queries, head])
-                gemm_tn(1, ds, q[queries, head], 1, grad_k[key_rows, kv])
+                gemm_tn(1, p, grad, 1, grad_qkv[key_rows, columns])
+                gemm_nn(1, ds, keys, 0, grad_q[query_rows, head])
+                gemm_tn(1, ds, queries, 1, grad_k[key_rows, kv])

@@ -3,8 +3,8 @@
 import ctypes
 import sys
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import torch
 from llvmlite import binding, ir
 from numba import types
@@ -16,7 +16,7 @@ from gptbox.train.kernels import Floats
 
 SGEMM = "gptbox_sgemm"
 
-_NORMAL, _TRANSPOSED = np.int8(ord("N")), np.int8(ord("T"))
+_INT8, _INT32 = ir.IntType(8), ir.IntType(32)
 
 
 def _load_sgemm() -> bool:
@@ -34,63 +34,54 @@ HAS_SGEMM = _load_sgemm()
 """Whether kernels with matrix products can run: all but those of `gptbox.train.kernels.layers`."""
 
 
-@intrinsic
-def _sgemm(typing_context, arguments):  # type: ignore[no-untyped-def]
-    """BLAS sgemm with its 13 arguments as a tuple; an intp is the address of a matrix."""
+def _gemm(trans_a: str, trans_b: str) -> Any:
+    """The intrinsic (alpha, a, b, beta, out): out = alpha * op(a) @ op(b) + beta * out, where op transposes for "T".
 
-    def generate(context, builder, signature, values):  # type: ignore[no-untyped-def]
-        pointer = ir.IntType(8).as_pointer()
-        references = []
-        for value, type_ in zip(cgutils.unpack_tuple(builder, values[0]), signature.args[0], strict=True):
-            if type_ is types.intp:
-                references.append(builder.inttoptr(value, pointer))
-            else:  # Fortran passes all arguments by reference
-                references.append(builder.bitcast(cgutils.alloca_once_value(builder, value), pointer))
-        function_type = ir.FunctionType(ir.VoidType(), [pointer] * len(references))
-        function = cgutils.get_or_insert_function(builder.module, function_type, SGEMM)
-        builder.call(function, references)
-        return context.get_dummy_value()
+    Matrices are float32 with contiguous rows, which may lie apart: slices of columns.
+    """
 
-    return types.void(arguments), generate
+    @intrinsic
+    def gemm(typing_context, alpha, a, b, beta, out):  # type: ignore[no-untyped-def]
+        def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+            def shape(matrix: Any) -> list[Any]:
+                return [builder.trunc(size, _INT32) for size in cgutils.unpack_tuple(builder, matrix.shape, 2)]
 
+            def row_stride(matrix: Any) -> Any:
+                """Elements between rows. The stride of a single row may be anything, but BLAS checks it."""
+                stride = builder.trunc(builder.sdiv(builder.extract_value(matrix.strides, 0), matrix.itemsize), _INT32)
+                columns = shape(matrix)[1]
+                return builder.select(builder.icmp_signed(">", stride, columns), stride, columns)
 
-@kernel(fastmath=True, inline=True)
-def _row_stride(a: Floats) -> np.int32:
-    """Elements between rows: BLAS's leading dimension. The stride of a single row may be anything."""
-    return np.int32(max(a.strides[0] // 4, a.shape[1]))
+            alpha, beta = arguments[0], arguments[3]
+            a, b, out = (context.make_array(signature.args[i])(context, builder, arguments[i]) for i in (1, 2, 4))
+            (rows, columns), depth = shape(out), shape(a)[0 if trans_a == "T" else 1]
+            # sgemm is column-major: it sees a row-major array as its transpose, so that it computes out.T = b.T @ a.T.
+            values = [
+                _INT8(ord(trans_b)), _INT8(ord(trans_a)), columns, rows, depth, alpha, b.data, row_stride(b), a.data,
+                row_stride(a), beta, out.data, row_stride(out),
+            ]  # fmt: skip
+            pointer = _INT8.as_pointer()
+            # Fortran passes all arguments by reference.
+            references = [
+                value if isinstance(value.type, ir.PointerType) else cgutils.alloca_once_value(builder, value)
+                for value in values
+            ]
+            function_type = ir.FunctionType(ir.VoidType(), [pointer] * len(values))
+            function = cgutils.get_or_insert_function(builder.module, function_type, SGEMM)
+            builder.call(function, [builder.bitcast(reference, pointer) for reference in references])
+            return context.get_dummy_value()
 
+        return types.void(types.float32, a, b, types.float32, out), generate
 
-@kernel(fastmath=True, inline=True)
-def _gemm(
-    trans_a: np.int8, trans_b: np.int8, depth: int, alpha: float, a: Floats, b: Floats, beta: float, out: Floats
-) -> None:
-    """sgemm is column-major: it sees a row-major array as its transpose, so that it computes out.T = b.T @ a.T."""
-    _sgemm((
-        trans_b, trans_a, np.int32(out.shape[1]), np.int32(out.shape[0]), np.int32(depth), np.float32(alpha),
-        np.intp(b.ctypes.data), _row_stride(b), np.intp(a.ctypes.data), _row_stride(a), np.float32(beta),
-        np.intp(out.ctypes.data), _row_stride(out),
-    ))  # fmt: skip
-
-
-# The rows of the matrices are contiguous, and may lie apart: each matrix may be a slice of columns.
-
-
-@kernel(fastmath=True, inline=True)
-def gemm_nn(alpha: float, a: Floats, b: Floats, beta: float, out: Floats) -> None:
-    """out = alpha * a @ b + beta * out"""
-    _gemm(_NORMAL, _NORMAL, a.shape[1], alpha, a, b, beta, out)
+    return gemm
 
 
-@kernel(fastmath=True, inline=True)
-def gemm_nt(alpha: float, a: Floats, b: Floats, beta: float, out: Floats) -> None:
-    """out = alpha * a @ b.T + beta * out"""
-    _gemm(_NORMAL, _TRANSPOSED, a.shape[1], alpha, a, b, beta, out)
-
-
-@kernel(fastmath=True, inline=True)
-def gemm_tn(alpha: float, a: Floats, b: Floats, beta: float, out: Floats) -> None:
-    """out = alpha * a.T @ b + beta * out"""
-    _gemm(_TRANSPOSED, _NORMAL, a.shape[0], alpha, a, b, beta, out)
+gemm_nn = _gemm("N", "N")
+"""(alpha, a, b, beta, out): out = alpha * a @ b + beta * out"""
+gemm_nt = _gemm("N", "T")
+"""(alpha, a, b, beta, out): out = alpha * a @ b.T + beta * out"""
+gemm_tn = _gemm("T", "N")
+"""(alpha, a, b, beta, out): out = alpha * a.T @ b + beta * out"""
 
 
 @kernel(fastmath=True)
