@@ -48,20 +48,32 @@ def run_script(tmp_path: Path, folder: Path | None) -> tuple[str, np.ndarray]:
     return finished.stdout, np.load(tmp_path / "logits.npy")
 
 
-@pytest.mark.parametrize("every", [False, pytest.param(True, marks=pytest.mark.acceptance)], ids=["best", "every"])
-def test_libraries_agree_with_the_object_file_and_need_no_numba(
-    every: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+USABLE = [name for name, required in native.GENERATIONS.items() if required <= processor()]
+"""Generations whose library this processor can run, best first."""
+
+
+@pytest.fixture(scope="module")
+def best_library(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the library for this processor's generation."""
     if shutil.which("ld") is None:
         pytest.skip("there is no linker here (binutils)")
-    libraries = tmp_path / "libraries"
-    here = [name for name, required in native.GENERATIONS.items() if required <= processor()]
-    if not every:
-        monkeypatch.setattr(build, "GENERATIONS", {here[0]: native.GENERATIONS[here[0]]})
-    build.build(libraries)
+    folder = tmp_path_factory.mktemp("libraries")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(build, "GENERATIONS", {USABLE[0]: native.GENERATIONS[USABLE[0]]})
+        build.build(folder)
+    return folder
+
+
+@pytest.mark.parametrize("every", [False, pytest.param(True, marks=pytest.mark.acceptance)], ids=["best", "every"])
+def test_libraries_agree_with_the_object_file_and_need_no_numba(
+    every: bool, best_library: Path, tmp_path: Path
+) -> None:
+    libraries = tmp_path / "libraries" if every else best_library
+    if every:
+        build.build(libraries)
     compiled, logits = run_script(tmp_path, None)
     assert compiled.startswith("numba False, llvmlite True")
-    for name in here if every else here[:1]:
+    for name in USABLE if every else USABLE[:1]:
         path = libraries / f"gptbox-{name}.so"
         only = tmp_path / path.stem
         only.mkdir()
@@ -70,7 +82,7 @@ def test_libraries_agree_with_the_object_file_and_need_no_numba(
         assert output.startswith("numba False, llvmlite False")
         # Without fused multiply-add the last bits differ.
         np.testing.assert_allclose(found, logits, atol=1e-5)
-        if name == here[0]:
+        if name == USABLE[0]:
             assert output.partition("[")[2] == compiled.partition("[")[2]
 
 
@@ -101,11 +113,9 @@ def test_without_a_library_and_numba_the_error_says_what_to_do(tmp_path: Path, m
         native.load()
 
 
-def test_a_library_for_another_binary_interface_is_refused(
-    libraries: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_library_for_another_binary_interface_is_refused(best_library: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(native, "_loaded", {})
-    monkeypatch.setenv("GPTBOX_LIBRARIES", str(libraries))
+    monkeypatch.setenv("GPTBOX_LIBRARIES", str(best_library))
     monkeypatch.setattr("gptbox.engine.abi.VERSION", "0123456789abcdef")
     with pytest.raises(EngineError, match=r"gptbox-.+\.so was compiled from another version of gptbox\. Compile it"):
         native.load()
