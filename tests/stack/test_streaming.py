@@ -27,22 +27,29 @@ def arrivals(response: httpx.Response) -> tuple[list[float], str]:
 def test_a_streamed_completion_is_neither_buffered_nor_compressed(serving: Any, encoding: str) -> None:
     # Long enough to measure: a fast machine generates four texts of 2,000 tokens in 0.03 s.
     body = {"model": "little", "prompt": "the", "max_tokens": 2000, "n": 16, "stream": True, "seed": 1}
-    started = time.monotonic()
-    with serving.http.stream("POST", "/v1/completions", json=body, headers={"Accept-Encoding": encoding}) as response:
-        assert response.status_code == 200
-        assert response.headers["content-type"].startswith("text/event-stream")
-        assert "content-encoding" not in response.headers
-        times, text = arrivals(response)
-    whole = time.monotonic() - started
-    events = [line.removeprefix("data: ") for line in text.splitlines() if line.startswith("data: ")]
-    assert events[-1] == "[DONE]"
-    written = "".join(json.loads(event)["choices"][0]["text"] for event in events[:-1])
-    assert len(written) == 16 * 2000
-    # A buffered stream would be one chunk, or many at the same moment.
-    assert len(times) >= 20
-    assert times[-1] > whole / 2
-    pauses = [later - earlier for earlier, later in pairwise(times)]
-    assert max(pauses) < whole / 2
+
+    def longest_pause() -> float:
+        """As a fraction of the whole time."""
+        started = time.monotonic()
+        with serving.http.stream(
+            "POST", "/v1/completions", json=body, headers={"Accept-Encoding": encoding}
+        ) as response:
+            assert response.status_code == 200
+            assert response.headers["content-type"].startswith("text/event-stream")
+            assert "content-encoding" not in response.headers
+            times, text = arrivals(response)
+        whole = time.monotonic() - started
+        events = [line.removeprefix("data: ") for line in text.splitlines() if line.startswith("data: ")]
+        assert events[-1] == "[DONE]"
+        written = "".join(json.loads(event)["choices"][0]["text"] for event in events[:-1])
+        assert len(written) == 16 * 2000
+        # A buffered stream would be one chunk, or many at the same moment.
+        assert len(times) >= 20
+        assert times[-1] > whole / 2
+        return max(later - earlier for earlier, later in pairwise(times)) / whole
+
+    # Other work on the machine can stop a stream of a third of a second, but hardly three of them.
+    assert any(longest_pause() < 0.5 for _ in range(3))
 
 
 def test_the_openai_package_streams(serving: Any) -> None:
