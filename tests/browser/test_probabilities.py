@@ -5,8 +5,11 @@ from collections.abc import Callable
 from math import log
 from typing import Any
 
+import httpx
 import pytest
 from playwright.sync_api import Page, expect
+
+from gptbox.tokenizers.byte import ByteTokenizer
 
 pytestmark = pytest.mark.browser
 
@@ -93,6 +96,26 @@ def test_colour_and_tooltip_follow_the_probability(ready, open_page: Open) -> No
     assert elements[0][2] == "e 85 %. Alternatives: (space) 0.2 %, (line break) < 0.1 %"
     assert elements[4][2].startswith("e 1.0 %.")
     assert elements[5] == ["\u00e9", "2", "bytes:\\xc3 50 %.\nbytes:\\xa9 50 %."]
+
+
+def test_the_bytes_of_a_character_are_one_element(box, open_page: Open) -> None:
+    """A model with random weights writes all kinds of bytes, most of them no character."""
+    box.publish(tokenizer=ByteTokenizer())
+    page = open_page(box.url)
+    expect(page.get_by_role("button", name="Generate")).to_be_enabled()
+    toggle(page)
+    body = generate(page, length=200)
+    text = finished(page)
+    assert text == httpx.post(f"{box.url}v1/completions", json=body | {"stream": False}).json()["choices"][0]["text"]
+    assert tokens(page).all_text_contents() == list(text)
+    keys = [
+        re.split(r" (?:\d|<)", line)[0]
+        for title in tokens(page).evaluate_all("all => all.map((token) => token.title)")
+        for line in title.split("\n")
+    ]
+    assert len(keys) == 200
+    assert any(key.startswith("bytes:\\x") for key in keys)
+    assert len(text) < 200, "no character has two bytes"
 
 
 def test_tokens_are_coloured_as_they_arrive_and_never_drawn_again(ready, open_page: Open, wait_for) -> None:
