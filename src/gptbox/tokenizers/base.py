@@ -90,7 +90,7 @@ class Tokenizer(ABC):
     def unknown(self, text: str) -> dict[str, str]:
         """The characters that `encode` replaces, mapped to their replacements, in order of first appearance."""
 
-    def stream_decoder(self, prompt: Sequence[int] = ()) -> StreamDecoder:
+    def stream_decoder(self, prompt: Sequence[int] | NDArray[np.integer] = ()) -> StreamDecoder:
         """A new decoder for one sequence. Its text begins with the character that `prompt` leaves incomplete."""
         return _Utf8StreamDecoder(self, prompt)
 
@@ -117,10 +117,10 @@ class Tokenizer(ABC):
 class _Utf8StreamDecoder(StreamDecoder):
     """Holds back the bytes of an incomplete character."""
 
-    def __init__(self, tokenizer: Tokenizer, prompt: Sequence[int]) -> None:
+    def __init__(self, tokenizer: Tokenizer, prompt: Sequence[int] | NDArray[np.integer]) -> None:
         self._token_bytes = tokenizer.token_bytes
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
-        self.push(prompt[-3:])  # an incomplete character has at most three bytes
+        self.push([int(token) for token in prompt[-3:]])  # an incomplete character has at most three bytes
 
     def push(self, tokens: Sequence[int]) -> str:
         return self._decoder.decode(b"".join([self._token_bytes(i) for i in tokens]))

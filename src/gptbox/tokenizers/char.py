@@ -100,7 +100,7 @@ class CharTokenizer(Tokenizer):
     def unknown(self, text: str) -> dict[str, str]:
         return {c: self._replacement(c) for c in dict.fromkeys(text) if c not in self.ids}
 
-    def stream_decoder(self, prompt: Sequence[int] = ()) -> StreamDecoder:
+    def stream_decoder(self, prompt: Sequence[int] | NDArray[np.integer] = ()) -> StreamDecoder:
         return _CharStreamDecoder(self)
 
     def to_json(self) -> dict[str, Any]:

@@ -202,10 +202,10 @@ class AdamW(Optimizer):
 OPTIMIZERS: dict[str, type[Optimizer]] = {"adamw": AdamW, "muon": Muon}
 
 
-def check_optimizer_name(name: str | None, source: str = "--optimizer") -> None:
-    """Raises SettingError for a name that is not in OPTIMIZERS; None is no choice. `source` is its option."""
+def check_optimizer_name(name: str | None) -> None:
+    """Raises SettingError for a value of --optimizer that is not in OPTIMIZERS; None is no choice."""
     if name is not None and name not in OPTIMIZERS:
-        raise SettingError(f"{source} {name!r} is not one of {', '.join(OPTIMIZERS)}.")
+        raise SettingError(f"--optimizer {name!r} is not one of {', '.join(OPTIMIZERS)}.")
 
 
 def with_default_rates(config: TrainConfig, changes: dict[str, Any]) -> dict[str, Any]:

@@ -43,8 +43,10 @@ class Endpoint:
     has_metric_label: bool = True
     """Whether requests are counted under the path, which must then have no parameters, or else as `other`."""
     log: Literal["visits", "failures", "never"] = "failures"
-    """`visits` logs every request, `failures` those that fail or generate text. `never` logs none, nor any to a path
-    that begins with this one; apache/httpd.conf has the same paths."""
+    """Which requests are logged: all (`visits`), only failures and generations (`failures`), or none (`never`).
+
+    The path of a `never` row is a prefix. apache/httpd.conf lists the same paths.
+    """
     operation: Operation | None = None
     """None if the OpenAPI document leaves the endpoint out."""
 

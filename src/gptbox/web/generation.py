@@ -192,7 +192,7 @@ class Generation:
         self._abort_error: Exception | None = None
         self._texts = [
             _TextSink(
-                i, model.tokenizer.stream_decoder(job.prompt_ids.tolist()), job.params.max_tokens, stop,
+                i, model.tokenizer.stream_decoder(job.prompt_ids), job.params.max_tokens, stop,
                 self._notify, eager,
             )
             for i, job in enumerate(jobs)
