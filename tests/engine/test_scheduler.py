@@ -260,9 +260,7 @@ def test_a_client_within_its_share_is_not_evicted(scheduler: Scheduler, model: G
     scheduler.submit(others)  # the fair share is 3 of 10; only the first client has more
     assert all(refused(each) for each in waiting)
     assert not any(sink(each).ended.is_set() for each in [*running, *small])
-    with pytest.raises(
-        QueueFullError, match="3 texts of yours are being written or wait already, and the 10 places are"
-    ):
+    with pytest.raises(QueueFullError, match="Your texts already take 3 of the 10 places, which 3 visitors share"):
         scheduler.submit([request(model, client="c")])
     cancel(running, small, others)
 
@@ -287,7 +285,7 @@ def test_one_group_may_exceed_the_share_while_capacity_is_free(scheduler: Schedu
     scheduler.submit(large)
     assert scheduler.may_be_evicted("b")
     assert not scheduler.may_be_evicted("a")
-    with pytest.raises(QueueFullError, match="7 texts of yours"):
+    with pytest.raises(QueueFullError, match="already take 7 of the 10 places"):
         scheduler.submit([request(model, client="b")])  # although capacity is free
     assert scheduler.active + scheduler.queued == 8
     cancel(one, large)

@@ -112,8 +112,8 @@ class Scheduler:
             raise QueueFullError(
                 f"{waiting} texts are waiting already; try again in a few seconds."
                 if clients == 1 or requests[client] == 0
-                else f"{requests[client]} texts of yours are being written or wait already, and the {capacity} places "
-                f"are shared with {clients - 1} others; try again in a few seconds."
+                else f"Your texts already take {requests[client]} of the {capacity} places, which {clients} visitors "
+                "share; try again in a few seconds."
             )
         while count > capacity - requests.total():
             evicted = self._group_to_evict(requests, share)
