@@ -1,9 +1,9 @@
-"""The binary interface of the compiled kernels: what they take, and how it lies in memory.
+"""The binary interface of the compiled kernels: their parameters, and the layout of these in memory.
 
 An entry point takes int64 numbers, so that a compiled library is called like any C library. The first is the address of
-an argument table: the fields of a named tuple, in order and depth first, each a row of int64. A number is itself; an
-array is its address and shape. `pack` writes the table and `gptbox.engine.kernels.entry` reads it, both from the
-annotations of the named tuples: a field is added in one place.
+an argument table: the fields of a named tuple as int64, in order and depth first. An array is stored as its address and
+shape. `pack` writes the table and `gptbox.engine.kernels.entry` reads it, both by the annotations of the named tuples,
+so that a field is added in one place.
 """
 
 import hashlib
@@ -37,7 +37,7 @@ class DecodeArguments(NamedTuple):
     sequences: Sequences
     sampled: SampledTokens
     interrupt: Annotated[NDArray[np.int64], "1"]
-    """Not 0 ends decoding after the current step."""
+    """Any value but 0 ends decoding after the current step."""
 
 
 ENTRY_POINTS = {
@@ -64,7 +64,7 @@ Layout: TypeAlias = "dict[str, type | ArrayType]"
 
 @cache
 def layout(arguments: type) -> Layout:
-    """The fields of a named tuple's class.
+    """The layout of a named tuple's class.
 
     An array is annotated `Annotated[NDArray[...], shape]`, with a word per axis in `shape`; a structured array's dtype
     follows the shape.
@@ -109,7 +109,7 @@ def _describe(kind: type | ArrayType) -> str:
 
 _INTERFACE = f"{_describe(DecodeArguments)} {_describe(ForwardArguments)} {ENTRY_POINTS}"
 VERSION = hashlib.sha256(_INTERFACE.encode()).hexdigest()[:16]
-"""Differs between any two interfaces."""
+"""A hash of the interface: any change to it gives another version."""
 
 
 def symbol(name: str) -> str:

@@ -22,7 +22,7 @@ _MIN_INTERVAL_S = 0.1
 _DECAY = 0.9
 """Factor by which each burst decays the weight of earlier ones."""
 _MAX_COUNTED_S = 0.1
-"""Cap on the time that one burst counts for: a strategy that stalled once should be trusted again in a while."""
+"""Cap on the time that one burst counts for, so that a strategy that stalled once is soon trusted again."""
 
 
 class Strategy(NamedTuple):
@@ -42,7 +42,7 @@ class _Speed:
     seconds: float = 0.0
     bursts: int = 0
     next_trial_s: float = 0.0
-    """When its next trial is due, on the tuner's clock of decoding time."""
+    """When the strategy's next trial is due, on the tuner's clock of decoding time."""
 
     def add(self, tokens: float, seconds: float, weight: float) -> None:
         self.bursts += 1
@@ -63,10 +63,10 @@ class _Speed:
 class StrategyTuner:
     """Chooses the strategy of each burst of decoding steps by the speeds it has measured.
 
-    Data parallelism needs no synchronisation and tolerates other load. Tensor parallelism decodes a single
-    sequence faster where each core's half of the weights then stays in its cache, but threads meet at a barrier in each
-    layer and wait for one that was preempted. A draft saves memory traffic and costs computation. The fastest depends
-    on the model, the machine and its load, so slower strategies are tried again: the less a trial costs, the sooner.
+    Data parallelism needs no synchronisation and tolerates other load. Tensor parallelism decodes a single sequence
+    faster where each core's share of the weights then stays in its cache, but threads meet at barriers in each layer
+    and wait for one that was preempted. A draft saves memory traffic and costs computation. The fastest depends on the
+    model, the machine and its load, so slower strategies are tried again: the less a trial costs, the sooner.
     """
 
     def __init__(self, threads: int, num_draft_tokens: int) -> None:
@@ -74,7 +74,7 @@ class StrategyTuner:
         self._threads = threads
         self._num_draft_tokens = num_draft_tokens
         self._speeds: defaultdict[tuple[int, Strategy], _Speed] = defaultdict(_Speed)
-        """By the bit length of the number of rows, and strategy."""
+        """By the bit length of the number of rows, as similar numbers have similar speeds, and by strategy."""
         self._clock_s = 0.0
         """Decoding time measured so far."""
         self._trial: tuple[int, Strategy] | None = None

@@ -21,9 +21,9 @@ from gptbox.engine.worker_pool import WorkerPool
 from gptbox.models.context_window import slide_window
 
 TIME_SLICE_S = 0.01
-"""Target duration of the decoding steps between two schedulings; a request that joins or leaves cuts them short."""
+"""Target duration of the decoding steps of one `Batch.step`; a request that joins or leaves cuts them short."""
 MANY_ROWS = 8
-"""From this many rows on time slices are doubled, because delivering tokens takes time per row."""
+"""Number of rows from which time slices are twice as long, because delivering tokens takes time per row."""
 _PREFILL_COST = 0.25
 """Rough cost of prefilling a token, relative to decoding one."""
 _FEW_STEPS = 4
@@ -37,7 +37,7 @@ class Row:
     request: Request
     slot: int
     window: NDArray[np.integer]
-    """The end of the prompt that fits the context."""
+    """The last ids of the prompt, as many as fit the context."""
     num_tokens: int
     """Tokens in the slot's window; those beyond the cache's length are computed next."""
     num_remaining: int
@@ -45,7 +45,7 @@ class Row:
     prefix_source: "Row | None" = None
     """A row that is still prefilling a shared prefix: this row waits for it, then copies the prefix."""
     prompt_logprobs: Logprobs | None = None
-    """The prompt's log-probabilities so far, while they are computed."""
+    """The prompt's log-probabilities so far; None unless requested, and once delivered."""
 
     @property
     def is_finished(self) -> bool:
@@ -53,10 +53,10 @@ class Row:
 
 
 class ScheduledBatch(NamedTuple):
-    """The next steps; lists have an item per batch row."""
+    """What the next steps compute; each list has one item per batch row."""
 
     rows: list[Row]
-    """Those of the batch that do not wait."""
+    """The batch's rows that do not wait."""
     num_new_tokens: list[int]
     """Tokens to compute in the first step; more than one is prefill."""
     do_sample: list[bool]
@@ -69,7 +69,7 @@ class ScheduledBatch(NamedTuple):
 
 
 class Batch:
-    """The running rows of one model. Not thread-safe; a worker pool may share the computation."""
+    """The running requests of one model. Not thread-safe, although a worker pool may share the computation."""
 
     def __init__(
         self,
@@ -94,8 +94,8 @@ class Batch:
         self._prefixes = PrefixCache(self._cache, self._sequences.tokens)
         self._runner = ModelRunner(model, pool, self._cache, self._sequences, self._interrupt)
         self._tuner = model.tuner(pool.size)
-        self._step_s = 1e-5 + model.packed.panels.nbytes / 2e10  # from memory bandwidth, until it has been measured
-        # Prefill tokens per step, for some milliseconds; per row at most a chunk, so that threads can share the rows.
+        self._step_s = 1e-5 + model.packed.panels.nbytes / 2e10  # estimated from memory bandwidth until measured
+        # Prefill tokens per step, for some milliseconds. A row gets at most a chunk, so that threads can share rows.
         budget = pool.size * int(np.clip(250_000_000 // (model.packed.panels.nbytes // 4), 16, 192))
         self._prefill_budget = min(budget, MAX_TOKENS - min(slots, 64))
         self._prefill_chunk = min(budget, 128)
@@ -107,11 +107,11 @@ class Batch:
 
     @property
     def cache_bytes(self) -> int:
-        """Memory that the KV cache takes: pages that have ever been used."""
+        """Bytes that the KV cache takes: its pages that have ever been used."""
         return self._cache.num_resident * KVCache.page_bytes(self.model.config)
 
     def additional_bytes(self, request: Request) -> int:
-        """Memory by which the KV cache grows if this request joins."""
+        """Bytes by which the KV cache grows if this request joins."""
         additional = self._max_pages(request) - self._prefixes.num_reusable_pages
         return max(0, additional) * KVCache.page_bytes(self.model.config)
 
@@ -133,7 +133,7 @@ class Batch:
         self.rows.append(Row(request, slot, window, len(window), request.params.max_tokens, source, scores))
 
     def _prefix_source(self, window: NDArray[np.integer]) -> Row | None:
-        """A row that is still prefilling a prefix of this window."""
+        """A row that is still prefilling and shares a prefix with this window, or None."""
         prefilling = (row for row in self.rows if self._is_prefilling(row))
         return next((row for row in prefilling if have_common_prefix(row.window, window)), None)
 
@@ -176,7 +176,7 @@ class Batch:
             if row.prefix_source is not None and not self._copy_prefix(row, row.prefix_source):
                 continue
             if row.prompt_logprobs is not None or row.num_remaining <= 0:
-                continue  # its prompt is being scored, or only that was requested
+                continue  # its prompt is still being scored, or scoring is all that was requested
             length = int(lengths[row.slot])
             if length == context:
                 self._slide(row)
@@ -202,7 +202,7 @@ class Batch:
         return ScheduledBatch(rows, num_new_tokens, do_sample, num_steps, strategy, share)
 
     def _steps_per_slice(self, num_rows: int, strategy: Strategy, share: float) -> int:
-        """Steps that a time slice has room for, or as many as the strategy or its timing needs."""
+        """Steps that fit a time slice, but at least as many as the strategy's draft and its timing need."""
         time_slice = TIME_SLICE_S * share * (2 if num_rows >= MANY_ROWS else 1)
         min_steps = max(1 if share == 1 else _FEW_STEPS, 1 + strategy.num_draft_tokens)
         return max(min_steps, int(time_slice / self._step_s))
@@ -223,7 +223,7 @@ class Batch:
     def _record_speed(self, batch: ScheduledBatch, steps_run: list[int], seconds: float) -> None:
         num_rows, steps = len(batch.rows), max(steps_run)
         self._step_s += 0.2 * (seconds / steps - self._step_s)
-        # Mostly prefill, or few steps, is no usable timing; but one step of many rows or of a large model is.
+        # No usable timing: mostly prefill, or few steps, unless these have many rows or take long.
         decoded, prefilled = sum(steps_run), sum(batch.num_new_tokens) - num_rows
         if prefilled < decoded and (steps >= _FEW_STEPS or num_rows >= MANY_ROWS or seconds > TIME_SLICE_S / 2):
             tokens = decoded + _PREFILL_COST * prefilled
@@ -249,7 +249,7 @@ class Batch:
         return row.num_tokens - int(self._cache.lengths[row.slot]) > 1
 
     def _copy_prefix(self, row: Row, source: Row) -> bool:
-        """Copy the prefix that `source` prefills, from whichever slot has it; False, to wait, until it is complete."""
+        """Copy the prefix that `source` prefills, from whichever slot has it; returns False until it is complete."""
         if source in self.rows and self._is_prefilling(source):
             return False
         row.prefix_source = None
@@ -257,7 +257,7 @@ class Batch:
         return True
 
     def _slide(self, row: Row) -> None:
-        """Move a full window on: its newest quarter is prefilled again from position 0."""
+        """Slide a full window: its newest quarter is prefilled again from position 0."""
         tokens, context = self._sequences.tokens[row.slot], self.model.config.context_length
         kept = slide_window(tokens[1 : context + 1].copy(), context)
         tokens[: len(kept)] = kept

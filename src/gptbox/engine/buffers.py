@@ -1,8 +1,8 @@
-"""The arrays that decoding reads and writes beside the model: activations, per-slot sequence state, sampled tokens.
+"""The arrays that decoding reads and writes, except weights: activations, per-slot sequence state, sampled tokens.
 
-An array's annotation has its shape, a word per axis, from which `gptbox.engine.abi` knows how to pass it.
-Shapes: C = n_embd, H query heads, K key and value heads, D = head_dim, V = vocab_size, M the MLP's width. A width that
-a matrix product writes is padded to whole panels (`gptbox.engine.packing`).
+An array's annotation has its shape, a word per axis, by which `gptbox.engine.abi` passes it to compiled code.
+Shapes: C = n_embd, H query heads, K key and value heads, D = head_dim, V = vocab_size, M the MLP's width. The last axis
+of a matrix product's output is padded to whole panels (`gptbox.engine.packing`).
 """
 
 from typing import Annotated, NamedTuple
@@ -41,22 +41,22 @@ class Scratch(NamedTuple):
     mlp_hidden: Annotated[Array, "N M"]
     """The MLP after its activation."""
     scores: Annotated[Array, "threads queries context"]
-    """Attention scores of one head, for 32 queries."""
+    """Attention scores of one head, for up to 32 queries."""
     head_output: Annotated[Array, "threads queries 32"]
     """A panel of one head's attention output."""
     last_hidden: Annotated[Array, "N C"]
     """The rows of x that get logits."""
     logits: Annotated[Array, "rows V"]
     probs: Annotated[Array, "threads 2 V"]
-    """Scratch memory of sampling; a row's logits before any processor."""
+    """Scratch memory for sampling; a copy of a row's logits before any processor."""
     step_inputs: Annotated[IntArray, "threads 4 N"]
     """Id, slot and position of each token; indices of the tokens that get logits."""
     sync: Annotated[IntArray, "4"]
-    """Arrived and generation of the barrier; the interrupt; tokens per row of the step."""
+    """The barrier's arrived and generation; the current step's interrupt and number of tokens per row."""
 
     @classmethod
     def of(cls, config: ModelConfig, rows: int, threads: int = 1) -> "Scratch":
-        """With logits of up to `rows` tokens per step."""
+        """With room for the logits of up to `rows` tokens per step."""
         c, width = config, padded(config.n_embd)
         mlp = padded(c.intermediate_size) * (1 if c.architecture == "gpt2" else 2)
         queries, context = 32, padded(c.context_length)
@@ -99,7 +99,7 @@ class Sequences(NamedTuple):
     seen: Annotated[NDArray[np.int8], "slots V"]
     """Whether prompt or generated text has the token; maintained only for a repetition penalty."""
     counts: Annotated[Array, "slots V"]
-    """How often the generated text has the token; only for a presence or frequency penalty."""
+    """How often the generated text has the token; maintained only for a presence or frequency penalty."""
 
     @classmethod
     def of(cls, config: ModelConfig, lengths: IntArray) -> "Sequences":

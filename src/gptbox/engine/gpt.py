@@ -1,4 +1,4 @@
-"""A model ready for inference, without torch; `gptbox.engine.kernels.forward` has the computation."""
+"""A model ready for inference, without torch; `gptbox.engine.kernels.forward` is its forward pass."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +21,7 @@ class GPT:
         self.config = config
         self.packed = pack_model(config, weights, quantize)
         self.draft = None if quantize else pack_model(config, weights, True)
-        """An int8 copy for self-speculative decoding of a single stream; the output is bit-identical without it."""
+        """An int8 copy for self-speculative decoding, which changes no output; None if the model itself is int8."""
         self._tuners: dict[int, StrategyTuner] = {}
 
     @property
@@ -37,7 +37,7 @@ class GPT:
     def forward(
         self, ids: NDArray[np.integer], cache: KVCache, slots: slice = slice(None), last_only: bool = False
     ) -> Array:
-        """Logits (B, T, V) after each of the new tokens `ids` (B, T), or (B, V) after the last.
+        """Logits (B, T, V) after each of the new tokens `ids` (B, T); with `last_only`, (B, V) after the last.
 
         The tokens continue the sequences in the cache's `slots` and are appended to them. The caller ensures that they
         fit: lengths[slots] + T <= context_length. Raises IndexError for an id outside of the vocabulary.
@@ -51,7 +51,7 @@ class GPT:
         logits = np.empty((batch, time, vocabulary), np.float32)
         scratch = Scratch.of(self.config, MAX_TOKENS)
         table = pack(ForwardArguments(self.packed, cache.pages, scratch))
-        # In chunks of as many rows as fit; a row too long for one chunk goes in pieces.
+        # A chunk has as many whole rows as fit into MAX_TOKENS; a longer row is split.
         rows, length = max(1, MAX_TOKENS // time), min(time, MAX_TOKENS)
         for row in range(0, batch, rows):
             for first in range(0, time, length):

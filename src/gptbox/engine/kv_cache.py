@@ -1,4 +1,4 @@
-"""The paged KV cache: keys and values of past tokens, so that a new token costs one position instead of a window."""
+"""The paged KV cache: keys and values of past tokens, so that only new tokens are computed."""
 
 import heapq
 
@@ -14,11 +14,11 @@ from gptbox.system.memory import allocate
 class KVCache:
     """Keys and values of sequences of up to context_length tokens, one per slot; slot s holds lengths[s] tokens.
 
-    Memory is allocated in pages, so that a sequence costs what it holds: PagedAttention, Kwon et al., arXiv 2309.06180.
-    A page has 32 positions, as (n_layer, n_kv_head, keys and values). A head's keys (head_dim, 32) and values
-    (head_dim / 32, 32, 32) have the layout of packed weights (`gptbox.engine.packing`): positions are the outputs of
-    query times keys, and the inputs of probabilities times values. Pages are not cleared between sequences. A page
-    takes memory from its first use on.
+    Memory is allocated in pages, so that a sequence takes only what its tokens need: PagedAttention, Kwon et al., arXiv
+    2309.06180. A page has 32 positions, as (n_layer, n_kv_head, keys and values). A head's keys (head_dim, 32) and
+    values (head_dim / 32, 32, 32) have the layout of packed weights (`gptbox.engine.packing`): positions are the
+    outputs of query times keys, and the inputs of probabilities times values. Pages are not cleared between sequences.
+    A page takes memory from its first use on.
     """
 
     def __init__(self, config: ModelConfig, slots: int, total_pages: int | None = None) -> None:

@@ -23,7 +23,7 @@ class ModelOutput(NamedTuple):
 
     sampled: SampledTokens
     steps_run: list[int]
-    """Per batch row; a row that samples has one token of each step."""
+    """Per batch row; a row that samples has one token per step."""
 
     def tokens(self, i: int) -> list[int]:
         """Ids sampled for batch row i."""
@@ -31,7 +31,7 @@ class ModelOutput(NamedTuple):
         return ids
 
     def logprobs(self, i: int, num_alternatives: int) -> Logprobs:
-        """Log-probabilities of batch row i's tokens and alternatives; its request has to ask for as many."""
+        """Log-probabilities of batch row i's tokens and of the `num_alternatives` that its request asks for."""
         count = self.steps_run[i]
         ids, values = (
             self.sampled.top_tokens[:count, i, :num_alternatives],
@@ -54,7 +54,7 @@ class ModelRunner:
         # One per thread for data parallelism, and the last one, for all threads, for tensor parallelism.
         threads = self._pool.size
         self._scratch = [Scratch.of(model.config, slots, each) for each in (*[1] * threads, threads)]
-        self._arrays = model.packed, model.draft, cache, sequences, interrupt  # the tables have only their addresses
+        self._arrays = model.packed, model.draft, cache, sequences, interrupt  # kept alive: the tables hold addresses
         self._argument_tables = [
             pack(
                 DecodeArguments(
@@ -72,7 +72,7 @@ class ModelRunner:
         num_steps: int,
         strategy: Strategy,
     ) -> ModelOutput:
-        """Run up to `num_steps` steps of the batch rows, each array (rows,): `gptbox.engine.kernels.decode`."""
+        """Run up to `num_steps` steps of the batch rows; arrays are (rows,), as in `gptbox.engine.kernels.decode`."""
         threads, count, draft = self._pool.size, len(slots), strategy.num_draft_tokens
         decode_steps = native.decode_steps  # looked up once: threads that share a barrier must run the same function
         arrays = slots.ctypes.data, num_new_tokens.ctypes.data, do_sample.ctypes.data, count
@@ -100,7 +100,10 @@ class ModelRunner:
         return ModelOutput(self._sampled, steps_run)
 
     def score(self, slot: int, num_tokens: int, num_alternatives: int) -> Logprobs:
-        """Prefill a slot's next `num_tokens` tokens; returns the log-probability of the token after each of them."""
+        """Prefill a slot's next `num_tokens` tokens, at most MAX_STEPS.
+
+        Returns the log-probability of the token after each of them.
+        """
         native.score(self._argument_tables[0].ctypes.data, slot, num_tokens, num_alternatives)
         return ModelOutput(self._sampled, [num_tokens]).logprobs(0, num_alternatives)
 

@@ -83,8 +83,8 @@ def _from_library(path: Path) -> Callable[[str], int]:
 def load(compile_too: bool = True, wanted: Callable[[], bool] = lambda: True) -> bool:
     """Load the kernels; returns whether they are loaded.
 
-    If they are not compiled yet, compiles them in a subprocess, for about half a minute; without `compile_too` returns
-    False instead. Compilation stops once `wanted` returns False. Raises EngineError if compiling or loading fails.
+    If they are not compiled yet, compiles them in a subprocess, which takes about half a minute; without `compile_too`
+    returns False instead. Raises EngineError if compiling or loading fails, and if `wanted` returns False meanwhile.
     """
     with _loading:
         if _loaded:

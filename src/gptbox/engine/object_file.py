@@ -62,9 +62,9 @@ def find() -> bytes | None:
 
 
 def compile_apart(environment: Mapping[str, str] | None = None, wanted: Callable[[], bool] = lambda: True) -> bytes:
-    """Compile in a subprocess, which is killed once `wanted` returns False.
+    """Compile in a subprocess, with `environment` added to its variables; returns the object file.
 
-    Raises EngineError if compilation fails or is stopped.
+    The subprocess is killed once `wanted` returns False. Raises EngineError if compilation fails or is stopped.
     """
     command = [sys.executable, "-m", _BUILD, "--object"]
     with subprocess.Popen(
@@ -104,9 +104,9 @@ def save(code: bytes) -> Path | None:
 
 
 def compile_and_save(wanted: Callable[[], bool] = lambda: True) -> bytes:
-    """Compile, cache, and log both.
+    """Compile and cache the kernels, and log both; returns the object file.
 
-    Raises EngineError.
+    Raises EngineError if compilation fails or is stopped.
     """
     log.info("compiling the engine for this processor, once: about half a minute")
     began = time.monotonic()
@@ -124,7 +124,7 @@ def compile_and_save(wanted: Callable[[], bool] = lambda: True) -> bytes:
 def link(code: bytes) -> Callable[[str], int]:
     """Link an object file into this process; returns a function from symbols to addresses.
 
-    Raises EngineError.
+    Raises EngineError if it cannot be loaded.
     """
     from llvmlite import binding
 

@@ -84,7 +84,7 @@ def _interleave_gates(up: Array) -> Array:
 def pack_model(config: ModelConfig, weights: Weights, int8: bool) -> PackedModel:
     """Pack `weights` (see `gptbox.models.weights`, float32); `int8` quantizes the matrices."""
     c = config
-    # Sizes beyond the weights themselves: padding to whole panels, alignment, and the scales of int8 outputs.
+    # Upper bounds: the weights, padding to whole panels, alignment, and the scales of int8 outputs.
     panels = _Arena(
         sum((weight.nbytes + 256 * (PANEL + weight.shape[-1])) for weight in weights.values() if weight.ndim == 2)
     )
@@ -94,7 +94,7 @@ def pack_model(config: ModelConfig, weights: Weights, int8: bool) -> PackedModel
     vectors.add(np.array([c.norm_eps], np.float32))
 
     def vector(name: str, pad: bool = False) -> int:
-        """Offset in float32s; -1 where the model has no such vector."""
+        """Add a vector; returns its offset in floats, or -1 if the model has no such vector."""
         values = weights.get(name)
         if values is None:
             return -1
@@ -103,7 +103,7 @@ def pack_model(config: ModelConfig, weights: Weights, int8: bool) -> PackedModel
         return vectors.add(values) // 4
 
     def matrix(name: str, bias: str = "") -> tuple[int, int, int]:
-        """A row of PackedModel.matrices."""
+        """Add a matrix and its bias; returns their row of PackedModel.matrices."""
         weight = weights[name]
         if name.endswith("mlp.up.weight") and c.architecture == "qwen3":
             weight = _interleave_gates(weight)

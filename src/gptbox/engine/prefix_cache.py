@@ -13,9 +13,9 @@ MIN_PREFIX_TOKENS = 16
 
 
 class PrefixCache:
-    """Slots and their cached sequences: a running sequence has a slot of its own, and a freed slot keeps its pages.
+    """Slots and their cached sequences: each running sequence has a slot of its own.
 
-    These hold prefixes of later prompts until a sequence needs the slot or its pages.
+    A freed slot keeps its pages until a sequence needs the slot or the pages; until then, prompts reuse its prefixes.
     """
 
     def __init__(self, cache: KVCache, tokens: NDArray[np.int64]) -> None:
@@ -38,9 +38,9 @@ class PrefixCache:
         return self._cache.num_free + sum(self._cache.num_pages[slot] for slot in self._free_slots)
 
     def allocate(self, num_pages: int, prompt: NDArray[np.integer] | None) -> int:
-        """Take a slot that owns `num_pages` pages; they hold the longest cached prefix of `prompt`, None for none.
+        """Take a slot with `num_pages` pages, and the longest cached prefix of `prompt` in them; no prefix for None.
 
-        The caller ensures that slots and pages suffice.
+        Sets the slot's length to the prefix's, and returns the slot. The caller ensures that slots and pages suffice.
         """
         if not self._free_slots:
             self._free_slots.append(self._num_used_slots)
@@ -55,7 +55,7 @@ class PrefixCache:
         return slot
 
     def _allocate_pages(self, slot: int, num_pages: int) -> None:
-        """Let a slot own `num_pages`: its own, then free ones, those of free slots, and last ones never used."""
+        """Let a slot own `num_pages`: first its own, then free ones, those of free slots, and ones never used."""
         missing = num_pages - self._cache.num_pages[slot]
         for other in self._free_slots:
             if missing <= self._cache.num_free:

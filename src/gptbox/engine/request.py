@@ -17,19 +17,22 @@ class Logprobs:
     """The model's own log-probabilities of consecutive tokens, before penalties, temperature and truncation."""
 
     chosen: list[float]
-    """Of each token itself."""
+    """The log-probability of each token."""
     alternatives: list[list[tuple[int, float]]]
-    """Per token the most probable ids and their log-probabilities, best first."""
+    """Per token, the most probable ids and their log-probabilities, best first."""
 
 
 class Sink(Protocol):
     """Receives a request's tokens. Its methods must return at once and never raise.
 
-    Called on the engine's thread; `end` also on a thread that submits a request for which this one is evicted.
+    Called on the engine's thread; `end` also on a thread whose `Scheduler.submit` evicts the request.
     """
 
     def prompt(self, logprobs: Logprobs) -> None:
-        """Log-probabilities of the prompt's visible tokens but the first; once, before `tokens`, if requested."""
+        """Log-probabilities of the prompt's tokens within the context, except the first.
+
+        Called once, before `tokens`, if requested.
+        """
 
     def tokens(self, ids: list[int], logprobs: Logprobs | None) -> None:
         """The next tokens, at least one."""
@@ -51,7 +54,7 @@ class Request:
     params: SamplingParams
     sink: Sink
     client: str = ""
-    """Whose request it is: capacity is shared fairly among clients."""
+    """Who sent the request, such as an address: clients share the capacity fairly."""
     prompt_logprobs: bool = False
     """Whether to report the prompt's log-probabilities, with params.logprobs alternatives."""
     group: Sequence["Request"] = field(default=(), init=False, repr=False)
@@ -59,7 +62,7 @@ class Request:
     cancelled: bool = field(default=False, init=False)
     """Set by `cancel`."""
     interrupt: NDArray[np.int64] | None = field(default=None, init=False, repr=False)
-    """(1,): the interrupt of the batch that runs this request; None while it waits."""
+    """The interrupt flag (1,) of the batch that runs this request; None while the request waits."""
 
     def __post_init__(self) -> None:
         if len(self.prompt) == 0:

@@ -10,14 +10,17 @@ import numpy as np
 from gptbox.errors import EngineError
 
 MAX_BIASES = 300
-"""Tokens per request that logit_bias may name, as with OpenAI."""
+"""Most tokens that logit_bias may have, as in OpenAI's API."""
 MAX_ALTERNATIVES = 20
-"""Alternatives per token whose log-probabilities may be requested."""
+"""Most alternatives per token that logprobs may request."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class SamplingParams:
-    """Raises EngineError, naming field and value, where one is out of range."""
+    """The sampling parameters of one request, named as in vLLM.
+
+    Raises EngineError, which names the field and its value, if one is out of range.
+    """
 
     max_tokens: int = 16
     """Number of tokens to generate."""
@@ -34,9 +37,9 @@ class SamplingParams:
     presence_penalty: float = 0.0
     """Subtracted from the logit of every token that was generated already."""
     frequency_penalty: float = 0.0
-    """Subtracted from a token's logit once per time that it was generated."""
+    """Subtracted from a token's logit once for each time it was generated."""
     logit_bias: Mapping[int, float] = field(default_factory=dict)
-    """Added to the logits of these tokens."""
+    """Numbers added to the logits, by token id."""
     logprobs: int | None = None
     """Report each token's log-probability and this many alternatives; None reports none."""
     seed: int | None = None
@@ -68,7 +71,7 @@ class SamplingParams:
         return np.uint64(secrets.randbits(64) if self.seed is None else self.seed % 2**64)
 
     def fill(self, record: np.void) -> None:
-        """Write what the kernels read into a record of SAMPLING_DTYPE."""
+        """Write the parameters into a record of SAMPLING_DTYPE."""
         for name, _ in _NUMBERS:
             record[name] = getattr(self, name)
         record["num_alternatives"] = -1 if self.logprobs is None else self.logprobs
@@ -80,7 +83,7 @@ class SamplingParams:
 _NUMBERS = [
     (name, np.float64 if kind is float else np.int64)
     for name, kind in get_type_hints(SamplingParams).items()
-    if kind in (int, float) and name != "max_tokens"  # the kernels are given a number of steps
+    if kind in (int, float) and name != "max_tokens"  # the kernels get num_steps instead
 ]
 SAMPLING_DTYPE = np.dtype(
     [
@@ -89,4 +92,4 @@ SAMPLING_DTYPE = np.dtype(
     ],
     align=True,
 )  # fmt: skip
-"""SamplingParams as the kernels read them: its numbers by their names; num_alternatives is -1 to report nothing."""
+"""SamplingParams as the kernels read them: each number by its name; num_alternatives is logprobs, or -1 for None."""

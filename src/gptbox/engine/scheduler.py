@@ -3,8 +3,9 @@
 Requests join and leave the running batch at every step. Each model has a batch of its own; the batches of several
 models (a snapshot that is being replaced, and its successor) alternate.
 
-Capacity, running and waiting, is shared fairly: unless there are more clients than capacity, a client within its fair
-share is accepted. For it, waiting requests of clients above theirs are evicted, unless their group has begun to run.
+Clients share the capacity for running and waiting requests equally. A client within its fair share is always accepted,
+unless there are more clients than capacity: for it, waiting requests of clients above their share are evicted, except
+those of a group that has begun to run.
 """
 
 import logging
@@ -25,13 +26,13 @@ from gptbox.errors import EngineError, QueueFullError
 log = logging.getLogger(__name__)
 
 CACHE_BYTES = 96 * 2**20
-"""Memory of the KV caches of all models together; longer sequences mean fewer at once."""
+"""Bytes for the KV caches of all models together: the longer the sequences, the fewer run at once."""
 
 _MAX_CLIENTS = 1000
 """Clients whose last admission is remembered."""
 
 IDLE_S = 10.0
-"""After this time without a request the KV caches, and the prefixes in them, are freed."""
+"""Time without a request after which the KV caches, and the prefixes in them, are freed."""
 
 
 class Scheduler:
@@ -52,7 +53,7 @@ class Scheduler:
         self._queue: list[Request] = []
         """In order of arrival."""
         self._last_admission: dict[str, int] = {}
-        """Number of each recent client's last admission, least recent first."""
+        """Per recent client, the value of _admissions at its last admission; least recent first."""
         self._admissions = 0
         """Requests admitted since the start."""
         self._batches: dict[int, Batch] = {}
@@ -61,6 +62,7 @@ class Scheduler:
         self._running = False
         self._thread: threading.Thread | None = None
         self._recent: deque[tuple[float, int]] = deque()
+        """Time and tokens of each step of the last five seconds."""
 
     def start(self) -> None:
         """Start the engine's thread."""
@@ -98,9 +100,9 @@ class Scheduler:
     def _make_room(self, client: str, count: int) -> None:
         """Ensure capacity for `count` more requests of a client.
 
-        Within its fair share it always gets it: groups of clients above theirs are evicted, and if none is left that
-        has not begun, the queue exceeds max_queue. A client below its share may exceed it by one group, if capacity is
-        free. Raises QueueFullError otherwise, and where there are more clients than capacity.
+        A client that stays within its fair share always gets it: waiting groups of clients above theirs are evicted,
+        and if all that are left have begun, the queue exceeds max_queue. A client below its share may exceed it by one
+        group while capacity is free. Raises QueueFullError otherwise, and if there are more clients than capacity.
         """
         requests, capacity = self._requests_by_client(), self.max_active + self.max_queue
         clients = len(requests.keys() | {client})
@@ -129,7 +131,7 @@ class Scheduler:
             raise QueueFullError(f"{waiting} texts are waiting already; try again in a few seconds.")
 
     def _group_to_evict(self, requests: Counter[str], share: int) -> Sequence[Request] | None:
-        """The last group that has not begun, of the client with the most requests above `share`; or None."""
+        """The last group that has not begun of the client with the most requests, if more than `share`; else None."""
         best: Request | None = None
         for request in reversed(self._queue):
             begun = any(each.interrupt is not None or each.cancelled for each in request.group)
@@ -162,7 +164,7 @@ class Scheduler:
         return len(self._queue)
 
     def queue_position(self, request: Request) -> int:
-        """How many requests are admitted until this one is, itself included; 0 once it has been.
+        """A request's place in the order of admission, from 1; 0 once it is admitted.
 
         Assumes that no further request arrives, and ignores which clients' running requests finish.
         """
@@ -177,7 +179,7 @@ class Scheduler:
         running = Counter(row.request.client for batch in list(self._batches.values()) for row in list(batch.rows))
 
         def priority(client: str) -> tuple[int, int, int]:
-            """Sort key of clients that run equally many by then: who waited for others to catch up goes first."""
+            """Sort key of clients that run equally many by then: one that runs more now has waited longer."""
             return -running[client], self._last_admission.get(client, 0), waiting[client][0]
 
         # When this request is admitted, its client runs `level` requests; every other client as many, or one more.
@@ -226,7 +228,7 @@ class Scheduler:
             return
         running = Counter(row.request.client for batch in self._batches.values() for row in batch.rows)
         while self._queue and self.active < self.max_active:
-            # Of the client that runs the fewest; then whose last admission is longest ago; then in order of arrival.
+            # From the client that runs the fewest; of several, the one admitted longest ago; then in order of arrival.
             request = min(
                 self._queue, key=lambda request: (running[request.client], self._last_admission.get(request.client, 0))
             )
@@ -242,14 +244,16 @@ class Scheduler:
             batch.add(request)
 
     def _has_room(self, batch: Batch, request: Request) -> bool:
-        """Whether a request fits the batch and the cache memory at its full length; a model's first always does."""
+        """Whether a request fits the batch and the cache memory at its full length; a model's first always does.
+
+        Frees the caches of idle models if it does not fit beside them.
+        """
         if not batch.rows:
             return True
         if batch.full:
             return False
         extra = batch.additional_bytes(request)
         if extra and sum(each.cache_bytes for each in self._batches.values()) + extra > self.cache_bytes:
-            # Free the caches of idle models first.
             self._batches = {key: each for key, each in self._batches.items() if each.rows}
         return extra == 0 or sum(each.cache_bytes for each in self._batches.values()) + extra <= self.cache_bytes
 

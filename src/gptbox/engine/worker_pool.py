@@ -36,7 +36,10 @@ class WorkerPool:
         return True
 
     def run(self, work: Callable[[int], None], size: int | None = None) -> None:
-        """Call work(rank) for each rank below `size` in parallel; raises an exception of any once all are done."""
+        """Call work(rank) for each rank below `size` in parallel.
+
+        Returns once all are done; raises one of their exceptions if any failed.
+        """
         others = (size or self.size) - 1
         for queue in self._work[:others]:
             queue.put(work)

@@ -19,31 +19,31 @@ from pathlib import Path
 from typing import Any
 
 _FASTMATH = {"reassoc", "contract", "arcp", "nsz", "afn"}
-"""LLVM's fast-math flags but for nnan and ninf: infinities and NaN keep their meaning."""
+"""LLVM's fast-math flags except nnan and ninf: infinities and NaN keep their meaning."""
 _cache_enabled = True
 
 
 def disable_cache() -> None:
-    """Write nothing that this process compiles from now on to the disk."""
+    """From now on, cache nothing that this process compiles."""
     global _cache_enabled
     _cache_enabled = False
 
 
 def _top(package: Path) -> Path:
-    """The outermost package that contains it."""
+    """The outermost package that contains `package`."""
     while (package.parent / "__init__.py").is_file():
         package = package.parent
     return package
 
 
 def _prefix(package: Path) -> str:
-    """How the names of a package's cache folders begin: with its full name, as packages share GPTBOX_KERNELS."""
+    """What the names of a package's cache folders begin with: its full name, as packages share GPTBOX_KERNELS."""
     return f"kernels-{'.'.join(package.relative_to(_top(package).parent).parts)}-"
 
 
 @cache
 def _folder_name(package: Path) -> str:
-    """A package's cache folder: hashes its sources, the modules that its kernels import from, and the compiler."""
+    """Name of a package's cache folder: hashes its sources, the modules its kernels import, and compiler versions."""
     top = _top(package)
     files = set(package.glob("*.py"))
     for text in [path.read_text(encoding="utf-8") for path in files]:
@@ -82,7 +82,7 @@ def trusted(path: Path, package: Path) -> bool:
 
 
 def writable_cache_folder(package: Path) -> Path | None:
-    """The best writable cache folder, created if missing; removes what older versions left beside it."""
+    """The best writable cache folder, created if missing; removes those of older versions beside it."""
     for folder in cache_folders(package):
         if _writable(folder) and trusted(folder.parent, package) and trusted(folder, package):
             for old in folder.parent.glob(f"{_prefix(package)}*"):

@@ -67,7 +67,7 @@ def _object() -> bytes:
 
 
 def build(folder: Path) -> None:
-    """Write one shared library per generation into `folder`."""
+    """Write one shared library per generation of this architecture into `folder`."""
     machine = "aarch64" if platform.machine() in ("aarch64", "arm64") else "x86-64"
     folder.mkdir(parents=True, exist_ok=True)
     for name in GENERATIONS:

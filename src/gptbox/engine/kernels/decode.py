@@ -77,7 +77,8 @@ def decode_steps(
 
     `slots`, `num_new_tokens` and `do_sample` are (rows,). In the first step row r computes its next num_new_tokens[r]
     tokens, and samples one if do_sample[r]. In every further step each row decodes one token, so for more than one step
-    all rows must sample. Ends early, after a whole step, once interrupt[0] is not 0. Run by `size` threads at once.
+    all rows must sample. Ends early, after a whole step, once interrupt[0] is not 0. Run by `size` threads at
+    once, each with its `rank`.
 
     A row that is alone in this range is decoded speculatively (Leviathan et al., arXiv 2211.17192): `draft`, the same
     weights in 8 bits (Zhang et al., Draft & Verify, arXiv 2309.08168), proposes up to `num_draft_tokens` tokens, and
@@ -151,7 +152,7 @@ def decode_steps(
 def score(arguments: DecodeArguments, slot: int, num_tokens: int, num_alternatives: int) -> None:
     """Compute a slot's next `num_tokens` tokens, and the log-probability of the token that follows each of them.
 
-    They go to row 0 of `sampled`, one token per step, with the `num_alternatives` most probable tokens.
+    Writes log-probabilities and the `num_alternatives` most probable tokens to row 0 of `sampled`, one token per step.
     """
     model, scratch, sequences, sampled = arguments.model, arguments.scratch, arguments.sequences, arguments.sampled
     ids, slots, positions = (

@@ -229,7 +229,7 @@ def blocks(
 
 @kernel(nrt=False)
 def head(model: PackedModel, x: int, ldx: int, rows: int, scratch: Scratch, rank: int, size: int) -> None:
-    """scratch.logits (N, V padded) of x (N, C), which is an address with rows ldx numbers apart."""
+    """Final norm and head: scratch.logits (N, V padded) of x (N, C), an address with rows ldx numbers apart."""
     layer, normed = model.norms.shape[0] - 1, scratch.normed[rank]
     _norm(model, layer, _NONE, x, ldx, rows, normed)
     _linear(model, layer, _NONE, address(normed), normed.shape[1], model.n_embd, scratch.logits, rows,

@@ -46,7 +46,7 @@ def rms_norm(x: Array, weight: Array, eps: float, y: Array) -> None:
 
 @kernel(nrt=False, fastmath=True)
 def gelu(x: Array, y: Array) -> None:
-    """Hendrycks and Gimpel, Gaussian Error Linear Units, arXiv 1606.08415.
+    """y (M,) of x (M,): Hendrycks and Gimpel, Gaussian Error Linear Units, arXiv 1606.08415.
 
     The error function is accurate to 5e-7: Abramowitz and Stegun, Handbook of Mathematical Functions, 7.1.26.
     """
@@ -64,7 +64,7 @@ def gelu(x: Array, y: Array) -> None:
 
 @kernel(nrt=False, fastmath=True)
 def gelu_new(x: Array, y: Array) -> None:
-    """GELU by its tanh approximation, as OpenAI's GPT-2 computes it."""
+    """y (M,) of x (M,): GELU by its tanh approximation, as OpenAI's GPT-2 computes it."""
     for i in range(x.size):
         inner = np.float32((2 / np.pi) ** 0.5) * (x[i] + np.float32(0.044715) * x[i] * x[i] * x[i])
         # x (1 + tanh(inner)) / 2

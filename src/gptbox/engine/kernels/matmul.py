@@ -28,7 +28,7 @@ from gptbox.engine.packing import PANEL
 from gptbox.jit.cache import kernel
 
 _MAX_INT8_ROWS = 6 if WIDE else 3
-"""Rows per tile with int8 weights; with AVX-512 few enough for two panels, as converting to float takes the time."""
+"""Rows per tile with int8 weights; with AVX-512, few enough for two panels: conversion to float32 dominates."""
 _INT8 = ir.VectorType(ir.IntType(8), LANES)
 
 

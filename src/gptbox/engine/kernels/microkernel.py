@@ -22,14 +22,14 @@ WIDE = "+avx512f" in _FEATURES
 MAX_ROWS = 12 if WIDE else 3
 """Rows whose float32 accumulators fit the registers, with one panel."""
 PANELS_BY_ROWS = {1: 4, 2: 4, 3: 2, 4: 2, 5: 2, 6: 2} if WIDE else {1: 2}
-"""Panels per tile that fit, by rows; 1 for other numbers of rows."""
+"""Panels per tile whose accumulators fit, by rows; 1 for other numbers of rows."""
 TILE_SHAPES = [(rows, 1) for rows in range(1, MAX_ROWS + 1)] + list(PANELS_BY_ROWS.items())
 """(rows, panels) for which code is emitted."""
 MAX_PANELS = np.array([PANELS_BY_ROWS.get(rows, 1) for rows in range(MAX_ROWS + 1)])
-"""The same as an array, for kernels."""
+"""Panels per tile by rows, as an array for kernels."""
 
 _CACHE_LINE = 64
-"""Bytes."""
+"""Bytes per cache line."""
 
 _I64, _FLOAT = ir.IntType(64), ir.FloatType()
 
@@ -76,9 +76,10 @@ class Microkernel:
         self, sources: Sequence[Any], panels: Sequence[Any], inputs: Any, initial: Sequence[Any],
         prefetch_distance: Any = None,
     ) -> list[Any]:  # fmt: skip
-        """`initial` (N, P, V) plus the products of rows and panels, both addresses, over at least one input.
+        """`initial` (N, P, V) plus the products of rows `sources` and `panels`, given by address, summed over `inputs`.
 
-        With `prefetch_distance`, the cache lines that many bytes after each weight are prefetched meanwhile.
+        `inputs` is at least 1. With `prefetch_distance`, also prefetches the cache lines that many bytes after each
+        weight.
         """
         b, entry = self.b, self.b.block
         loop, done = b.append_basic_block("inputs"), b.append_basic_block("summed")

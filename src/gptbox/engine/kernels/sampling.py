@@ -26,7 +26,10 @@ def apply_repetition_penalty(logits: Array, seen: NDArray[np.int8], penalty: flo
 
 @kernel(nrt=False, fastmath=False)
 def apply_presence_and_frequency(logits: Array, counts: Array, presence: float, frequency: float) -> None:
-    """OpenAI's API reference, presence_penalty and frequency_penalty; `counts` (V,) are of the generated tokens."""
+    """OpenAI's API reference, presence_penalty and frequency_penalty.
+
+    `counts` (V,) says how often each token was generated.
+    """
     for i in range(logits.size):
         if counts[i]:
             logits[i] -= np.float32(presence + frequency * counts[i])
@@ -34,14 +37,14 @@ def apply_presence_and_frequency(logits: Array, counts: Array, presence: float, 
 
 @kernel(nrt=False, fastmath=False)
 def apply_logit_bias(logits: Array, tokens: IntArray, biases: Array) -> None:
-    """OpenAI's API reference, logit_bias."""
+    """OpenAI's API reference, logit_bias; `biases` (k,) are those of `tokens` (k,)."""
     for i in range(tokens.size):
         logits[tokens[i]] += biases[i]
 
 
 @kernel(nrt=False, fastmath=False)
 def argmax(logits: Array) -> int:
-    """The most probable token; the first of several."""
+    """The most probable token; of several, the one with the lowest id."""
     best = 0
     for i in range(logits.size):
         if logits[i] > logits[best]:
