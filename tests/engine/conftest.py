@@ -1,4 +1,4 @@
-"""Models ready for inference, and threads."""
+"""Models ready for inference, and a worker pool."""
 
 from collections.abc import Callable, Iterator
 

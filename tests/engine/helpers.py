@@ -1,4 +1,4 @@
-"""Requests to the engine, and what they yield."""
+"""Make requests to the engine, and collect their tokens."""
 
 import ctypes
 from typing import Any

@@ -16,7 +16,7 @@ def record(tuner: StrategyTuner, rows: int, strategy: Strategy, tokens_per_s: fl
 
 
 def settled(tuner: StrategyTuner) -> Strategy:
-    """The strategy of a whole time slice: a trial that is due goes by, unrecorded."""
+    """The strategy that gets a whole time slice; skips a trial that is due."""
     return next(strategy for strategy, share in (tuner.choose(1) for _ in range(10)) if share == 1)
 
 
@@ -61,7 +61,7 @@ def test_a_close_second_is_tried_more_often_than_a_slow_one() -> None:
 
 @pytest.mark.parametrize("seed", range(5))
 def test_a_noisy_machine_does_not_hide_the_fastest(seed: int) -> None:
-    """Speeds as measured on a shared machine of two cores: single bursts of the fastest are often the slower ones."""
+    """Speeds as measured on a shared machine of two cores: a single burst of the fastest is often a slow one."""
     random = np.random.default_rng(seed)
     mean = {DATA_PARALLEL: 15_600, TENSOR_PARALLEL: 21_600, DATA_PARALLEL_DRAFT: 11_000, TENSOR_PARALLEL_DRAFT: 15_000}
 

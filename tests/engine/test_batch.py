@@ -36,7 +36,7 @@ def test_a_step_is_scheduled_run_and_delivered(model: GPT) -> None:
     scheduled = batch.schedule()
     assert scheduled is not None
     assert (scheduled.num_new_tokens, scheduled.do_sample) == ([1, 1], [True, True])
-    assert 1 <= scheduled.num_steps <= 2  # what is left of the second
+    assert 1 <= scheduled.num_steps <= 2  # the second has two tokens to go
     batch.deliver(scheduled, batch.run(scheduled))
     run(batch)
     assert [sink(each).ids for each in (first, second)] == [
@@ -59,7 +59,7 @@ def test_rows_that_wait_for_a_prefix_or_for_scores_are_not_scheduled(model: GPT)
 
 
 def test_a_full_context_slides_to_its_newest_quarter(model: GPT) -> None:
-    """`slide`, replayed with a fresh cache for every token."""
+    """Against a loop that computes the whole window, with a new cache, for every token."""
     context, prompt = model.config.context_length, [1, 2, 3]
     history = list(prompt)
     start = 0
@@ -165,7 +165,7 @@ def test_short_sequences_take_memory_for_their_tokens_and_not_for_a_full_context
     def resident() -> int:
         return 4096 * int(Path("/proc/self/statm").read_text().split()[1])
 
-    run(Batch(large, 1), request(large, [1], max_tokens=4))  # what is loaded on first use
+    run(Batch(large, 1), request(large, [1], max_tokens=4))  # the first run also takes memory for what it loads
     batch = Batch(large, 16)
     before = resident()
     run(batch, *(request(large, [1, i], max_tokens=4, seed=i) for i in range(16)))

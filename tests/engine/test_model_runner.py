@@ -63,7 +63,7 @@ def test_speculative_decoding_changes_no_output(
 
 
 def test_most_drafted_tokens_are_accepted(model: GPT, monkeypatch: pytest.MonkeyPatch) -> None:
-    """So that a step yields several tokens, at any temperature."""
+    """At any temperature, a step yields several tokens."""
     monkeypatch.setattr(StrategyTuner, "choose", lambda self, rows: (Strategy(False, 5), 1.0))
     monkeypatch.setattr("gptbox.engine.batch.TIME_SLICE_S", 0)  # a single step at a time
     accepted = []

@@ -30,8 +30,8 @@ model = GPT(config, {name: random.normal(0, 0.2, shape).astype(np.float32) for n
 logits = model.forward(random.integers(0, 65, (3, 40)), KVCache(config, 3))
 params = [SamplingParams(max_tokens=100, seed=i, top_p=0.9, top_k=40, logprobs=2) for i in range(5)]
 texts = [[] for _ in params]
-for news in generate(model, [np.array([1, 2, 3])] * 5, params):
-    for text, new in zip(texts, news):
+for outputs in generate(model, [np.array([1, 2, 3])] * 5, params):
+    for text, new in zip(texts, outputs):
         text += new
 np.save(sys.argv[1], logits)
 print(f"numba {'numba' in sys.modules}, llvmlite {'llvmlite' in sys.modules}: {texts}")

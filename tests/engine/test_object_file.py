@@ -93,7 +93,7 @@ def test_a_file_of_another_user_is_not_run(code: bytes) -> None:
 
 
 @pytest.mark.parametrize("full", [False, True])
-def test_without_a_writable_folder_it_warns_and_works(
+def test_without_a_writable_folder_the_engine_warns_and_works(
     code: bytes, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, full: bool
 ) -> None:
     if full:
@@ -121,9 +121,9 @@ def test_a_linked_file_has_all_functions(code: bytes) -> None:
 
 
 def test_a_failed_compilation_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "llvmlite.py").write_text("raise RuntimeError('it does not go here')")
+    (tmp_path / "llvmlite.py").write_text("raise RuntimeError('not supported here')")
     path = os.pathsep.join([str(tmp_path), *sys.path])
-    with pytest.raises(EngineError, match=r"for this processor \(.+\): RuntimeError: it does not go here\."):
+    with pytest.raises(EngineError, match=r"for this processor \(.+\): RuntimeError: not supported here\."):
         object_file.compile_apart({"PYTHONPATH": path})
     monkeypatch.setattr(sys, "executable", "/bin/false")
     with pytest.raises(EngineError, match="its process ended with 1"):

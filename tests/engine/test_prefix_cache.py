@@ -90,7 +90,7 @@ def test_free_slots_keep_their_pages_until_these_are_needed() -> None:
     assert slots.prefixes.num_reusable_pages == 2
 
 
-def test_it_is_full_when_every_slot_runs() -> None:
+def test_the_cache_is_full_when_every_slot_runs() -> None:
     slots = Slots(3)
     for seed in range(3):
         assert not slots.prefixes.full
@@ -100,7 +100,7 @@ def test_it_is_full_when_every_slot_runs() -> None:
     assert not slots.prefixes.full
 
 
-def test_prompts_have_a_common_prefix_if_as_many_tokens_are_the_same_as_are_worth_a_copy() -> None:
+def test_a_common_prefix_has_at_least_the_minimum_number_of_tokens() -> None:
     text = ids(30)
     other = text.copy()
     other[MIN_PREFIX_TOKENS] += 1

@@ -218,8 +218,8 @@ def test_a_client_with_many_requests_does_not_keep_another_waiting(scheduler: Sc
         each.cancel()
 
 
-def full(scheduler: Scheduler, model: GPT, *groups: int, client: str = "a") -> list[list[Request]]:
-    """Submit endless requests of a client, in groups of these sizes."""
+def submit_endless(scheduler: Scheduler, model: GPT, *groups: int, client: str = "a") -> list[list[Request]]:
+    """Submit a client's requests for a million tokens each, in groups of these sizes."""
     result = []
     for count in groups:
         result.append([request(model, 1_000_000, seed=i, client=client) for i in range(count)])
@@ -241,7 +241,7 @@ def refused(each: Request) -> bool:
 def test_a_newcomer_within_its_share_evicts_the_last_group_of_the_largest_client(
     scheduler: Scheduler, model: GPT
 ) -> None:
-    running, kept, last = full(scheduler, model, 4, 3, 3)
+    running, kept, last = submit_endless(scheduler, model, 4, 3, 3)
     other = request(model, 5, client="b")
     scheduler.submit([other])
     assert all(refused(each) for each in last)  # the whole group
@@ -254,8 +254,8 @@ def test_a_newcomer_within_its_share_evicts_the_last_group_of_the_largest_client
 
 
 def test_a_client_within_its_share_is_not_evicted(scheduler: Scheduler, model: GPT) -> None:
-    running, waiting = full(scheduler, model, 4, 2)
-    (small,) = full(scheduler, model, 3, client="b")
+    running, waiting = submit_endless(scheduler, model, 4, 2)
+    (small,) = submit_endless(scheduler, model, 3, client="b")
     others = [request(model, 5, client="c") for _ in range(3)]
     scheduler.submit(others)  # the fair share is 3 of 10; only the first client has more
     assert all(refused(each) for each in waiting)
@@ -265,10 +265,10 @@ def test_a_client_within_its_share_is_not_evicted(scheduler: Scheduler, model: G
     cancel(running, small, others)
 
 
-def test_a_group_that_has_begun_is_never_evicted_and_the_newcomer_is_accepted_all_the_same(
+def test_a_group_that_has_begun_is_never_evicted_and_a_newcomer_is_still_accepted(
     scheduler: Scheduler, model: GPT
 ) -> None:
-    (begun,) = full(scheduler, model, 10)
+    (begun,) = submit_endless(scheduler, model, 10)
     others = [request(model, 5, client="b", seed=i) for i in range(5)]
     scheduler.submit(others)
     assert not any(sink(each).ended.is_set() for each in begun)
@@ -280,7 +280,7 @@ def test_a_group_that_has_begun_is_never_evicted_and_the_newcomer_is_accepted_al
 
 
 def test_one_group_may_exceed_the_share_while_capacity_is_free(scheduler: Scheduler, model: GPT) -> None:
-    (one,) = full(scheduler, model, 1)
+    (one,) = submit_endless(scheduler, model, 1)
     large = [request(model, 1_000_000, client="b") for _ in range(7)]
     scheduler.submit(large)
     assert scheduler.may_be_evicted("b")
@@ -294,7 +294,7 @@ def test_one_group_may_exceed_the_share_while_capacity_is_free(scheduler: Schedu
 def test_without_a_queue_a_newcomer_waits_for_the_next_free_slot(model: GPT) -> None:
     scheduler = Scheduler(max_active=2, max_queue=0)
     scheduler.start()
-    (running,) = full(scheduler, model, 2)
+    (running,) = submit_endless(scheduler, model, 2)
     with pytest.raises(QueueFullError):
         scheduler.submit([request(model, client="a")])
     other = request(model, 5, client="b")
@@ -349,7 +349,7 @@ def test_with_one_request_at_a_time_clients_alternate(model: GPT) -> None:
     scheduler = Scheduler(max_active=1, max_queue=20)
     scheduler.start()
     order: list[str] = []
-    (first,) = full(scheduler, model, 1)
+    (first,) = submit_endless(scheduler, model, 1)
     for client, count in (("a", 4), ("b", 3), ("c", 1)):
         scheduler.submit([request(model, 5, client=client) for _ in range(count)])
     waiting = list(scheduler._queue)
@@ -370,7 +370,7 @@ def test_the_queue_position_counts_the_requests_admitted_before(model: GPT, seed
     scheduler.start()
     random = np.random.default_rng(seed)
     for size in (1, 1, 1, 1, 3, 4, 1, 1, 6, 2):
-        full(scheduler, model, size, client=str(random.choice(["a", "b", "c", "d"])))
+        submit_endless(scheduler, model, size, client=str(random.choice(["a", "b", "c", "d"])))
     waiting, running = (
         list(scheduler._queue),
         Counter(row.request.client for batch in scheduler._batches.values() for row in batch.rows),

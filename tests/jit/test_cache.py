@@ -75,7 +75,7 @@ def test_a_changed_callee_in_another_file_invalidates_the_cache(package: Path) -
 
 
 def test_packages_of_the_same_name_share_a_folder(package: Path, tmp_path: Path) -> None:
-    """Neither removes the other's code as that of an older version."""
+    """Neither takes the other's code for that of an older version and removes it."""
     image = tmp_path / "image"
     for name in ("first", "second"):
         kernels = package / name / "package"

@@ -36,7 +36,7 @@ unpack = entry._unpacker(Outer)
 
 @numba.njit
 def read(table: int) -> tuple[float, ...]:
-    """What pack has written, and a change to it."""
+    """Fields of the table that `pack` wrote; also changes an item of an array."""
     outer = unpack(table)
     record = outer.inner.records[1]
     outer.inner.table[1, 2] = -5
