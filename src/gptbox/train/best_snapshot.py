@@ -28,7 +28,7 @@ EVALUATION_FIELDS = (
 def record_evaluation(
     state: TrainState, snapshot: str, estimate: float, val_loss: float | None, elapsed_s: float
 ) -> None:
-    """Enter a new snapshot's losses into the state; `val_loss` is its exact loss, or None if not measured."""
+    """Record a new snapshot's losses, in nats per token; `val_loss` is its exact loss, None if it was not measured."""
     state.val_loss, state.val_loss_estimate, state.latest_snapshot = val_loss, estimate, snapshot
     ranked = sorted({**state.candidates, snapshot: estimate}.items(), key=lambda item: item[1])
     state.candidates = dict(ranked[:MAX_CANDIDATES])
@@ -46,7 +46,7 @@ def candidates_within_margin(state: TrainState) -> list[str]:
 
 
 class BestSnapshotSelector:
-    """Chooses the best snapshot of a run that ends."""
+    """Chooses the best snapshot once training has ended."""
 
     def __init__(
         self, run: RunFolder, evaluator: Evaluator, publisher: Publisher, disk: DiskFullGuard, device: torch.device
@@ -56,8 +56,8 @@ class BestSnapshotSelector:
     def select(self, state: TrainState) -> list[str]:
         """Measure the exact losses of the candidates, and link `best` to the lowest.
 
-        Returns what is wrong with candidates that cannot be read: those cannot be the best. Raises Interrupted if a
-        stop was requested meanwhile, DivergedError if a loss is not finite.
+        Returns an error message for each candidate that cannot be read; such candidates are skipped. Raises Interrupted
+        if a stop was requested meanwhile, DivergedError if a loss is not finite.
         """
         exact: dict[str, float] = {}
         unreadable = []

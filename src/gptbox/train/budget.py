@@ -1,8 +1,8 @@
 """The budget of a run, in minutes, steps or a target loss: how much is spent, how much is left, when it ends.
 
-Minutes are measured by one of two clocks. `wall` is the monotonic clock, which nobody sets. `cpu` is the CPU time of
-this process divided by its threads: other work on the machine then lengthens a run instead of spoiling it. Both count
-from the start of the command. "Budget seconds" are seconds of the clock in use.
+Minutes are measured by one of two clocks. `wall` is the monotonic clock, which adjustments of the system time do not
+affect. `cpu` is the CPU time of this process divided by its threads: other work on the machine then lengthens a run
+instead of spoiling it. Both count from the start of the command. "Budget seconds" are seconds of the clock in use.
 """
 
 import math
@@ -42,7 +42,7 @@ class Budget:
     """Time and steps of a run, spent and left, and the learning rate that follows from them."""
 
     def __init__(self, config: TrainConfig, state: TrainState, started: Timestamp, threads: int = 1) -> None:
-        """`started` is the start of the command, from which `minutes` count; `threads` is the number that compute."""
+        """`minutes` count from `started`, the start of the command; `threads` is the number of compute threads."""
         self.config, self.state, self.threads = config, state, threads
         self._started = started
         self._elapsed_before = state.elapsed_s
@@ -51,6 +51,7 @@ class Budget:
         self.step_s = 0.0
         """Budget seconds per step, as a moving average; 0 before the first step."""
         self.tokens_per_s = 0.0
+        """Tokens per budget second, from `step_s`."""
         self.reserved_s = 0.0
         """Budget seconds reserved for the evaluation after the last step and the choice of the best snapshot."""
         self._stage: Stage | None = None
@@ -76,7 +77,7 @@ class Budget:
 
     @property
     def cpu_and_wall_s(self) -> tuple[float, float]:
-        """CPU and wall seconds over the same time: without training by older versions, which stored no CPU time."""
+        """CPU and wall seconds of the same steps: training by older versions, which stored no CPU time, is left out."""
         known = self._cpu_before > 0
         return self.cpu_s, self.elapsed_s - (0.0 if known else self._elapsed_before)
 
@@ -144,7 +145,7 @@ class Budget:
             self.state.begun_s = self.spent_s
 
     def record_step(self, seconds: float, stage: Stage) -> None:
-        """Update the step time and the speed by a step on batches of `stage` that took `seconds` of the budget."""
+        """Update `step_s` and `tokens_per_s` with a step of `stage` that took `seconds` budget seconds."""
         # The first steps of a stage also warm up caches and would bias the average for long.
         is_warm_up = stage != self._stage or self.state.step <= 3
         self._stage = stage

@@ -29,7 +29,10 @@ class Checkpoint:
         return self.path.exists() or self.previous.exists()
 
     def save(self, model: nn.Module, optimizer: Optimizer, state: TrainState, identity: dict[str, Any]) -> None:
-        """Replace the checkpoint atomically. A run resumes only with the same `identity`; see `differences`."""
+        """Replace the checkpoint atomically. A run resumes only with the same `identity`; see `differences`.
+
+        Raises OSError if the disk is full.
+        """
         self.path.parent.mkdir(parents=True, exist_ok=True)
         stored = {
             "model": model.state_dict(),
@@ -79,12 +82,12 @@ class Checkpoint:
 def differences(found: dict[str, Any], wanted: dict[str, Any]) -> str:
     """The differing values of two identities as a phrase; empty if there are none.
 
-    Names that older versions stored and this one does not know make no difference.
+    Names that older versions stored and this one does not know are ignored.
     """
     names = [*wanted, *(name for name in OMITTED if name in found and name not in wanted)]
 
-    def shown(identity: dict[str, Any], name: str) -> str:
+    def value_of(identity: dict[str, Any], name: str) -> str:
         return repr(identity[name]) if name in identity else "the default"
 
     changed = [name for name in names if found.get(name) != wanted.get(name)]
-    return ", ".join(f"{name} was {shown(found, name)} and is now {shown(wanted, name)}" for name in changed)
+    return ", ".join(f"{name} was {value_of(found, name)} and is now {value_of(wanted, name)}" for name in changed)

@@ -25,7 +25,7 @@ class Stage(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
-    """Everything that determines a run, beside its text. Checkpoints store a part of it: see `fixed`."""
+    """Everything that determines a run, except its text. Checkpoints store a part of it: see `fixed`."""
 
     preset: str
     """Name of the preset it was made from."""
@@ -44,15 +44,15 @@ class TrainConfig:
     accumulate: int = 1
     """Gradient accumulation: micro-batches per batch, computed one after the other to save memory."""
     ramp: tuple[Stage, ...] = ()
-    """Stages before the batches of batch_size x model.context_length, which get the rest of the work."""
+    """The first stages; the rest of the work has batches of batch_size x model.context_length."""
     steps: int | None = None
-    """Number of steps; None for no limit on them."""
+    """Number of steps; None for no limit."""
     minutes: float | None = None
     """Duration from the start of the command, publishing included; with `steps`, whichever comes first ends the run."""
     clock: Literal["wall", "cpu"] = "wall"
     """What `minutes` count: elapsed time, or the CPU time of this process divided by its threads."""
     target_loss: float | None = None
-    """End as soon as the estimated validation loss is at most this."""
+    """Nats per token: the run ends once the estimated validation loss is at most this."""
     horizon_minutes: float | None = None
     """Length of the schedule if only a loss ends the run; after it the learning rate stays constant."""
     eval_every: int | None = None
@@ -82,7 +82,7 @@ class TrainConfig:
     newton_schulz_steps: int = 5
     """Muon's momentum, and iterations of its orthogonalisation."""
     weight_decay: float = 0.1
-    """Weight decay of matrices (with AdamW, of embeddings too), not of gains and biases."""
+    """Weight decay of the blocks' matrices and, with AdamW, of embeddings and head; gains and biases do not decay."""
     grad_clip: float = 0.0
     """Maximum global norm of the gradient; 0 disables clipping."""
 
@@ -121,10 +121,10 @@ class TrainConfig:
         return replace(self, model=replace(self.model, vocab_size=vocab_size))
 
     def fixed(self) -> dict[str, Any]:
-        """What must not change when a run resumes: all but limits, evaluation and accumulation.
+        """The fields that must not change when a run resumes: all but limits, evaluation and accumulation.
 
-        Flat, with the model's fields beside the others, as checkpoints of all versions store it. OMITTED fields are
-        only there if they differ from their default. The vocabulary is not: it belongs to the text.
+        The dict is flat, with the model's fields among the others, as checkpoints of all versions store it. It has the
+        fields in OMITTED only if they differ from their default, and no vocab_size, which belongs to the text.
         """
         fixed = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in {"model", *OMITTED, *_CHANGEABLE}}
         fixed["ramp"] = tuple(tuple(stage) for stage in self.ramp)
@@ -138,10 +138,10 @@ class TrainConfig:
     @classmethod
     def from_fixed(cls, fixed: dict[str, Any], vocab_size: int, minutes: float) -> Self:
         """The configuration that `fixed` described, for this vocabulary and time; unknown names are ignored."""
-        ours, models = ({f.name for f in fields(kind)} for kind in (cls, ModelConfig))
+        own_names, model_names = ({f.name for f in fields(kind)} for kind in (cls, ModelConfig))
         shape: dict[str, Any] = {"norm_eps": NORM_EPS[fixed["architecture"]], "vocab_size": vocab_size}
-        shape |= {name: value for name, value in fixed.items() if name in models}
-        others = {name: value for name, value in fixed.items() if name in ours}
+        shape |= {name: value for name, value in fixed.items() if name in model_names}
+        others = {name: value for name, value in fixed.items() if name in own_names}
         return cls(model=ModelConfig(**shape), **others, minutes=minutes)
 
 
@@ -187,7 +187,7 @@ LESSON = TrainConfig(
 
 
 PRESETS: dict[str, TrainConfig | None] = {"default": None, "lesson": LESSON}
-"""None: chosen for the machine, the time and the text, by `gptbox.train.recipe`."""
+"""Presets by name; None for one that `gptbox.train.recipe` chooses for the machine, the time and the text."""
 
 
 def preset(name: str, source: str = "PRESET") -> TrainConfig | None:
@@ -201,7 +201,7 @@ def preset(name: str, source: str = "PRESET") -> TrainConfig | None:
 
 
 MODEL_OPTIONS = ("n_layer", "n_head", "n_embd", "context_length")
-"""Fields of the model that options of the command line set."""
+"""Fields of ModelConfig that command-line options set."""
 
 
 def with_changes(
@@ -212,7 +212,7 @@ def with_changes(
     target_loss: float | None = None,
     **others: Any,
 ) -> TrainConfig:
-    """A copy with the given values of its fields or, for those in MODEL_OPTIONS, its model's; None keeps a value.
+    """A copy of `config` with other values. Names in MODEL_OPTIONS are fields of its model; None keeps a value.
 
     Minutes, steps and target loss replace all three limits together. A new batch size or context drops the ramp; a new
     width adapts the MLP and the heads. Raises SettingError for an invalid value.
@@ -221,7 +221,7 @@ def with_changes(
     if minutes is not None or steps is not None or target_loss is not None:
         changes |= {"minutes": minutes, "steps": steps, "target_loss": target_loss}
     if minutes is not None:
-        changes.setdefault("eval_every", None)  # in time, so that a slow machine has its first snapshot soon
+        changes.setdefault("eval_every", None)  # spaced in time: a slow machine has its first snapshot soon
     if {"batch_size", "context_length"} & changes.keys():
         changes.setdefault("ramp", ())
     shape = {name: changes.pop(name) for name in MODEL_OPTIONS if name in changes}
@@ -229,7 +229,7 @@ def with_changes(
 
 
 def _resized(model: ModelConfig, shape: dict[str, Any]) -> ModelConfig:
-    """A copy with other values of MODEL_OPTIONS; sizes that followed from the model's follow from the new ones.
+    """A copy with other values of MODEL_OPTIONS; sizes that were derived from the old values are derived from the new.
 
     Raises SettingError if they do not fit together.
     """

@@ -37,7 +37,7 @@ def supports(model: GPT) -> bool:
 
 
 def trains_all_parameters(model: GPT) -> bool:
-    """Whether all parameters are trained. `gradients` computes those of all."""
+    """Whether all parameters require gradients: `gradients` always computes them for all."""
     return all(p.requires_grad for p in model.parameters())
 
 
@@ -47,7 +47,7 @@ def weights_of(model: GPT) -> dict[str, Floats]:
 
 
 def block_weights(arrays: dict[str, Floats], layer: int) -> BlockWeights:
-    """A block's weights or gradients, from those of the model by parameter name."""
+    """A block's entries of `arrays`, the model's weights or gradients by parameter name."""
 
     def array(name: str) -> Floats:
         return arrays[f"blocks.{layer}.{name}.weight"]
@@ -60,7 +60,7 @@ def block_weights(arrays: dict[str, Floats], layer: int) -> BlockWeights:
 
 
 def head_weights(arrays: dict[str, Floats], c: ModelConfig) -> HeadWeights:
-    """The head's weights or gradients, from those of the model by parameter name."""
+    """The head's entries of `arrays`, the model's weights or gradients by parameter name."""
     return HeadWeights(arrays["final_norm.weight"], arrays["embedding.weight" if c.tie_embeddings else "head.weight"])
 
 
@@ -69,7 +69,7 @@ _Shapes = dict[str, tuple[int, ...]]
 
 
 def _block_shapes(c: ModelConfig, n: int) -> _Shapes:
-    """Of BlockActivations for n tokens."""
+    """Shapes of BlockActivations for n tokens."""
     heads, kv_heads, width = c.n_head, c.n_kv_head, c.head_dim
     return {
         "attention_x": (n, c.n_embd),
@@ -90,7 +90,7 @@ def _block_shapes(c: ModelConfig, n: int) -> _Shapes:
 
 
 def _head_shapes(c: ModelConfig, n: int) -> _Shapes:
-    """Of HeadActivations for n tokens."""
+    """Shapes of HeadActivations for n tokens."""
     return {
         "x": (n, c.n_embd),
         "scale": (n,),
@@ -101,7 +101,7 @@ def _head_shapes(c: ModelConfig, n: int) -> _Shapes:
 
 
 def _backward_shapes(c: ModelConfig, n: int, scores: tuple[int, int]) -> _Shapes:
-    """Of BackwardBuffers for n tokens and attention scores of this shape."""
+    """Shapes of BackwardBuffers for n tokens; `scores` is the shape of the attention scores."""
     heads, kv_heads, width = c.n_head, c.n_kv_head, c.head_dim
     return {
         "grad_scores": scores,
@@ -117,7 +117,7 @@ def _backward_shapes(c: ModelConfig, n: int, scores: tuple[int, int]) -> _Shapes
 
 
 def _workspace_shapes(c: ModelConfig, rows: int, time: int, backward: bool) -> list[_Shapes]:
-    """Of the stream, the head and the blocks; with `backward` of its buffers and gradients."""
+    """Shapes for the residual stream, the head and the blocks and, with `backward`, for its buffers and gradients."""
     n, scores = rows * time, (min(time, QUERY_BLOCK_SIZE), time)
     stream: _Shapes = {"x": (n, c.n_embd), "branch": (n, c.n_embd), "scores": scores}
     forward = [stream, _head_shapes(c, n)]
@@ -128,7 +128,7 @@ def _workspace_shapes(c: ModelConfig, rows: int, time: int, backward: bool) -> l
 
 
 def workspace_bytes(c: ModelConfig, rows: int, time: int, backward: bool = True) -> int:
-    """Memory of a Workspace."""
+    """Size in bytes of a Workspace's arrays for `rows` rows of `time` tokens."""
     groups = _workspace_shapes(c, rows, time, backward)
     return 4 * sum(math.prod(shape) for group in groups for shape in group.values())
 
@@ -137,7 +137,7 @@ class Workspace:
     """Activations and gradients for batches of one shape, for one thread; overwritten by each step."""
 
     def __init__(self, model: GPT, rows: int, time: int, backward: bool = True) -> None:
-        """Without `backward`, all blocks share the activations of one."""
+        """For `rows` rows of `time` tokens. Without `backward`, all blocks share one set of activations."""
         self._model, self._time, c = model, time, model.config
         self.weights = weights_of(model)
         self.block_weights = [block_weights(self.weights, i) for i in range(c.n_layer)]
@@ -165,12 +165,12 @@ class Workspace:
         self.head_gradients = head_weights(self.gradients, c)
 
     def fits(self, model: GPT, time: int) -> bool:
-        """Whether it was made for this model and row length."""
+        """Whether the workspace was made for this model and rows of `time` tokens."""
         return self._model is model and self._time == time
 
 
 def _dropout_keys(model: GPT, dropout: Dropout, rows: int) -> NDArray[np.uint32]:
-    """Keys by site and row, (sites, B); without dropout of the same type, so that kernels are compiled once."""
+    """Dropout keys (sites, B); without dropout, zeros of the same type, so that kernels are compiled once."""
     if dropout.keys is None:
         return np.zeros((dropout_sites(model.config.n_layer), rows), np.uint32)
     keys: NDArray[np.uint32] = dropout.keys
@@ -184,7 +184,7 @@ def _branch_dropout(dropout: Dropout, keys: NDArray[np.uint32], layer: int) -> B
 def _forward(
     workspace: Workspace, inputs: Tensor, targets: Tensor, dropout: Dropout, keys: NDArray[np.uint32]
 ) -> float:
-    """The mean loss in nats over ids (B, T)."""
+    """The mean loss over ids (B, T), in nats per token."""
     w, x = workspace, workspace.x
     embed(inputs.reshape(-1).numpy(), w.weights["embedding.weight"], x)
     if dropout.threshold:
@@ -201,12 +201,12 @@ def _forward(
 
 
 def loss(model: GPT, workspace: Workspace, inputs: Tensor, targets: Tensor) -> float:
-    """The mean loss in nats over ids (B, T)."""
+    """The mean loss over ids (B, T), in nats per token."""
     return _forward(workspace, inputs, targets, NO_DROPOUT, _dropout_keys(model, NO_DROPOUT, len(inputs)))
 
 
 def gradients(model: GPT, workspace: Workspace, inputs: Tensor, targets: Tensor, dropout: Dropout) -> float:
-    """The mean loss in nats over ids (B, T); writes its gradient to `workspace.gradient`."""
+    """The mean loss over ids (B, T), in nats per token; writes its gradient to `workspace.gradient`."""
     w, grad_x, keys = workspace, workspace.grad_x, _dropout_keys(model, dropout, len(inputs))
     mean = _forward(w, inputs, targets, dropout, keys)
     head_backward(w.head_weights, w.head_gradients, w.head_activations, w.buffers.grad_normed, grad_x)

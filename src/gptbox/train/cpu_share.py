@@ -1,11 +1,11 @@
-"""Measures the share of its CPUs that training receives, and words the messages when other work takes the rest."""
+"""Measures the share of its CPUs that training receives, and reports when other work takes the rest."""
 
 import time
 from collections import deque
 
 _WINDOW_S = 10.0
 _LOW, _NORMAL = 0.6, 0.75
-"""Thresholds below which the share becomes low and above which it is normal again. Training alone on its CPUs receives
+"""Hysteresis: the share is low from below `_LOW` until it reaches `_NORMAL`. Training alone on its CPUs receives
 0.85 to 1: threads wait for each other and for the disk."""
 
 
@@ -34,7 +34,7 @@ class CpuShare:
         return self.over(now_cpu - began_cpu, now - began)
 
     def over(self, cpu_s: float, wall_s: float) -> float:
-        """Share over an interval, 0 to 1."""
+        """Share in an interval of `wall_s` seconds that gave `cpu_s` CPU seconds, 0 to 1."""
         return min(1.0, cpu_s / max(1e-9, wall_s * self.cpus))
 
     def is_low_over(self, cpu_s: float, wall_s: float) -> bool:

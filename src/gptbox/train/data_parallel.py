@@ -1,7 +1,7 @@
 """Data parallelism over threads: each computes the gradient of a slice of the batch, on a core of its own.
 
 torch parallelises each operation instead. That takes hundreds of barriers per step, which cost more than a small
-model's short operations gain, and at each one a preempted thread stalls all others. Slices meet once per step.
+model's short operations gain, and at each one a preempted thread stalls all others. Slices synchronise once per step.
 """
 
 import shutil
@@ -44,7 +44,7 @@ class DataParallel:
         torch.set_flush_denormal(True)  # a setting per thread; denormal numbers are a hundred times as slow
 
     def map(self, function: Callable[[T], R], items: Iterable[T]) -> list[R]:
-        """Apply `function` to all items on the workers; results are in order, and an exception in any is raised."""
+        """Apply `function` to all items on the workers; returns results in order, or raises the first exception."""
         if self._pool is None:
             return [function(item) for item in items]
         return list(self._pool.map(function, items))
@@ -58,8 +58,8 @@ class DataParallel:
     ) -> tuple[float, Tensor]:
         """The mean loss over ids (B, T), in nats per token, and its gradient: 1-D, that of `trainable_parameters`.
 
-        The batch is split into at least `accumulate` micro-batches, which saves activation memory and changes nothing
-        else. The next call overwrites the gradient.
+        The batch is split into at least `accumulate` micro-batches, or into single rows, which saves activation memory
+        and changes nothing else. The next call overwrites the gradient.
         """
         rows = len(inputs)
         workers = min(self.num_workers, rows)
@@ -108,7 +108,7 @@ class DataParallel:
 
 
 def mean_loss(model: GPT, inputs: Tensor, targets: Tensor, dropout: Dropout) -> Tensor:
-    """The mean loss, differentiable by autograd; on a GPU, autocast to bfloat16 where that loses nothing."""
+    """The mean loss over ids (B, T) in nats per token, for autograd; on a GPU, under bfloat16 autocast."""
     device = inputs.device.type
     with torch.autocast(device, torch.bfloat16, enabled=device == "cuda"):
         return cross_entropy(model(inputs, dropout=dropout), targets)

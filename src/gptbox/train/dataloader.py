@@ -20,7 +20,7 @@ def _generator(seed: int, stream: int) -> np.random.Generator:
 
 
 def crops(tokens: int, length: int, batch_size: int, seed: int, step: int) -> NDArray[np.int64]:
-    """Independent and uniform over the text, as in nanoGPT."""
+    """Independent crops, uniform over the text, as in nanoGPT."""
     return _generator(seed, step).integers(tokens - length, size=batch_size)
 
 
@@ -40,7 +40,7 @@ def epochs(tokens: int, length: int, batch_size: int, seed: int, step: int) -> N
 
 
 _MAX_PERMUTATION = 2**20
-"""Windows up to which an epoch's order is stored."""
+"""Largest number of windows whose order is stored as an array."""
 
 
 @lru_cache(maxsize=4)
@@ -63,6 +63,8 @@ SAMPLINGS: dict[str, Callable[[int, int, int, int, int], NDArray[np.int64]]] = {
 
 
 class DataLoader:
+    """Draws the batches of one shape from the training text."""
+
     def __init__(
         self, ids: NDArray[np.uint16], batch_size: int, context_length: int, seed: int, sampling: str = "crops"
     ) -> None:

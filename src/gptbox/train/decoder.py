@@ -16,7 +16,7 @@ from gptbox.train.kernels.decode import decode_block, decode_head
 
 
 class CompiledDecoder:
-    """One sequence's logits, for models that `cpu_backend.supports`; a `gptbox.train.gpt.Decoder`."""
+    """A `gptbox.train.gpt.Decoder` in compiled code, for models that `cpu_backend.supports`."""
 
     def __init__(self, model: GPT) -> None:
         c = model.config

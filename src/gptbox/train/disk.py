@@ -13,7 +13,7 @@ class DiskFullGuard:
     def __init__(self, reporter: Reporter) -> None:
         self._reporter = reporter
         self.is_full = False
-        """Whether a write has failed since the last checkpoint that could be saved."""
+        """Whether a write has failed since the last saved checkpoint."""
 
     @contextmanager
     def suppress_full(self) -> Iterator[None]:

@@ -19,7 +19,7 @@ def is_overfitting(state: TrainState) -> bool:
 
 
 def should_stop(state: TrainState, elapsed_s: float) -> bool:
-    """Whether the model overfits and no evaluation has improved for a third of the run, five at least."""
+    """Whether the model overfits, and five or more evaluations over a third of the run so far were no better."""
     return is_overfitting(state) and state.worse >= 5 and elapsed_s - state.best_s > elapsed_s / 3
 
 

@@ -99,7 +99,7 @@ class Evaluator:
         return {"prompt": SAMPLE_PROMPT, "seed": seed, "text": tokenizer.decode(ids)}
 
     def predict_cost(self, model: GPT, budget: Budget) -> EvaluationCost:
-        """The cost of an evaluation before the first one, extrapolated from the forward pass over a few tokens."""
+        """Predict the cost of an evaluation before the first one, from the time of a forward pass over a few tokens."""
         ids = self._dataset.val[: 2 * 2048 * self._data_parallel.num_workers]
         evaluate(model, ids, self._data_parallel)  # warm-up: the first call is slower
         began, began_cpu = budget.spent_s, time.process_time()

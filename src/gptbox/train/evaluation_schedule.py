@@ -18,10 +18,10 @@ MAX_CPU_SHARE = 0.05
 _MAX_CONTENDED_CPU_SHARE = 0.25
 """Largest share for evaluations of the CPU time that the run receives when other work takes the rest."""
 _MIN_EVALUATIONS = 26
-"""Evaluations of a run of _FULL_RUN_S or longer even if they exceed their share; proportionally fewer of a shorter."""
+"""Fewest evaluations of a run of at least _FULL_RUN_S, even above MAX_CPU_SHARE; shorter runs: proportionally fewer."""
 _FULL_RUN_S = 300.0
 _MAX_EVALUATIONS = 29
-"""Exceeded only by runs so long that the last evaluations would be more than _MAX_GAP_S apart."""
+"""Most evaluations of a run, unless the run is so long that the last would be more than _MAX_GAP_S apart."""
 _MAX_GAP_S = 600.0
 _MIN_GAP_RATIO = 2.0
 """Shortest time between two evaluations, as a multiple of the duration of one."""
@@ -62,7 +62,7 @@ class EvaluationSchedule:
     def record(self, cost: EvaluationCost) -> None:
         """Record an evaluation and schedule the next."""
         if self._state.evaluations == 0:
-            self._costs.clear()  # the prediction
+            self._costs.clear()  # drops the prediction
         self._costs.append(cost)
         self._state.evaluations += 1
         self._state.evaluation_cpu_s += cost.cpu_s

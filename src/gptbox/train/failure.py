@@ -35,7 +35,7 @@ def exit_code(error: GptboxError) -> int:
 
 
 def tell_before_the_run(models: Path, name: str, error: GptboxError) -> None:
-    """Write the page a status for a start that failed before it opened its run; `name` may be no valid run name."""
+    """Write to status.json why a supervised start failed before opening its run; `name` may be an invalid run name."""
     if not is_supervised():
         return
     run = RunFolder(models, re.sub(r"[^A-Za-z0-9._-]", "-", name)[:64].lstrip("._-") or "run")

@@ -31,7 +31,7 @@ class Decoder(Protocol):
         """Begin a new sequence."""
 
     def __call__(self, ids: Sequence[int]) -> Tensor:
-        """Append ids; the logits (V,) after the last of them. Together they must fit the context."""
+        """Append ids; returns the logits (V,) after the last. All ids since `reset` must fit the context."""
 
 
 class LayerNorm(nn.Module):
@@ -50,7 +50,7 @@ class LayerNorm(nn.Module):
 
 
 class RMSNorm(nn.Module):
-    """Zhang and Sennrich, arXiv 1910.07467."""
+    """Root mean square normalization: Zhang and Sennrich, arXiv 1910.07467."""
 
     def __init__(self, width: int, eps: float) -> None:
         super().__init__()
@@ -166,6 +166,7 @@ class GPT(nn.Module):
 
     cos: Tensor
     sin: Tensor
+    """The rotary tables, each (context_length, D / 2); qwen3 only."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -262,8 +263,8 @@ class GPT(nn.Module):
     ) -> list[int]:
         """Sample `max_tokens` ids that continue `ids`; temperature 0 is greedy, top_k 0 keeps all tokens.
 
-        `decoder` is a new one for this model; by default its own forward pass with a KV cache.
-        Past the context length the window slides; see `gptbox.models.context_window.slide_window`.
+        `decoder` is a new one for this model, by default one that calls `forward` with a KV cache. Past the context
+        length the window slides; see `gptbox.models.context_window.slide_window`.
         """
         context = self.config.context_length
         device = self.embedding.weight.device
@@ -293,7 +294,7 @@ class GPT(nn.Module):
 
 
 def trainable_parameters(model: nn.Module) -> list[nn.Parameter]:
-    """The parameters that training updates, in the order of their gradients; all, unless some do not require any."""
+    """The parameters that require gradients, in the order of `model.parameters()`."""
     return [p for p in model.parameters() if p.requires_grad]
 
 

@@ -34,9 +34,9 @@ def find_initial_model(models: Path, reference: str, source: str = "INIT") -> Pa
 
 
 def load_initial_model(models: Path, reference: str) -> ModelFolder:
-    """The model that `reference` names, as it was trained: a gpt2 that was published with zero biases has none.
+    """The model that `reference` names, without the zero biases that publishing adds to a gpt2 trained without biases.
 
-    Raises SettingError.
+    Raises SettingError if there is no such model or it cannot be read.
     """
     path = find_initial_model(models, reference)
     try:
@@ -84,10 +84,10 @@ def check_shape(wanted: ModelConfig, model: ModelFolder) -> None:
     if wanted == model.config:
         return
     names = [f.name for f in fields(ModelConfig)]
-    shown = {name for name in names if getattr(wanted, name) != getattr(model.config, name)}
-    shown |= {"architecture", *MODEL_OPTIONS}
+    listed = {name for name in names if getattr(wanted, name) != getattr(model.config, name)}
+    listed |= {"architecture", *MODEL_OPTIONS}
     theirs, ours = (
-        ", ".join(f"{name} {getattr(config, name)}" for name in names if name in shown)
+        ", ".join(f"{name} {getattr(config, name)}" for name in names if name in listed)
         for config in (model.config, wanted)
     )
     raise SettingError(

@@ -141,7 +141,7 @@ def _apply_dropout(x: Tensor, keys: NDArray[np.uint32], threshold: np.uint32, sc
 class Dropout:
     """Dropout (Srivastava et al., JMLR 15, 2014) whose mask is a hash of the element's position, not a random stream.
 
-    A step drops the same elements however its rows are split, and again when a run resumes.
+    A step drops the same elements however its rows are split, and also when it is repeated after a resume.
     """
 
     probability: float = 0.0
@@ -151,7 +151,7 @@ class Dropout:
 
     @classmethod
     def draw(cls, probability: float, seed: int, step: int, rows: int, sites: int) -> "Dropout":
-        """The dropout of one step, for a batch of `rows`."""
+        """The dropout of one step, with keys for `sites` places in the model (`dropout_sites`) and `rows` rows."""
         if not probability:
             return cls()
         random = np.random.Philox(key=np.array([seed, step], np.uint64)).random_raw((sites, 1))
@@ -200,12 +200,12 @@ NO_DROPOUT = Dropout()
 
 
 def dropout_sites(n_layer: int) -> int:
-    """Number of sites in a model with dropout: the embedding (0), and both branches of each block."""
+    """Number of places where a model applies dropout: the embedding (site 0), and two branches per block."""
     return 2 * n_layer + 1
 
 
 def _rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
-    """In the precision of the gains, even if autocast computes the products in a lower one."""
+    """RMSNorm in the precision of the gains, even under autocast."""
     return F.rms_norm(x.to(weight.dtype), weight.shape, weight, eps)
 
 

@@ -107,8 +107,9 @@ class Muon(Optimizer):
     """Muon for the matrices of the blocks, Adam for embeddings, head and gains.
 
     Jordan et al., 2024 (https://kellerjordan.github.io/posts/muon): a matrix is updated by its orthogonalised
-    momentum, so that all its directions are learned at the same rate. Matrices fused for speed (queries, keys and
-    values; gate and value) are updated separately. The rates of the Adam groups are proportional to the scheduled rate.
+    momentum, so that all its directions are learned at the same rate. The parts of fused matrices (queries, keys
+    and values; gate and value) are updated separately. The rates of the Adam groups are proportional to the scheduled
+    rate.
     """
 
     moments = 2  # the Adam groups; one for matrices
@@ -203,13 +204,13 @@ OPTIMIZERS: dict[str, type[Optimizer]] = {"adamw": AdamW, "muon": Muon}
 
 
 def check_optimizer_name(name: str | None) -> None:
-    """Raises SettingError for a value of --optimizer that is not in OPTIMIZERS; None is no choice."""
+    """Raises SettingError for a value of --optimizer that is not in OPTIMIZERS; None means no choice."""
     if name is not None and name not in OPTIMIZERS:
         raise SettingError(f"--optimizer {name!r} is not one of {', '.join(OPTIMIZERS)}.")
 
 
 def with_default_rates(config: TrainConfig, changes: dict[str, Any]) -> dict[str, Any]:
-    """`changes` to `config`; for another optimizer than the configuration's, with its default learning rates."""
+    """`changes`, completed by the default learning rates of their optimizer if it is not the one of `config`."""
     name = changes.get("optimizer")
     if name in (None, config.optimizer):
         return changes

@@ -28,7 +28,7 @@ class Requirements:
 
 
 def estimate_requirements(config: TrainConfig, num_workers: int, snapshots_kept: int) -> Requirements:
-    """Estimate from the shapes of weights and activations; `num_workers` micro-batches are computed at once."""
+    """Estimate a run's memory and disk space; `num_workers` micro-batches are computed at once."""
     model = config.model
     weights = 4 * model.parameters
     checkpoint = (1 + OPTIMIZERS[config.optimizer].moments) * weights

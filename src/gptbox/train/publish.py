@@ -51,11 +51,14 @@ class Publisher:
     """Writes the snapshots of one run, and limits their number and size."""
 
     def __init__(self, run: RunFolder, dataset: PreparedDataset, max_snapshots: int) -> None:
-        """Keeps at most `max_snapshots` snapshots and MAX_SNAPSHOT_BYTES."""
+        """Keeps at most `max_snapshots` snapshots and MAX_SNAPSHOT_BYTES, but always the best and the latest."""
         self._run, self._dataset, self._max_snapshots = run, dataset, max_snapshots
 
     def publish(self, model: GPT, state: TrainState) -> None:
-        """Write this step's snapshot unless it exists, and link `latest`, and `best` if it is the best, to it."""
+        """Write this step's snapshot unless it exists, link `latest` to it, and `best` if it is the best; then prune.
+
+        Raises OSError if the disk is full.
+        """
         data = self._dataset
         path = self._run.snapshot(state.step)
         if not path.exists():
@@ -113,15 +116,15 @@ def model_card(info: SnapshotInfo, config: ModelConfig) -> str:
 
 
 def snapshots_that_fit(max_snapshots: int, snapshot_bytes: int) -> int:
-    """How many snapshots of `snapshot_bytes` fit into MAX_SNAPSHOT_BYTES, up to the maximum; two always do."""
+    """Number of snapshots that fit into MAX_SNAPSHOT_BYTES, at least two; never more than `max_snapshots`."""
     return max(min(max_snapshots, 2), min(max_snapshots, MAX_SNAPSHOT_BYTES // snapshot_bytes))
 
 
 def prune_snapshots(run: RunFolder, count: int, protected: set[str]) -> None:
     """Delete snapshots that are not protected until `count` are left.
 
-    Each time the snapshot goes whose neighbours are closest relative to its step: the early ones, which show how the
-    model learned, stay denser than the late ones.
+    The snapshot whose neighbours are closest together, relative to its step, is deleted first: early snapshots, which
+    show how the model learned, stay denser than late ones.
     """
     snapshots = run.snapshots()
     while len(snapshots) > count:

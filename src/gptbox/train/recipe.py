@@ -128,10 +128,10 @@ _REFERENCE_STEP_S = 0.007
 """The step time of `measure_speed` on the reference machine."""
 
 _DROPOUT = (12, 0.0), (20, 0.05), (30, 0.1), (40, 0.15), (math.inf, 0.25)
-"""(Epochs, dropout): the dropout of a run with fewer epochs; measured on Tiny Shakespeare. More costs loss."""
+"""(Epochs, dropout of a run with fewer epochs), measured on Tiny Shakespeare; more dropout gives a higher loss."""
 
 GPU_SPEED = 30.0
-"""Assumed speed of a GPU, which only a large model keeps busy; not measured."""
+"""Assumed speed of a GPU relative to the reference machine, not measured; only a large model keeps a GPU busy."""
 
 
 @dataclass(frozen=True)
@@ -155,7 +155,7 @@ class TrainPlan:
 
 
 def measure_speed(data_parallel: DataParallel, clock: Callable[[], float] = time.perf_counter) -> float:
-    """The training speed of this machine by a clock, relative to the reference; takes a tenth of a second."""
+    """The training speed of this machine relative to the reference, timed by `clock`; takes a tenth of a second."""
     config = RECIPES[0].config
     model = GPT(config.model)
     ids = torch.zeros(config.batch_size, config.model.context_length, dtype=torch.long)

@@ -115,10 +115,10 @@ class _Details(ProgressColumn):
 
 
 class TerminalReporter(Reporter):
-    """A live line with a progress bar, below what is logged.
+    """A live line with a progress bar, below the log.
 
-    It is one row on any terminal: each log record, also of `gptbox up`'s server, clears that row (logs.CLEAR_LINE), and
-    it is redrawn below.
+    The line always fits one row: each log record, also one of `gptbox up`'s server, clears that row (logs.CLEAR_LINE),
+    and the line is redrawn below the record.
     """
 
     def __init__(self, console: Console) -> None:

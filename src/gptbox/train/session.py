@@ -31,7 +31,7 @@ from gptbox.train.reporter import Reporter, duration
 from gptbox.train.trainer import Trainer
 
 NICENESS = 10
-"""Training yields to the server on the same cores."""
+"""Niceness of training: the server on the same cores has priority."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +54,7 @@ class TrainOptions:
 
 @contextmanager
 def stop_on_signals(trainer: Trainer) -> Iterator[list[int]]:
-    """Call `stop()` on SIGTERM (docker stop) and SIGINT (Ctrl-C); yields the list of signals received."""
+    """Call `trainer.stop()` on SIGTERM (docker stop) and SIGINT (Ctrl-C); yields the list of signals received."""
     received: list[int] = []
 
     def stop(number: int, _: FrameType | None) -> None:
@@ -83,14 +83,14 @@ def train(
 ) -> Status:
     """Prepare the dataset if necessary, and train the run to its end or until a signal.
 
-    The outcome, also a failure, is written to status.json. `started` is when the command began, by time.monotonic().
+    Writes the outcome, a failure included, to status.json. `started` is when the command began, by time.monotonic().
     Raises GptboxError; after a signal SystemExit with 128 plus its number, so that a supervisor restarts the run.
     """
-    # Only ever up: keep a higher niceness that the user chose.
+    # Raise the niceness, but keep a higher one that the user chose.
     os.nice(max(0, NICENESS - os.nice(0)))
     distributed = Distributed.from_environment()
     torch.set_flush_denormal(True)
-    # A GPU takes the whole batch.
+    # On a GPU, one worker computes the whole batch.
     data_parallel = DataParallel(1 if distributed.device.type == "cuda" else max(1, threads // distributed.local_size))
     start = Timestamp(started, 0.0)
     try:
@@ -141,7 +141,7 @@ def _initial_model(run: RunFolder, options: TrainOptions) -> ModelFolder | None:
 
 
 def _tokenizer(run: RunFolder, options: TrainOptions, initial: ModelFolder | None) -> str:
-    """The tokenizer to prepare the text with: AUTO takes that of the initial weights in a run that has none."""
+    """The tokenizer to prepare the text with; AUTO means that of the initial model while no text is prepared."""
     if initial is not None and options.tokenizer == AUTO and not run.dataset.exists():
         return initial.tokenizer.name
     return options.tokenizer
@@ -260,7 +260,7 @@ def _check_plan(
 ) -> None:
     """Report the plan of a new run, and check that it fits this machine.
 
-    Raises DoesNotFitError.
+    Raises DoesNotFitError, or DatasetError if the text is too short for the context.
     """
     config = plan.config
     prepared.require_context(config.model.context_length)

@@ -24,7 +24,7 @@ class StatusWriter:
         self.status = status
         """The last status written."""
         self.message = ""
-        """The sentence on the run, to which a warning about the machine may be appended."""
+        """The message about the run, without the warning that `write` appends while training is slowed down."""
 
     def write(self, phase: Phase, budget: Budget, message: str | None = None) -> Status:
         """Update the status from the budget, and write it; None keeps the message."""

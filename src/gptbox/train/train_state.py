@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 class TrainState:
     """Counters, losses and snapshots of a run.
 
-    Checkpoints on disk store these fields by name: a renamed field is lost when an older run resumes.
+    Losses are in nats per token. Checkpoints store these fields by name: a renamed field is lost when an older run
+    resumes.
     """
 
     step: int = 0
@@ -42,7 +43,7 @@ class TrainState:
     worse: int = 0
     """Evaluations since the best one."""
     candidates: dict[str, float] = field(default_factory=dict)
-    """Estimates of the snapshots with the lowest ones; at its end the run's best is chosen among them by exact loss."""
+    """Estimates by name of the snapshots with the lowest; at the end of the run, exact losses decide among them."""
     begun_s: float | None = None
     """spent_s when the first step began."""
     evaluations: int = 0
@@ -51,4 +52,4 @@ class TrainState:
     next_evaluation: float | None = None
     """Fraction of the work, 0 to 1, after which the next evaluation is due; see EvaluationSchedule."""
     done: dict[str, float] | None = None
-    """The limits that ended the run (steps, minutes, target_loss); None while it is not finished."""
+    """The limits that ended the run (steps, minutes, target_loss); None while the run is not finished."""

@@ -39,7 +39,7 @@ ROW_EVERY_S = 1.0
 
 
 class _Timer:
-    """Is due `interval_s` seconds after it was restarted."""
+    """A timer that is due `interval_s` seconds after its last restart."""
 
     def __init__(self, interval_s: float) -> None:
         self._interval_s = interval_s
@@ -49,7 +49,7 @@ class _Timer:
         self._due_at = time.monotonic() + self._interval_s
 
     def restart_if_due(self) -> bool:
-        """Whether it was due."""
+        """Restart if due; returns whether it was."""
         due = time.monotonic() >= self._due_at
         if due:
             self.restart()
@@ -154,7 +154,7 @@ class Trainer:
         if self.initial_weights is not None:
             self.model.load_weights(self.initial_weights)
         self.model.to(self.distributed.device)
-        # All start alike, even if the model that the weights are from has just been published anew.
+        # Processes may have loaded different initial weights, if a snapshot was published in between.
         self.distributed.broadcast_parameters(self.model)
         self.optimizer = OPTIMIZERS[config.optimizer](self.model, config, self.data_parallel)
         self._training_step = TrainingStep(
@@ -313,7 +313,7 @@ class Trainer:
             self.reporter.say(warning)
 
     def _is_limited_by_steps(self) -> bool:
-        """Whether `steps` limits the run and `minutes` does not: then all of them are taken."""
+        """Whether `steps` limits the run and `minutes` does not: such a run never stops early for overfitting."""
         return self.config.steps is not None and self.config.minutes is None
 
     def _publish(self) -> None:

@@ -29,7 +29,7 @@ def require_finite(loss: float, kind: str, step: int, learning_rate: float, run:
 
 
 class TrainingStep:
-    """Computes gradients on this process's rows of each batch, and updates the weights alike in every process."""
+    """Computes gradients on this process's rows of each batch, and updates the weights identically in every process."""
 
     def __init__(
         self,
@@ -46,7 +46,7 @@ class TrainingStep:
         self._config, self._data_parallel, self._distributed = config, data_parallel, distributed
         self._loaders: dict[Stage, DataLoader] = {}
         self._diverged = False
-        """Then every process has seen it, and none waits for a command."""
+        """Whether the loss was not finite. Every process has then raised DivergedError; none waits for a command."""
 
     def run(self, step: int, learning_rate: float, stage: Stage) -> float:
         """Take a step in all processes; returns the mean loss over the batch. Call in the main process.

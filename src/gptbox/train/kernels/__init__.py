@@ -1,6 +1,6 @@
 """Numba kernels of training on a CPU: loops that LLVM vectorises, and BLAS for the matrix products.
 
-A chain of small torch operations reads and writes every activation once per operation, a fused kernel once in all.
+A chain of small torch operations reads and writes every activation once per operation, a fused kernel only once.
 Kernels run on the calling thread and release the GIL; they are compiled on first call and cached.
 
 Arrays are float32 and C-contiguous unless noted. Shapes: N tokens (B rows of T), C the width, H query heads, K key and

@@ -56,9 +56,9 @@ def attention_backward(
     grad_y: Floats, q: Floats, k: Floats, qkv: Floats, time: int, y: Floats, log_sum: Floats, grad_q: Floats,
     grad_k: Floats, grad_qkv: Floats, probabilities: Floats, grad_scores: Floats,
 ) -> None:  # fmt: skip
-    """grad_q (N, H, D), grad_k (N, K, D) and the values' part of grad_qkv; probabilities recomputed from log_sum.
+    """From grad_y (N, H, D), overwrites grad_q (N, H, D), grad_k (N, K, D) and the values' part of grad_qkv.
 
-    Buffers: probabilities and grad_scores (QUERY_BLOCK_SIZE, T).
+    The probabilities are recomputed from log_sum. Buffers: probabilities and grad_scores (QUERY_BLOCK_SIZE, T).
     """
     heads, width, kv_heads = q.shape[1], q.shape[2], k.shape[1]
     scale = 1 / np.sqrt(np.float32(width))

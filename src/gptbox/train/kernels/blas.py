@@ -37,7 +37,7 @@ HAS_SGEMM = _load_sgemm()
 def _gemm(trans_a: str, trans_b: str) -> Any:
     """The intrinsic (alpha, a, b, beta, out): out = alpha * op(a) @ op(b) + beta * out, where op transposes for "T".
 
-    Matrices are float32 with contiguous rows, which may lie apart: slices of columns.
+    Matrices are float32 with contiguous rows. The row stride may exceed the width, as in a slice of columns.
     """
 
     @intrinsic
@@ -47,7 +47,7 @@ def _gemm(trans_a: str, trans_b: str) -> Any:
                 return [builder.trunc(size, _INT32) for size in cgutils.unpack_tuple(builder, matrix.shape, 2)]
 
             def row_stride(matrix: Any) -> Any:
-                """Elements between rows. The stride of a single row may be anything, but BLAS checks it."""
+                """In elements. NumPy may give a single row any stride, but BLAS requires at least its length."""
                 stride = builder.trunc(builder.sdiv(builder.extract_value(matrix.strides, 0), matrix.itemsize), _INT32)
                 columns = shape(matrix)[1]
                 return builder.select(builder.icmp_signed(">", stride, columns), stride, columns)

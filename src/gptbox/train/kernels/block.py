@@ -52,7 +52,7 @@ class BlockActivations(NamedTuple):
     attention_normed: Floats
     """(N, C)."""
     qkv: Floats
-    """(N, (H + 2 K) D): the projection's output, of which the values are used as they are."""
+    """(N, (H + 2 K) D): the projection's output; `attention` reads the values from it."""
     q: Floats
     """(N, H, D): queries, normalized and rotated."""
     k: Floats

@@ -46,7 +46,7 @@ def decode_block(
 ) -> None:  # fmt: skip
     """One block, as `gptbox.train.gpt.Block`, for the token at `position`: updates x and branch, both (1, C).
 
-    The token's key and value are added to keys and values (context, K, D).
+    Writes the token's key and value to row `position` of keys and values (context, K, D).
     """
     w = weights
     normed, residual, scale = np.empty_like(x), np.empty_like(x), np.empty(1, np.float32)

@@ -32,7 +32,7 @@ class HeadActivations(NamedTuple):
     logits: Floats
     """(N, V)."""
     grad_logits: Floats
-    """(N, V)."""
+    """(N, V): the gradient of the mean loss."""
 
 
 @kernel(fastmath=True)
@@ -40,7 +40,7 @@ def head_forward(
     x: Floats, branch: Floats, eps: np.float32, weights: HeadWeights, targets: NDArray[np.int64],
     activations: HeadActivations,
 ) -> float:  # fmt: skip
-    """The mean loss of N tokens, from the last block's output; its gradient goes to activations.grad_logits."""
+    """The mean loss of targets (N,) in nats, from the last block's x and branch (N, C); writes `activations`."""
     a = activations
     add_rms_norm(x, branch, weights.norm, eps, a.x, a.normed, a.scale)
     linear(a.normed, weights.output, a.logits)

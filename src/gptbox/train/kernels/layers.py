@@ -1,4 +1,4 @@
-"""A block's layers other than matrix products, dropout, the embedding and the loss."""
+"""Layers without matrix products: embedding, norms, rotary embedding, SwiGLU, dropout and loss."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +19,7 @@ def embed(ids: NDArray[np.int64], weight: Floats, x: Floats) -> None:
 
 @kernel(fastmath=True)
 def embed_backward(grad_x: Floats, ids: NDArray[np.int64], grad_weight: Floats) -> None:
-    """Adds to grad_weight, which holds the head's gradient already if embeddings are tied."""
+    """Adds grad_x (N, C) to rows ids (N,) of grad_weight (V, C), which already holds a tied head's gradient."""
     for i in range(len(ids)):
         row, grad = grad_weight[ids[i]], grad_x[i]
         for j in range(len(grad)):
@@ -112,7 +112,10 @@ def rotary_heads_backward(
     grad_q: Floats, grad_k: Floats, qkv: Floats, cos: Floats, sin: Floats, q_weight: Floats, k_weight: Floats,
     scale: Floats, grad_qkv: Floats, grad_q_weight: Floats, grad_k_weight: Floats,
 ) -> None:  # fmt: skip
-    """From grad_q and grad_k (B, T, heads, D), of any strides, to the part of queries and keys in grad_qkv."""
+    """Overwrites the queries' and keys' part of grad_qkv (N, (H + 2 K) D), and the gradients of both weights (D,).
+
+    grad_q (B, T, H, D) and grad_k (B, T, K, D) may have any strides.
+    """
     batch, time, queries, width = grad_q.shape
     keys, half = grad_k.shape[2], width // 2
     grad_q_weight[:] = 0
@@ -151,7 +154,7 @@ def swiglu(up: Floats, y: Floats) -> None:
     """y (N, M) = silu(gate) * value, where up (N, 2 M) is gate and value concatenated."""
     rows, width = y.shape
     for i in range(rows):
-        # Views, because up[i, width + j] is not vectorised: LLVM cannot exclude that a sum as an index is negative.
+        # Views: LLVM does not vectorise up[i, width + j], because it cannot prove that the index is not negative.
         gate, value, out = up[i, :width], up[i, width:], y[i]
         for j in range(width):
             out[j] = gate[j] / (_ONE + exp(-gate[j])) * value[j]
@@ -159,6 +162,7 @@ def swiglu(up: Floats, y: Floats) -> None:
 
 @kernel(fastmath=True)
 def swiglu_backward(grad_y: Floats, up: Floats, grad_up: Floats) -> None:
+    """From grad_y (N, M), overwrites grad_up (N, 2 M), the gradients of gate and value."""
     rows, width = grad_y.shape
     for i in range(rows):
         gate, value, grad = up[i, :width], up[i, width:], grad_y[i]
@@ -197,7 +201,7 @@ def dropout_rows(x: Floats, keys: NDArray[np.uint32], threshold: np.uint32, scal
 
 @kernel(fastmath=True)
 def cross_entropy(logits: Floats, targets: NDArray[np.int64], grad: Floats) -> float:
-    """The mean loss of logits (N, V), and its gradient: (softmax - one-hot targets) / N."""
+    """The mean loss of logits (N, V) in nats; writes its gradient (softmax - one-hot targets) / N to grad (N, V)."""
     rows, width = logits.shape
     inverse_rows = _ONE / np.float32(rows)
     loss = 0.0

@@ -1,4 +1,4 @@
-"""The optimizer's step for a matrix of weights."""
+"""Muon's step for one weight matrix."""
 
 import numpy as np
 
@@ -15,9 +15,10 @@ def muon(
     weight: Floats, grad: Floats, momentum: Floats, beta: np.float32, rate: np.float32, decay: np.float32, steps: int,
     x: Floats, next_x: Floats, gram: Floats, next_gram: Floats,
 ) -> None:  # fmt: skip
-    """Muon's step for one matrix (R, C), see `gptbox.train.optim`.
+    """Updates weight and momentum by grad, all (R, C); see `gptbox.train.optim.Muon`.
 
-    Buffers: x and next_x (R, C), gram and next_gram (min(R, C), min(R, C)).
+    `rate` is the learning rate scaled for the matrix's shape, `decay` a factor on the weights, `steps` the number of
+    Newton-Schulz iterations. Buffers: x and next_x (R, C), gram and next_gram (min(R, C), min(R, C)).
     """
     rows, columns = weight.shape
     squares = np.float32(0)
