@@ -26,7 +26,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     disk = tmp_path / "disk"
     disk.mkdir()
     if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", disk], check=False).returncode:
-        pytest.skip("mounting a small disk needs to be root")
+        pytest.skip("mounting a small disk needs root")
     yield disk
     subprocess.run(["umount", "--lazy", disk], check=True)
 
@@ -81,7 +81,7 @@ def test_training_continues_on_a_full_disk(small_disk: Path, data: Path, caplog:
 
 
 def test_an_evaluation_that_could_not_be_written_leaves_the_state_unchanged(small_disk: Path, data: Path) -> None:
-    """Neither its loss nor that it was above the best is kept: otherwise the run could seem to overfit."""
+    """Neither its loss nor a higher count of `worse` is kept: otherwise the run could seem to overfit."""
     trainer = make_trainer(small_disk, data)
     at_step(trainer, 30, lambda: fill(small_disk))
     judged = []
@@ -104,7 +104,7 @@ def test_an_evaluation_that_could_not_be_written_leaves_the_state_unchanged(smal
 def test_a_disk_that_stays_full_is_an_error_at_the_end(small_disk: Path, data: Path) -> None:
     trainer = make_trainer(small_disk, data)
     at_step(trainer, 30, lambda: fill(small_disk))
-    with pytest.raises(DiskFullError, match="is full, and what was learned last could not be saved"):
+    with pytest.raises(DiskFullError, match="is full, and the latest progress could not be saved"):
         trainer.train()
     (small_disk / "filler").unlink()
     assert all_complete(trainer.run) == ["step-000020"]

@@ -82,7 +82,8 @@ def test_another_vocabulary_is_refused_and_both_are_named(dataset: PreparedDatas
         )
     characters = dataset.tokenizer.decode(range(dataset.vocab_size))
     other = CharTokenizer(sorted(characters.replace("g", "é")))
-    with pytest.raises(SettingError, match=rf"tokenizer char, only there 'é'\), while {ours}, only there 'g'\)"):
+    theirs = r"tokenizer char, not in the other: 'é'\)"
+    with pytest.raises(SettingError, match=rf"{theirs}, while {ours}, not in the other: 'g'\)"):
         check_vocabulary(replace(model, tokenizer=other), dataset)
 
 

@@ -6,8 +6,8 @@ A text that is read many times is memorised: its training loss keeps falling whi
 from gptbox.train.train_state import TrainState
 
 STOPPED_MESSAGE = (
-    "Stopped early: the validation loss has not come down for long while the training loss still falls, so the model "
-    "only learns the text by heart. A longer text would help, or a smaller model."
+    "Stopped early: the validation loss has not come down for a long time while the training loss still falls, so the "
+    "model only learns the text by heart. A longer text would help, or a smaller model."
 )
 
 

@@ -69,8 +69,8 @@ def _describe(tokenizer: Tokenizer, size: int, other: list[bytes]) -> str:
     only_here = [i for i in range(tokenizer.vocab_size) if tokenizer.token_bytes(i) not in known]
     examples = ", ".join(repr(tokenizer.token_text(i)) for i in only_here[:_EXAMPLES])
     more = ", ..." if len(only_here) > _EXAMPLES else ""
-    only = f", only there {examples}{more}" if only_here else ""
-    return f"{size:,} tokens (tokenizer {tokenizer.name}{only})"
+    missing = f", not in the other: {examples}{more}" if only_here else ""
+    return f"{size:,} tokens (tokenizer {tokenizer.name}{missing})"
 
 
 def with_shape_of(config: TrainConfig, model: ModelConfig) -> TrainConfig:

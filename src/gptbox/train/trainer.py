@@ -139,7 +139,7 @@ class Trainer:
             self._training_step.end()
         if self.disk.is_full:
             raise DiskFullError(
-                f"The disk of {self.run.path} is full, and what was learned last could not be saved. Free some space "
+                f"The disk of {self.run.path} is full, and the latest progress could not be saved. Free some space "
                 "and start again: training goes on from the last checkpoint."
             )
         self.reporter.finish(self.writer.status)

@@ -22,8 +22,8 @@ def require_finite(loss: float, kind: str, step: int, learning_rate: float, run:
     """Return a loss of the run; raises DivergedError if it is not finite. `kind` is "training" or "validation"."""
     if not math.isfinite(loss):
         raise DivergedError(
-            f"The {kind} loss became {loss} at step {step:,} (learning rate {learning_rate:.2g}); no snapshot of it "
-            f"was published. Begin anew with a lower --learning-rate, after: gptbox delete {run}"
+            f"The {kind} loss became {loss} at step {step:,} (learning rate {learning_rate:.2g}); the diverged model "
+            f"was not published. Delete the run (gptbox delete {run}) and train again with a lower --learning-rate."
         )
     return loss
 
