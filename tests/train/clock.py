@@ -1,4 +1,4 @@
-"""Fake clocks: wall time and CPU time that a test moves."""
+"""Fake clocks: wall time and CPU time that a test advances."""
 
 import pytest
 

@@ -17,7 +17,7 @@ from gptbox.train.trainer import Trainer
 
 @pytest.fixture(autouse=True)
 def _one_thread() -> Iterator[None]:
-    """A second thread only slows down models this small, on a busy machine very much."""
+    """A second thread only slows down models this small, and most of all on a busy machine."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield

@@ -49,9 +49,9 @@ def test_with_the_wall_clock_other_work_costs_steps(clock: Clock) -> None:
     alone = run_to_end(clock, replace(CONFIG, minutes=1), 0.05)
     clock.busy = 0.9
     began = clock.now
-    beside = run_to_end(clock, replace(CONFIG, minutes=1), 0.05)
+    contended = run_to_end(clock, replace(CONFIG, minutes=1), 0.05)
     assert clock.now - began == pytest.approx(58.5, abs=0.6)
-    assert beside.state.step < 0.1 * alone.state.step
+    assert contended.state.step < 0.1 * alone.state.step
 
 
 def test_with_the_cpu_clock_other_work_costs_time(clock: Clock) -> None:
@@ -59,9 +59,9 @@ def test_with_the_cpu_clock_other_work_costs_time(clock: Clock) -> None:
     alone = run_to_end(clock, config, 0.05)
     clock.busy = 0.9
     began = clock.now
-    beside = run_to_end(clock, config, 0.05)
+    contended = run_to_end(clock, config, 0.05)
     assert clock.now - began == pytest.approx(585, abs=6)
-    assert beside.state.step == pytest.approx(alone.state.step, abs=2)
+    assert contended.state.step == pytest.approx(alone.state.step, abs=2)
 
 
 def test_the_cpu_clock_divides_cpu_time_by_the_threads(clock: Clock) -> None:
@@ -93,7 +93,7 @@ def test_spent_minutes_stay_spent_when_a_run_resumes_with_another_clock(clock: C
     assert second.elapsed_s == pytest.approx(130)
 
 
-def test_an_older_version_s_checkpoint_has_spent_its_elapsed_seconds(clock: Clock) -> None:
+def test_an_older_checkpoint_s_spent_time_is_its_elapsed_time(clock: Clock) -> None:
     budget = make_budget(replace(CONFIG, minutes=1), TrainState(step=100, elapsed_s=20.0))
     clock.work(5)
     assert budget.spent_s == pytest.approx(25)

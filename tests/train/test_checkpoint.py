@@ -13,7 +13,7 @@ from gptbox.train.checkpoint import differences
 from gptbox.train.trainer import Trainer
 
 
-def test_a_damaged_checkpoint_falls_back_to_the_one_before(
+def test_a_run_with_a_damaged_checkpoint_resumes_from_the_previous_one(
     make_trainer: Callable[..., Trainer], caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, "gptbox")

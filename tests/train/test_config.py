@@ -102,7 +102,7 @@ def test_checkpoints_of_all_versions_store_the_same_identity(config: TrainConfig
 @pytest.mark.parametrize(
     "change", [{"n_kv_head": 1}, {"head_dim": 48}, {"norm_eps": 1e-5}, {"rope_theta": 1e6}, {"intermediate_size": 384}]
 )
-def test_the_identity_has_every_field_of_a_model_that_no_preset_has(change: dict[str, float]) -> None:
+def test_the_identity_includes_model_fields_that_differ_from_every_preset(change: dict[str, float]) -> None:
     config = replace(DEFAULT, model=replace(DEFAULT.model, **change), init="first")  # type: ignore[arg-type]
     assert config.fixed() == DEFAULT_FIXED | change | {"init": "first"}
     assert TrainConfig.from_fixed(config.fixed(), 65, minutes=5.0) == config

@@ -1,3 +1,5 @@
+"""Decoding in compiled code gives the results of the model's forward pass."""
+
 import pytest
 import torch
 from tests.train.small_models import SHAPES, make_model
@@ -32,7 +34,7 @@ def test_a_prompt_may_come_at_once_and_a_reset_begins_anew(model: GPT) -> None:
     assert torch.equal(decoder([4, 5, 6]), other([6]))
 
 
-def test_greedy_texts_are_those_of_torch_beyond_the_context_too(model: GPT) -> None:
+def test_greedy_texts_equal_torch_s_even_past_the_context(model: GPT) -> None:
     count = 2 * model.config.context_length
     greedy = model.generate([0], count, temperature=0)
     assert model.generate([0], count, temperature=0, decoder=CompiledDecoder(model)) == greedy

@@ -28,12 +28,16 @@ EXACT_RATIO = 5.6
 
 
 class Evaluations(NamedTuple):
-    """Times of the evaluations in seconds from the first step, and their shares of the CPU time."""
+    """The evaluations of a run: when they were, and what they cost."""
 
     at: list[float]
+    """Wall seconds from the first step."""
     span: float
+    """Wall seconds from the first step to the end."""
     share: float
+    """Share of the CPU time that the run would have on a quiet machine."""
     received_share: float
+    """Share of the CPU time that the run received."""
 
     @property
     def largest_gap(self) -> float:
@@ -129,7 +133,7 @@ def test_evaluations_are_cheap_in_runs_of_any_length(monkeypatch: pytest.MonkeyP
         assert len(evaluations.at) >= 8, "enough even in one minute on one core"
 
 
-def test_on_a_very_busy_machine_most_of_the_received_cpu_time_is_for_training(
+def test_on_a_very_busy_machine_evaluations_leave_cpu_time_for_training(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Eight visitors without a pause left training 7 % of a core."""
@@ -249,8 +253,8 @@ def test_a_whole_default_run_publishes_often_and_cheaply(
         f"evaluations {100 * share:.1f} % of {state['cpu_s']:.0f} CPU seconds; loss {status.best_val_loss:.4f}"
     )
     assert at[0] - state["begun_s"] <= 10
-    # A busy process on the run's only core leaves it, at niceness 10, a tenth of that core. On a slow one, a quarter of
-    # that does not pay for 24 evaluations; training keeps the rest.
+    # A busy process on the run's only core leaves it, at niceness 10, a tenth of that core. On a slow core, a
+    # quarter of that tenth does not pay for 24 evaluations; training keeps the rest.
     if not (len(cpus) == 1 and busy is not None and share >= 0.2):
         assert len(at) >= 24
         assert max(gaps) <= 0.1 * status.elapsed_s

@@ -53,13 +53,13 @@ def test_an_interrupted_run_goes_on_from_its_step(volume: Path) -> None:
     assert "Going on from step 5,893." in done.stdout
     status = status_of(volume, "interrupted")
     assert (status.phase, status.step) == ("finished", 8000)
-    # With the version that began it 0.2253 at step 8,000, and 0.2213 at step 7,000.
+    # The version that began the run reached 0.2253 at step 8,000, and 0.2213 at step 7,000.
     assert status.val_loss == pytest.approx(0.2252, abs=0.005)
     assert status.best_snapshot == "step-007000"
     assert [path.name for path in run.snapshots()] == [f"step-00{step}000" for step in (4, 5, 6, 7, 8)]
 
 
-def test_other_settings_than_the_older_versions_are_refused(volume: Path) -> None:
+def test_settings_that_differ_from_an_older_run_s_are_refused(volume: Path) -> None:
     options = [*SHAPE[:3], "32", *SHAPE[4:]]
     done = train(volume, "bottles", "--run", "interrupted", "--steps", "8000", *options)
     assert done.returncode == 1
@@ -73,7 +73,7 @@ def test_other_settings_than_the_older_versions_are_refused(volume: Path) -> Non
         ("finished", ",ig 3g0seslld8gn7,1eoui2gs3,hsll2sb4biaa1dlr6es\na0iiffab1fga"),
     ],
 )
-def test_a_seed_gives_the_text_that_it_gave_then(volume: Path, run: str, text: str) -> None:
+def test_a_seed_gives_the_same_text_as_with_the_older_version(volume: Path, run: str, text: str) -> None:
     folder = model_folder.load(RunFolder(volume / "models", run).resolve("best"))
     params = SamplingParams(max_tokens=60, temperature=0.8, top_k=200, seed=3)
     pieces = generate(GPT(folder.config, folder.weights), [folder.tokenizer.encode("green")], [params])

@@ -13,7 +13,7 @@ from gptbox.train.ops import Dropout, cross_entropy, dropout_sites
 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_fused_operations_give_the_backend_s_gradients(shape: str) -> None:
-    """They train models that the CPU backend does not support, and run the forward pass of generation."""
+    """They train models that the CPU backend does not support, and models with frozen parameters."""
     model = make_model(**SHAPES[shape])
     inputs, targets = batch(model)
     drop = Dropout.draw(0.1, 3, 5, 3, dropout_sites(2))

@@ -115,7 +115,7 @@ def test_an_unknown_optimizer_is_refused() -> None:
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
-def test_the_state_has_as_many_tensors_as_the_optimizer_says(name: str) -> None:
+def test_moments_is_the_number_of_state_tensors_per_parameter(name: str) -> None:
     model = make_model()
     optimizer = OPTIMIZERS[name](model, RECIPES[2].config, DataParallel(1))
     for p in model.parameters():

@@ -17,7 +17,7 @@ def required(**changes: object) -> Requirements:
     return estimate_requirements(config, num_workers=2, snapshots_kept=30)
 
 
-def test_larger_values_need_more() -> None:
+def test_larger_models_and_batches_need_more() -> None:
     base = required()
     assert required(batch_size=32).memory > base.memory
     assert required(batch_size=32, accumulate=4).memory < required(batch_size=32).memory

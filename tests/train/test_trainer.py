@@ -264,7 +264,7 @@ def long_trainer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..
 TIMED = replace(CONFIG, steps=None, eval_every=None, minutes=10 / 60)
 
 
-def test_a_timed_run_is_estimated_and_its_best_is_measured_exactly(
+def test_a_timed_run_estimates_losses_and_measures_its_best_exactly(
     long_trainer: Callable[..., Trainer],
 ) -> None:
     trainer = long_trainer(TIMED)
@@ -331,7 +331,7 @@ def test_a_snapshot_with_only_an_estimate_can_become_the_best(
         np.testing.assert_array_equal(weight, measured[-1][name].numpy())
 
 
-def test_a_stop_while_choosing_the_best_is_made_up_for(long_trainer: Callable[..., Trainer]) -> None:
+def test_a_run_stopped_while_choosing_the_best_chooses_it_on_resuming(long_trainer: Callable[..., Trainer]) -> None:
     first = long_trainer(TIMED)
     original = first.evaluator.exact
 
