@@ -329,7 +329,7 @@ def test_numbers_are_formatted_for_people(box, open_page: Open) -> None:
                  "about 1 h 20 min left"],
         "unknown": "",
         "silent": "No news from the trainer for 5 min. It may have been interrupted; "
-        "when started again, it continues where it was.",
+        "when started again, it continues where it stopped.",
         "sizes": ["800", "0.80 million", "11 million", "124 million"],
         "names": ["a, step 250", "a, best", "b", ""],
         "loss": "\u2013",

@@ -109,7 +109,7 @@ async function apiError(response) {
   try {
     message = (await response.json()).error.message ?? "";
   } catch {
-    // Not from gptbox: a proxy's error page, say. The status code has to do.
+    // A proxy's error page, say. Only its status code is known.
   }
   return new ApiError(explain(response.status, message, response.headers.get("Retry-After")), response.status);
 }

@@ -6,7 +6,7 @@
 
 import { Feed, LEASE_MS } from "./feed.js";
 
-/** Each tab, and until when it gets messages without sending "watch" again. */
+/** Each tab, and when its lease ends unless it sends "watch" again. */
 const tabs = new Map();
 let latest = {};
 

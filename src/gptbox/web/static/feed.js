@@ -6,7 +6,7 @@ export const LEASE_MS = 60_000;
 /** How long to wait for the shared worker's reply. */
 const REPLY_TIMEOUT_MS = 10_000;
 
-/** A connection of its own. `onStatus` gets every new status; `onLost` is called whenever the connection breaks. */
+/** A feed with its own connection. `onStatus` gets every new status; `onLost` is called when the connection breaks. */
 export class Feed {
   constructor(url, onStatus, onLost) {
     Object.assign(this, { url, onStatus, onLost, source: null, retryTimer: 0, leaseTimer: 0 });

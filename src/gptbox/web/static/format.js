@@ -161,7 +161,7 @@ export function phaseDetail(training, ready, silent_s) {
   const message = training.message ?? "";
   if (silent_s > 120 && ["preparing", "training"].includes(training.phase)) {
     return `No news from the trainer for ${duration(silent_s)}. It may have been interrupted; ` +
-      "when started again, it continues where it was.";
+      "when started again, it continues where it stopped.";
   }
   switch (training.phase) {
     case "preparing":

@@ -8,7 +8,7 @@ import { load, save } from "./storage.js";
 import { store } from "./store.js";
 import { appendChunk, endText, isUnfinished, newText } from "./text.js";
 
-/** The alternatives to request for each token, the most that the API has. */
+/** Alternatives requested for each token: the API's maximum. */
 const MAX_LOGPROBS = 5;
 
 /** The page's keyboard shortcuts, where there is a keyboard. */

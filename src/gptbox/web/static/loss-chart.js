@@ -88,7 +88,7 @@ export class LossChart {
     const evaluated = evaluations(this.rows);
     lines.append(svg("path", { class: "train", d: this.path(this.rows, (row) => row.train_loss) }));
     lines.append(svg("path", { class: "val", d: this.path(evaluated, format.valLoss) }));
-    const r = evaluated.length > 20 ? 2 : 3; // the first ones lie close together
+    const r = evaluated.length > 20 ? 2 : 3; // the first points lie close together
     for (const row of evaluated) {
       const [cx, cy] = [this.xScale(row.step), this.yScale(format.valLoss(row))];
       lines.append(svg("circle", { class: "val-point", cx, cy, r }));
@@ -132,7 +132,7 @@ export class LossChart {
   }
 }
 
-/** The evaluations as a table, or the last 50 rows if there is none. */
+/** The evaluations as a table, or the last 50 rows if there are none. */
 export function lossTable(rows) {
   const evaluated = evaluations(rows);
   const shown = evaluated.length ? evaluated : rows.slice(-50);

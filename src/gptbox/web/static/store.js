@@ -1,4 +1,4 @@
-/** The page's shared state. Modules change it with `update`, and follow the parts that they show. */
+/** The page's shared state. Modules change it with `update`, and subscribe to the parts that they show. */
 
 import { load } from "./storage.js";
 
@@ -31,7 +31,7 @@ export function createStore(initial) {
 export const store = createStore({
   /** The latest {training, server} of `/api/status`; null before the first. `server.model` is the model in use. */
   status: null,
-  /** The {run, metrics, samples} shown under Training; `isOther` if the run is not the status's. Null before the first. */
+  /** The {run, metrics, samples} shown under Training; `isOther` if `run` is not the status's. Null at first. */
   history: null,
   /** The text being written or written last (text.js); null before the first. */
   text: null,

@@ -1,4 +1,4 @@
-/** The text as it arrives, and below it what is known about it. Tokens are only ever appended, once per frame. */
+/** The text as it arrives, its facts and its warnings. Tokens are only ever appended, once per frame. */
 
 import { $, copyOnClick, el, setText } from "./dom.js";
 import { textFacts } from "./format.js";
@@ -6,9 +6,9 @@ import { tokenElement } from "./probabilities.js";
 import { store } from "./store.js";
 import { isUnfinished, plainText } from "./text.js";
 
-/** What is on the page: the list of tokens, how many of them, and whether they are coloured. */
+/** On the page: the first `count` of `tokens`, and whether they are coloured. */
 let shown = { tokens: null, count: 0, isColoured: false };
-/** Coloured tokens at the end that are only a part of a character. */
+/** The last coloured tokens if they end within a character; not on the page yet. */
 let incomplete = [];
 let frame = 0;
 

@@ -33,8 +33,8 @@ export const endText = (text, state) => ({ ...text, state, seconds: secondsSince
 export const plainText = ({ tokens }) => tokens.map((token) => token.text).join("");
 
 /**
- * The tokens of a stream's choice. `offset`: code points before it. Each token is given the text up to the next one's
- * `text_offset`, so that the tokens add up to the text: of a character that has several tokens, the last one has it.
+ * The tokens of a stream's choice. `offset`: code points before it. Each token gets the text up to the next one's
+ * `text_offset`, so that the tokens add up to the text: if a character has several tokens, the last one gets it.
  */
 export function tokensOf({ text, logprobs }, offset) {
   if (!logprobs) return text ? [{ text }] : [];
@@ -47,7 +47,7 @@ export function tokensOf({ text, logprobs }, offset) {
     // Sorted here: in JavaScript, keys that look like integers come first.
     top: Object.entries(logprobs.top_logprobs[i]).sort(([, a], [, b]) => b - a),
   }));
-  const rest = characters.slice(0, starts[0]).join(""); // of a token in an earlier chunk
+  const rest = characters.slice(0, starts[0]).join(""); // belongs to an earlier chunk's token
   return rest ? [{ text: rest }, ...tokens] : tokens;
 }
 

@@ -13,7 +13,7 @@ const chart = new LossChart($("loss-chart"));
 /** When the trainer last wrote a status, by this page's clock. */
 let updatedAt = performance.now();
 
-/** The state whose history is shown, the time of the last fetch, and the timer of one under way (0 if none). */
+/** The state whose history is shown, the time of the last fetch, and the timer of a pending one (0 if none). */
 let shownState = "";
 let fetchedAt = -Infinity;
 let fetchTimer = 0;
@@ -86,7 +86,7 @@ function renderProgress(training) {
   setText($("steps-time"), duration || timeLeft);
 }
 
-/** The shown run's history; if it ended before it learned anything, that of the run whose model is in use. */
+/** The run's history; if it ended before it learned anything, that of the run whose model is in use. */
 async function findHistory(training, server) {
   const own = await fetchHistory(training.run);
   const ended = ["stopped", "failed"].includes(training.phase);
