@@ -87,16 +87,16 @@ class Stack:
     def logs(self, service: str) -> str:
         return str(self.container(service).logs().decode())
 
-    def left_over(self) -> list[str]:
+    def remaining_objects(self) -> list[str]:
         """Objects of this project that still exist in Docker."""
         label = {"label": f"com.docker.compose.project={self.project}"}
-        things = [
+        remaining = [
             *self.docker.containers.list(all=True, filters=label),
             *self.docker.networks.list(filters=label),
             *self.docker.volumes.list(filters=label),
             *self.docker.images.list(filters=label),
         ]
-        return [f"{type(thing).__name__} {thing.id}" for thing in things]
+        return [f"{type(each).__name__} {each.id}" for each in remaining]
 
     def close(self) -> None:
         self.http.close()
@@ -134,7 +134,7 @@ def no_engine() -> str | None:
 
 @pytest.fixture(scope="session")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    """The built images, nothing running yet. At the end everything is removed."""
+    """The built images, with nothing running yet. At the end everything is removed."""
     if reason := no_engine():
         if os.environ.get("CI") == "true":
             pytest.fail(f"The stack tests must run here, but {reason}.")
@@ -146,9 +146,9 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
         yield stack
     finally:
         stack.compose("down", "--volumes", "--remove-orphans", "--rmi", "local", "--timeout", "5")
-        left_over = stack.left_over()
+        remaining_objects = stack.remaining_objects()
         stack.close()
-    assert left_over == []
+    assert remaining_objects == []
 
 
 @pytest.fixture(scope="session")

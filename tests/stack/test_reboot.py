@@ -42,10 +42,10 @@ def test_training_resumes_after_a_reboot_and_a_finished_run_does_not_restart(
 ) -> None:
     stack.compose("up", "--detach", "--no-build", RUN="reboot", TRAIN_MINUTES="1.5")
 
-    def is_on_its_way() -> bool:
+    def has_taken_steps() -> bool:
         return training(stack).get("run") == "reboot" and training(stack)["step"] > 20
 
-    until(is_on_its_way, within=120, what="some steps")
+    until(has_taken_steps, within=120, what="some steps")
     reboot()
     # Docker restarts containers that exited with 143 at the stop, but none that had finished.
     until(lambda: stack.http.get("/readyz").status_code == 200, within=60, what="the page after the reboot")

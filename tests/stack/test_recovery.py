@@ -14,7 +14,7 @@ Until = Callable[..., Any]
 
 
 @pytest.fixture(autouse=True)
-def _afterwards_it_serves(serving: Any, until: Until) -> Iterator[None]:
+def _stack_serves_afterwards(serving: Any, until: Until) -> Iterator[None]:
     yield
     serving.compose("up", "--detach", "--no-build", "web", "apache")
     until(lambda: serving.http.get("/readyz").status_code == 200, within=60, what="a model after the test")
@@ -35,7 +35,7 @@ def web_itself_is_ready(stack: Any) -> bool:
     return bool(stack.inside("web", "python", "-c", code)[0] == 0)
 
 
-def many_at_once(stack: Any) -> set[int]:
+def concurrent_statuses(stack: Any) -> set[int]:
     """The statuses of 24 concurrent requests of several kinds."""
 
     def ask(client: httpx.Client, i: int) -> int:
@@ -124,7 +124,7 @@ def test_web_recreated_at_another_address(serving: Any, until: Until, inherited:
         started = time.monotonic()
         assert serving.http.get("/healthz").status_code == 200
         assert time.monotonic() - started < 0.9, "Apache waits one second for a host that does not answer"
-        assert many_at_once(serving) == {200}
+        assert concurrent_statuses(serving) == {200}
     finally:
         for other in others:
             other.remove(force=True)

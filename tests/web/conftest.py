@@ -71,7 +71,7 @@ def byte_run(models: Path, write_model: Callable[..., Path]) -> Path:
 
 @pytest.fixture
 def live(models: Path) -> LiveModel:
-    """A live model over `models` that refreshes only when told to."""
+    """A live model over `models` that refreshes only when a test calls `refresh`."""
     return LiveModel(models)
 
 

@@ -1,4 +1,4 @@
-"""The table of endpoints: each row is routed, counted, logged, described and protected as it says."""
+"""The table of endpoints: the application routes, counts, logs, describes and protects each row as the row says."""
 
 import logging
 import re
@@ -35,7 +35,7 @@ def address(endpoint: Endpoint) -> str:
 
 
 def without_body(endpoint: Endpoint) -> str:
-    """A method that the endpoint takes. HEAD instead of GET, because the event stream has no end."""
+    """A method that the endpoint accepts. HEAD instead of GET, because the event stream has no end."""
     return "HEAD" if endpoint.method == "GET" else endpoint.method
 
 
@@ -50,7 +50,7 @@ def has_json_error(response: httpx.Response) -> bool:
 
 
 @each_endpoint
-def test_it_takes_its_method_only(client: TestClient, endpoint: Endpoint) -> None:
+def test_an_endpoint_accepts_its_method_only(client: TestClient, endpoint: Endpoint) -> None:
     assert client.request(without_body(endpoint), address(endpoint)).status_code != 405
     refused = client.patch(address(endpoint))
     assert refused.status_code == 405
@@ -59,7 +59,7 @@ def test_it_takes_its_method_only(client: TestClient, endpoint: Endpoint) -> Non
 
 
 @each_endpoint
-def test_its_errors_and_those_of_unknown_paths_below_it_have_its_shape(client: TestClient, endpoint: Endpoint) -> None:
+def test_errors_of_an_endpoint_and_unknown_paths_below_have_its_shape(client: TestClient, endpoint: Endpoint) -> None:
     assert has_json_error(client.patch(address(endpoint))) is endpoint.json_errors
     if endpoint.first_segment:
         unknown = client.get(f"/{endpoint.first_segment}/no/such/path")
@@ -68,14 +68,14 @@ def test_its_errors_and_those_of_unknown_paths_below_it_have_its_shape(client: T
 
 
 @each_endpoint
-def test_it_is_counted_under_its_path_or_as_other(client: TestClient, endpoint: Endpoint) -> None:
+def test_requests_are_counted_under_the_path_or_as_other(client: TestClient, endpoint: Endpoint) -> None:
     client.patch(address(endpoint))
     label = endpoint.path if endpoint.has_metric_label else "other"
     assert f'gptbox_requests_total{{path="{label}",status="405"}} 1.0' in client.get("/metrics").text
 
 
 @each_endpoint
-def test_it_requires_the_key_or_not(models: Path, endpoint: Endpoint) -> None:
+def test_the_key_is_required_where_the_row_says_so(models: Path, endpoint: Endpoint) -> None:
     client = make_client(models, api_key="sesame")
     status = client.request(without_body(endpoint), address(endpoint)).status_code
     assert (status == 401) is endpoint.requires_key
@@ -84,7 +84,7 @@ def test_it_requires_the_key_or_not(models: Path, endpoint: Endpoint) -> None:
 
 
 @each_endpoint
-def test_its_requests_are_logged_or_not(
+def test_requests_are_logged_as_the_row_says(
     client: TestClient, endpoint: Endpoint, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, "gptbox.requests")
@@ -119,7 +119,7 @@ def test_endpoints_with_the_same_first_segment_agree_on_errors_and_key() -> None
 
 
 @each_endpoint
-def test_the_proxy_logs_and_shapes_errors_alike(endpoint: Endpoint) -> None:
+def test_the_proxy_agrees_on_unlogged_paths_and_json_errors(endpoint: Endpoint) -> None:
     (unlogged,) = re.findall(r"%\{REQUEST_URI\} !~ m#(.+?)#", HTTPD_CONF)
     (json_errors,) = re.findall(r'<LocationMatch "(.+)">', HTTPD_CONF)
     assert bool(re.match(json_errors, address(endpoint))) is endpoint.json_errors

@@ -1,4 +1,4 @@
-"""The last delta of a text: complete and with its finish reason, whenever the engine calls `end`."""
+"""Deltas of a text: whole characters, and a complete last delta whenever the engine calls `end`."""
 
 import asyncio
 from collections.abc import Sequence
@@ -56,7 +56,7 @@ async def next_deltas(generation: Generation) -> list[TextDelta]:
 
 
 def deltas_of_bytes(*pieces: Sequence[int], prompt: Sequence[int] = (0,)) -> list[TextDelta]:
-    """The deltas of a text whose tokens are bytes and come in pieces. Each piece is read before the next one comes."""
+    """The deltas of a text whose tokens are bytes. The reader gets each piece before the engine delivers the next."""
 
     async def run() -> list[TextDelta]:
         engine, generation = start(sum(map(len, pieces)), tokenizer=ByteTokenizer(), prompt=prompt)
@@ -69,7 +69,7 @@ def deltas_of_bytes(*pieces: Sequence[int], prompt: Sequence[int] = (0,)) -> lis
         reader = asyncio.create_task(read())
         for ids in pieces:
             engine.requests[0].sink.tokens(list(ids), Logprobs([-1.0] * len(ids), [[]] * len(ids)))
-            for _ in range(10):  # rounds of the event loop: more than the reader needs
+            for _ in range(10):  # more rounds of the event loop than the reader needs
                 await asyncio.sleep(0)
         await asyncio.wait_for(reader, 5)
         return received

@@ -5,7 +5,7 @@ import json
 from starlette.testclient import TestClient
 
 
-def test_a_body_that_is_no_json_object_is_rejected(client: TestClient) -> None:
+def test_a_body_that_is_not_a_json_object_is_rejected(client: TestClient) -> None:
     for body in (
         b"", b"{", b"[]", b'"x"', b"null", b"\xff\xfe\xfa", b'{"temperature": NaN}', b'{"a": Infinity}', b"[" * 100_000,
         b"prompt=x", b'{"prompt": "\xe9"}', b'{"seed": ' + b"9" * 5000 + b"}",

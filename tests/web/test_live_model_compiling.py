@@ -1,4 +1,4 @@
-"""A server whose engine must be compiled first: not ready until then, and it says why."""
+"""A server whose engine must be compiled first: until then it is not ready, and its errors say why."""
 
 import json
 import os

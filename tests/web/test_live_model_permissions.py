@@ -16,7 +16,7 @@ from gptbox.models.runs import RunFolder
 
 Serve = Callable[[Path], tuple[httpx.Client, Callable[[], str]]]
 
-# As Compose's `cap_drop: [ALL]`: without capabilities, file permissions apply to root, too.
+# Like Compose's `cap_drop: [ALL]`: without capabilities, file permissions apply to root, too.
 WITHOUT_CAPABILITIES = ["setpriv", "--bounding-set=-all", "--inh-caps=-all"] if os.getuid() == 0 else []
 
 

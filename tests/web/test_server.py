@@ -224,7 +224,7 @@ def test_an_endless_request_head_is_rejected(server: Any, pieces: int) -> None:
     assert sent < 4_000_000
 
 
-def test_a_large_body_in_many_chunks_is_no_large_head(server: Any) -> None:
+def test_a_large_body_in_many_chunks_is_not_a_large_head(server: Any) -> None:
     def pieces() -> Iterator[bytes]:
         yield b'{"max_tokens": 1, "prompt": "'
         for _ in range(60):

@@ -105,7 +105,7 @@ def test_tokens_with_the_same_text_are_all_returned(
     assert "\ufffd" in logprobs["tokens"]
 
 
-def test_a_byte_that_is_no_character_is_a_key_of_its_own(byte_client: TestClient) -> None:
+def test_a_byte_that_is_not_a_character_has_its_own_key(byte_client: TestClient) -> None:
     ids = [*"aé".encode(), 0xE2]
     body = {"prompt": ids, "max_tokens": 40, "temperature": 2, "seed": 1, "logprobs": 5, "echo": True}
     [choice] = choices(byte_client, **body)

@@ -17,7 +17,7 @@ def test_without_stop_strings_text_passes_at_once() -> None:
     assert run([], ["a", "bc"]) == (["a", "bc", ""], False)
 
 
-def test_a_match_across_pieces_does_not_pass() -> None:
+def test_a_match_across_pieces_is_removed() -> None:
     assert run(["\n\n"], ["so", "\n", "\nmore"]) == (["so", "", "", ""], True)
 
 

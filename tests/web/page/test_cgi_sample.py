@@ -1,4 +1,4 @@
-"""/cgi-bin/test: the output of the lesson's CGI script."""
+"""/cgi-bin/test: samples in the format of the lesson's CGI script."""
 
 from collections.abc import Callable
 from pathlib import Path
