@@ -41,7 +41,7 @@ def shorten_lease(box) -> None:
 
 
 def test_seven_tabs_share_one_feed_in_an_insecure_context(ready, open_page: Open) -> None:
-    """HTTP/1.1 allows six connections per host: with one feed per tab the seventh would never load."""
+    """Browsers limit HTTP/1.1 to six connections per host: with one feed per tab the seventh would never load."""
     ready.status("training", step=250, steps=4000)
     page = open_page(f"http://gptbox.test:{ready.port}/")
     assert page.evaluate("isSecureContext") is False

@@ -27,8 +27,8 @@ from gptbox.web.service import Service
 def _routes(api_key: str | None) -> list[BaseRoute]:
     """The routes of ENDPOINTS.
 
-    Endpoints that require the key are mounted at their first segment, unless that is their whole path: unknown paths
-    below it require the key, too.
+    Endpoints that require the key are mounted at their first segment, unless that is their whole path, so that unknown
+    paths below it require the key, too.
     """
     key = [Middleware(ApiKeyMiddleware, key=api_key)]
     routes: list[BaseRoute] = []

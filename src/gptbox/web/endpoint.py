@@ -1,4 +1,4 @@
-"""What the application has to know of an endpoint. `gptbox.web.endpoints` is the table of all."""
+"""The description of an endpoint. `gptbox.web.endpoints` is the table of all endpoints."""
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ class Operation:
     streams: bool = False
     """Whether the reply may be a stream of server-sent events instead."""
     errors: tuple[int, ...] = ()
-    """Status codes besides 401 of endpoints that require the key, and 400, 403 and 413 of those with a request body."""
+    """Status codes of errors, except those implied: 401 by `requires_key`, and 400, 403 and 413 by `request`."""
 
 
 @dataclass(frozen=True, eq=False)  # hashed by identity: a schema has no hash
@@ -41,7 +41,7 @@ class Endpoint:
     """Whether errors are OpenAI's error objects, also of unknown paths with the same first segment. Otherwise an error
     is a line of text."""
     has_metric_label: bool = True
-    """Whether requests are counted under the path, which must then have no parameters, or else as `other`."""
+    """Whether requests are counted under the path, which must then have no parameters, rather than as `other`."""
     log: Literal["visits", "failures", "never"] = "failures"
     """Which requests are logged: all (`visits`), only failures and generations (`failures`), or none (`never`).
 

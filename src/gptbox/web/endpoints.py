@@ -1,7 +1,7 @@
 """The table of endpoints. A new endpoint is a handler and a row here.
 
 Routes, API key, error shapes, metric labels, request log and the OpenAPI document are derived from it. The document
-has the order of the rows.
+lists endpoints in the order of the rows.
 """
 
 from gptbox.web.api.chat import chat
@@ -20,7 +20,7 @@ from gptbox.web.page.status import events, healthz, readyz, status
 
 _GENERATION_DESCRIPTION = "The texts; with `stream` as server-sent events that end with [DONE]."
 _MODEL_ERRORS = (404, 500, 503)
-"""Of every endpoint that loads the requested model."""
+"""Errors of every endpoint that loads the requested model."""
 
 ENDPOINTS = (
     Endpoint("GET", "/", page, log="visits"),

@@ -75,7 +75,7 @@ def error_object(error: Exception) -> dict[str, dict[str, str | None]]:
 
 
 def _has_json_errors(request: Request) -> bool:
-    """Whether the path is of an endpoint with JSON errors, or shares its first segment with one."""
+    """Whether the path belongs to an endpoint with JSON errors, or shares its first segment with one."""
     endpoints: Sequence[Endpoint] = request.app.state.endpoints
     segment = first_segment(request.scope["path"])
     return any(endpoint.json_errors and endpoint.first_segment == segment for endpoint in endpoints)

@@ -25,11 +25,11 @@ FinishReason = Literal["stop", "length"]
 
 @dataclass(frozen=True)
 class Token:
-    """A generated token with its log-probabilities."""
+    """A generated token with its log-probabilities, in nats."""
 
     id: int
     text_offset: int
-    """The character of the text that it begins in, counted from 0."""
+    """Index of the character of the text in which the token begins."""
     logprob: float
     alternatives: list[tuple[int, float]]
     """The most probable ids and their log-probabilities, in descending order."""
@@ -37,7 +37,7 @@ class Token:
 
 @dataclass(frozen=True)
 class TextDelta:
-    """What has been added to one text since its last delta."""
+    """The addition to one text since its last delta."""
 
     index: int
     text: str
@@ -68,7 +68,7 @@ class _TextSink:
         self.last_token_at: float | None = None
         self.prompt_logprobs: Logprobs | None = None
         self.cumulative_logprob = 0.0
-        """Of the tokens decoded so far; 0 unless log-probabilities were requested."""
+        """Sum over the tokens decoded so far, in nats; 0 unless log-probabilities were requested."""
         self.error: Exception | None = None
         """Why the engine ended the text early."""
         self._decoder = decoder
@@ -180,8 +180,8 @@ class Generation:
     ) -> None:
         """Submit the texts to the engine: all or none.
 
-        `eager` wakes the event loop for every token, not only at the end of each text. `client` identifies whose share
-        of places the texts count against. Raises QueueFullError or EngineError.
+        `eager` wakes the event loop for every token, not only at the end of each text. The texts count against the
+        share of places of `client`. Raises QueueFullError or EngineError.
         """
         self.started_at = time.monotonic()
         self._scheduler = scheduler
@@ -214,13 +214,13 @@ class Generation:
 
     @property
     def time_to_first_token_s(self) -> float | None:
-        """From the request to the first token of any text."""
+        """From the request to the first token of any text; None before that token."""
         times = [text.first_token_at for text in self._texts if text.first_token_at is not None]
         return min(times) - self.started_at if times else None
 
     @property
     def time_per_token_s(self) -> float | None:
-        """The mean time between consecutive tokens of a text, over all texts."""
+        """The mean time between consecutive tokens, over all texts; None until a text has two tokens."""
         spans = [
             (text.last_token_at - text.first_token_at, text.num_tokens - 1)
             for text in self._texts
@@ -234,11 +234,11 @@ class Generation:
         return self._scheduler.queue_position(self._requests[0])  # the request's texts are started in order
 
     def prompt_logprobs(self, index: int) -> Logprobs | None:
-        """Of text `index`, available with its first token or its end; None unless requested."""
+        """Those of the prompt of text `index`, available with its first token or its end; None unless requested."""
         return self._texts[index].prompt_logprobs
 
     def mean_logprob(self, index: int) -> float:
-        """Per token of text `index`, over the tokens decoded so far."""
+        """In nats per token, over the tokens of text `index` decoded so far."""
         text = self._texts[index]
         return text.cumulative_logprob / max(1, text.num_tokens)
 
@@ -254,7 +254,7 @@ class Generation:
         self._wake.set()
 
     def _notify(self) -> None:
-        """Called on the engine's thread. One wake-up covers everything until the event loop takes it."""
+        """Called on the engine's thread. Wakes the event loop at most once until `deltas` reads."""
         if not self._wake_pending:
             self._wake_pending = True
             with suppress(RuntimeError):  # the event loop is closed, and the reader gone
@@ -281,7 +281,7 @@ class Generation:
                 raise text.error
 
     async def deltas(self) -> AsyncIterator[list[TextDelta]]:
-        """All that is new, at most one delta per text. What accumulates while the client is slow is merged.
+        """The new deltas, at most one per text: a slow client gets all that has accumulated in one delta.
 
         Raises the engine's error, or the one given to `abort`.
         """

@@ -73,7 +73,7 @@ def validate(model: type[M], body: dict[str, Any]) -> M:
 
 
 def compact_json(data: Any) -> str:
-    """One line of ASCII: some clients end a line of an event stream at Unicode line separators.
+    """JSON as one line of ASCII: some clients end a line of an event stream at Unicode line separators.
 
     Raises ValueError for NaN and infinity.
     """

@@ -18,9 +18,9 @@ log = logging.getLogger(__name__)
 
 COMPILING = "The engine is being compiled for this processor, which takes about half a minute, once."
 COMPILE_RETRY_S = 600.0
-"""After a failed compilation, for which memory may have been short."""
+"""Wait after a failed compilation, which may have run out of memory."""
 LOAD_RETRY_S = 60.0
-"""After a failed load. A damaged folder stays damaged, but memory that was short may be free again."""
+"""Wait after a failed load: a damaged folder stays damaged, but memory may be free again."""
 
 
 class LiveModel:
@@ -183,5 +183,5 @@ class LiveModel:
                 raise no_model_error(self.models) from None
             abbreviated = name if len(name) <= 100 else f"{name[:100]}..."
             raise ModelNotFoundError(
-                f"The model {abbreviated!r} does not exist. GET /v1/models lists those there are."
+                f"The model {abbreviated!r} does not exist. GET /v1/models lists all models."
             ) from None

@@ -32,7 +32,7 @@ class Metrics:
         )
         self._prompt_tokens = Counter("gptbox_prompt_tokens", "Prompt tokens.", registry=self._registry)
         self._time_to_first_token = Histogram(
-            "gptbox_time_to_first_token_seconds", "From the request to its first token, including the queue.",
+            "gptbox_time_to_first_token_seconds", "From the request to its first token, including time in the queue.",
             buckets=_TIME_TO_FIRST_TOKEN_BUCKETS, registry=self._registry,
         )  # fmt: skip
         self._time_per_token = Histogram(

@@ -154,7 +154,7 @@ def is_same_host(origin: str, host: str) -> bool:
 class CrossSiteMiddleware:
     """Refuses requests with unsafe methods (RFC 9110, 9.2.1) that a page of another site makes a browser send.
 
-    Otherwise any page could make its visitors' browsers spend this server's time, even where only they can reach it.
+    Otherwise any page could generate texts here through its visitors' browsers, even on a server only they can reach.
     Browsers send `Origin` with every POST, and `Sec-Fetch-Site` to https and localhost only. Programs send neither.
     Raises CrossSiteError.
     """

@@ -81,7 +81,7 @@ class ModelCache:
     """A thread-safe LRU cache, bounded by count and bytes. The model loaded last always stays."""
 
     def __init__(self, max_count: int = 4, max_bytes: int = 256 * 2**20, quantize: bool = False) -> None:
-        """`quantize` stores their matrices as int8."""
+        """`quantize` stores the models' matrices as int8."""
         self.quantize = quantize
         self.max_count = max_count
         self.max_bytes = max_bytes

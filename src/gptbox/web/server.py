@@ -73,7 +73,7 @@ class Server(uvicorn.Server):
 
     def __init__(self, app: Starlette) -> None:
         self.service: Service = app.state.service
-        # uvicorn's access log has query strings, which may contain prompts: no handler may get it.
+        # uvicorn's access log has query strings, which may contain prompts: no handler may write it.
         logging.getLogger("uvicorn.access").setLevel(logging.CRITICAL + 1)
         super().__init__(
             uvicorn.Config(
@@ -131,9 +131,9 @@ def open_port(host: str, port: int) -> socket.socket:
 
 
 class _StopHandler:
-    """Handles SIGTERM and SIGINT before uvicorn installs its handlers, and when it raises the signal again at the end.
+    """Handles SIGTERM and SIGINT before uvicorn installs its handlers, and when it re-raises the signal after shutdown.
 
-    With the default handlers, the process would then exit as if it had failed.
+    With the default handlers, the process would exit as if it had failed.
     """
 
     def __init__(self) -> None:

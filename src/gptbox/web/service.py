@@ -56,7 +56,10 @@ class Service:
         eager: bool = True,
         client: str = "",
     ) -> Generation:
-        """Start to generate texts; for the arguments see Generation. The caller must call `finish` in every case."""
+        """Start generating texts; for arguments and exceptions see Generation.
+
+        The caller must call `finish` however the response ends.
+        """
         generation = Generation(self.scheduler, model, jobs, stop, eager, client)
         self._generations.add(generation)
         return generation

@@ -42,7 +42,7 @@ def server_sent_event(data: Mapping[str, Any], event: str | None = None) -> byte
 
 
 class LiveResponse(Response):
-    """Sends each chunk as soon as it is produced, and requests the next one only once the client keeps up.
+    """Sends each chunk as soon as it is produced, and asks for the next one only when the send buffer has room.
 
     The headers are sent with the first chunk: an exception before it becomes an ordinary error response. Starlette's
     StreamingResponse sends them at once.

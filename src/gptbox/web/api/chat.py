@@ -20,7 +20,7 @@ class ChatReply(Reply):
     fields: ChatRequest
 
     def __init__(self, fields: ChatRequest, model: LoadedModel, server_max_tokens: int) -> None:
-        """Raises RequestError."""
+        """Raises RequestError if logit_bias has an id outside the vocabulary."""
         prompt = fields.prompt()
         ids = encode_prompt(prompt, model)
         super().__init__(fields, model, [prompt], [ids])
@@ -64,7 +64,7 @@ class ChatReply(Reply):
         }
 
     def _top_logprobs(self, token: Token) -> list[tuple[int, float]]:
-        """As in completions, except that the list is empty unless requested: the token itself stands beside it."""
+        """The most probable tokens and the sampled one; empty unless requested, unlike in completions."""
         if not self.fields.top_logprobs:
             return []
         return with_sampled_token(token.id, token.logprob, token.alternatives)

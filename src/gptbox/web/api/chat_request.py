@@ -66,7 +66,7 @@ class Message(BaseModel):
         None, description="The speaker's name, in place of the role."
     )
     tool_calls: list[Any] | None = Field(None, description="Accepted in a chat's history, but not part of the play.")
-    function_call: Any = Field(None, description="OpenAI's former name of tool_calls.")
+    function_call: Any = Field(None, description="OpenAI's former tool_calls.")
 
     @property
     def is_spoken(self) -> bool:
@@ -88,7 +88,7 @@ Messages = Annotated[list[Message], Field(min_length=1, max_length=1000)]
 def format_play(messages: list[Message], add_generation_prompt: bool = True) -> str:
     """The messages as a play.
 
-    `add_generation_prompt` adds the assistant's name, unless the last speech is the assistant's already. Raises
+    `add_generation_prompt` adds the assistant's name, unless the last speech is already the assistant's. Raises
     RequestError if the play is too long for a prompt.
     """
     spoken = [message for message in messages if message.is_spoken]
@@ -113,11 +113,11 @@ class ChatRequest(SamplingFields):
     messages: Messages
     max_completion_tokens: Annotated[int, Field(ge=0)] | None = Field(None, description="Tokens per text. Default 500.")
     max_tokens: Annotated[int, Field(ge=0)] | None = Field(
-        None, description="OpenAI's former name of max_completion_tokens."
+        None, description="OpenAI's former name for max_completion_tokens."
     )
     logprobs: bool | None = Field(None, description="Return each token's log-probability.")
     top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = Field(
-        None, description="Also return those of this many most probable tokens."
+        None, description="Also return the log-probabilities of the top_logprobs most probable tokens."
     )
     response_format: ResponseFormat | None = None
     tools: list[Any] | None = Field(None, description='Not supported: must be empty unless tool_choice is "none".')
@@ -131,7 +131,7 @@ class ChatRequest(SamplingFields):
         self.check_max_tokens("max_tokens", max_tokens)
         self.check_max_tokens("max_completion_tokens", max_tokens)
         if self.top_logprobs is not None and not self.logprobs:
-            raise RequestError("top_logprobs is only possible with logprobs set to true.", "top_logprobs")
+            raise RequestError("top_logprobs is only allowed with logprobs set to true.", "top_logprobs")
         for tools, choice in (("tools", "tool_choice"), ("functions", "function_call")):
             if getattr(self, tools) and getattr(self, choice) != "none":
                 raise RequestError(f'{tools} are not supported. Leave them out, or set {choice} to "none".', tools)
@@ -139,7 +139,7 @@ class ChatRequest(SamplingFields):
 
     @property
     def requested_max_tokens(self) -> int | None:
-        """Tokens per text; None if the request does not say."""
+        """Tokens per text; None if the request sets no limit."""
         return self.max_tokens if self.max_completion_tokens is None else self.max_completion_tokens
 
     def prompt(self) -> str:

@@ -10,10 +10,10 @@ from gptbox.web.api.sampling_fields import MAX_PROMPT_BYTES, MAX_TEXTS, Sampling
 DEFAULT_MAX_TOKENS = 16
 MAX_LOGPROBS = 5
 MAX_SCORED_PROMPTS = 64
-"""Prompts per request that only scores them."""
+"""Most prompts in a request that only scores them."""
 
 _PROMPT_LIMITS = (
-    f"at most {MAX_TEXTS} texts are written at once, and {MAX_SCORED_PROMPTS} prompts scored "
+    f"a request may generate at most {MAX_TEXTS} texts, or score at most {MAX_SCORED_PROMPTS} prompts "
     "(with echo, logprobs, and max_tokens 0 or 1)"
 )
 
@@ -35,7 +35,7 @@ def validate_prompt(value: Any) -> Any:
         value = well_formed(value)
         size = len(value.encode())
     if size > MAX_PROMPT_BYTES:
-        raise ValueError(f"a prompt is longer than {MAX_PROMPT_BYTES:,} bytes of UTF-8, or ids")
+        raise ValueError(f"a prompt has more than {MAX_PROMPT_BYTES:,} bytes of UTF-8, or token ids")
     return value
 
 
@@ -79,7 +79,7 @@ class CompletionRequest(SamplingFields):
     max_tokens: Annotated[int, Field(ge=0)] | None = Field(None, description="Tokens per text. Default 16.")
     echo: bool | None = Field(None, description="Start each text with its prompt.")
     logprobs: Annotated[int, Field(ge=0, le=MAX_LOGPROBS)] | None = Field(
-        None, description="Return each token's log-probability, and those of this many most probable tokens."
+        None, description="Return the log-probabilities of each token and of the logprobs most probable tokens."
     )
     best_of: Annotated[int, Field(ge=1, le=MAX_TEXTS)] | None = Field(
         None,
@@ -96,7 +96,7 @@ class CompletionRequest(SamplingFields):
             field = "n" if self.best_of is None else "best_of"
             raise RequestError(
                 f"{field} is {self.texts_per_prompt} for {prompts} prompts: {texts} texts; "
-                f"at most {MAX_TEXTS} are written.",
+                f"at most {MAX_TEXTS} are allowed.",
                 field,
             )
         if self.texts_per_prompt < (self.n or 1):

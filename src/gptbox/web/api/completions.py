@@ -20,14 +20,14 @@ class CompletionReply(Reply):
     fields: CompletionRequest
 
     def __init__(self, fields: CompletionRequest, model: LoadedModel, server_max_tokens: int) -> None:
-        """Raises RequestError if a prompt has ids outside the vocabulary."""
+        """Raises RequestError if a prompt or logit_bias has an id outside the vocabulary."""
         ids = [encode_prompt(prompt, model) for prompt in fields.prompt]
         super().__init__(fields, model, fields.prompt, ids)
         self._max_tokens = (
             min(DEFAULT_MAX_TOKENS, server_max_tokens) if fields.max_tokens is None else fields.max_tokens
         )
         vocab_size, self._texts_per_prompt = model.gpt.config.vocab_size, fields.texts_per_prompt
-        # Not the end of a prompt that is only a part of a character: the generated text begins with that.
+        # Without an incomplete character at the prompt's end: the generated text begins with that character.
         self._echoes = [
             "" if not fields.echo
             else prompt if isinstance(prompt, str)
@@ -114,7 +114,10 @@ class CompletionReply(Reply):
         return logprobs
 
     def _prompt_logprobs(self, index: int, generation: Generation) -> dict[str, list[Any]]:
-        """Of the prompt's tokens; None for the first token in the model's context and those before it."""
+        """The log-probabilities of the prompt's tokens, in OpenAI's four lists.
+
+        None for the first token in the model's context and those before it.
+        """
         ids = self.jobs[index].prompt_ids.tolist()
         scored = generation.prompt_logprobs(index) or Logprobs([], [])
         num_unscored = len(ids) - len(scored.chosen)

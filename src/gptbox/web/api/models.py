@@ -17,7 +17,7 @@ from gptbox.web.service import get_service
 
 @lru_cache(maxsize=1024)
 def _context_length(key: SnapshotKey) -> int:
-    """From a snapshot's config.json, cached: snapshots never change.
+    """In tokens, from a snapshot's config.json. Cached: snapshots never change.
 
     Raises ModelFolderError.
     """
@@ -69,7 +69,7 @@ def find_model(models: Path, name: str) -> dict[str, Any]:
     try:
         return _model_object(name, find_snapshot(models, name))
     except ModelFolderError:
-        raise ModelNotFoundError(f"The model {name[:100]!r} does not exist. GET /v1/models lists all.") from None
+        raise ModelNotFoundError(f"The model {name[:100]!r} does not exist. GET /v1/models lists all models.") from None
 
 
 async def models(request: Request) -> Response:

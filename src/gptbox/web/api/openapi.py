@@ -104,7 +104,7 @@ _ERROR_DESCRIPTIONS = {
     413: "The body is larger than 1 MiB.",
     429: "The queue is full; Retry-After says when to try again.",
     500: "A server error, or the model's folder is damaged.",
-    503: "There is no model yet, or the server is stopping; Retry-After says when to try again.",
+    503: "No model can be served, or the server is stopping; Retry-After, if present, says when to try again.",
 }
 
 

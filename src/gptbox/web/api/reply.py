@@ -135,7 +135,7 @@ class Reply(ABC):
 
     @abstractmethod
     def opening_choice(self, index: int) -> dict[str, Any] | None:
-        """What a stream sends of a text before its first delta, if anything."""
+        """The choice that a stream sends before a text's first delta; None if there is none."""
 
     @abstractmethod
     def chunk_choice(self, delta: TextDelta, generation: Generation) -> dict[str, Any]:
@@ -154,7 +154,7 @@ class Reply(ABC):
         }
 
     async def whole(self, generation: Generation) -> dict[str, Any]:
-        """The reply as one JSON object."""
+        """The reply as one JSON object. Raises the engine's error."""
         texts = [CompletedText() for _ in self.jobs]
         async for deltas in generation.deltas():
             for delta in deltas:
@@ -166,7 +166,10 @@ class Reply(ABC):
         return {**self._envelope, "choices": choices, "usage": self.usage(generation), "warnings": self.warnings}
 
     async def stream(self, generation: Generation) -> AsyncIterator[bytes]:
-        """The reply as server-sent events, one per delta. Deltas that are ready together are sent in one write."""
+        """The reply as server-sent events, one per delta. Deltas that are ready together are sent in one write.
+
+        Raises the engine's error before the first event; from then on an event reports it.
+        """
         envelope = self._envelope | {"object": self.chunk_object_name}
         # The common part of all events is serialised once: there are thousands of events per second.
         before = f'data: {compact_json(envelope)[:-1]},"choices":['
@@ -224,7 +227,10 @@ def start_generation(
     stop: Sequence[str] = (),
     eager: bool = True,
 ) -> tuple[Generation, Callable[[], None]]:
-    """A generation on behalf of the request's client, and a function to call however the response ends."""
+    """A generation on behalf of the request's client, and a function to call however the response ends.
+
+    Raises QueueFullError or EngineError.
+    """
     client = request.client.host if request.client is not None else ""
     generation = service.generate(model, jobs, stop, eager, client)
 

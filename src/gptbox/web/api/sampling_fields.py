@@ -32,7 +32,7 @@ def _parse_stop(value: Any) -> list[str]:
     if not isinstance(stops, list) or not all(isinstance(stop, str) and stop for stop in stops):
         raise ValueError("it must be a string or a list of strings, none of them empty")
     if len(stops) > MAX_STOPS:
-        raise ValueError(f"there are {len(stops)} stop strings; at most {MAX_STOPS} are possible")
+        raise ValueError(f"there are {len(stops)} stop strings; at most {MAX_STOPS} are allowed")
     return [well_formed(stop) for stop in stops]
 
 
@@ -79,7 +79,7 @@ _BIAS_SCHEMA: dict[str, Any] = {
 class StreamOptions(BaseModel):
     model_config = ConfigDict(strict=True, extra="ignore")
 
-    include_usage: bool | None = Field(None, description="Send the token counts in a last event.")
+    include_usage: bool | None = Field(None, description="Send the token counts in an extra event at the end.")
 
 
 class SamplingFields(BaseModel):
@@ -132,7 +132,7 @@ class SamplingFields(BaseModel):
         fields = validate(cls, body)
         fields._warnings = unsupported_warnings(body)
         if fields.stream_options is not None and not fields.stream:
-            raise RequestError("stream_options is only possible with stream set to true.", "stream_options")
+            raise RequestError("stream_options is only allowed with stream set to true.", "stream_options")
         fields.check(max_tokens)
         return fields
 

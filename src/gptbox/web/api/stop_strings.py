@@ -11,7 +11,7 @@ class StopStrings:
         self._stops = tuple(stops)
         self._held = ""
         self.matched = False
-        """Whether a stop string was found; nothing passes any more."""
+        """Whether a stop string was found; from then on nothing passes."""
 
     def __bool__(self) -> bool:
         """Whether there are any stop strings."""

@@ -46,7 +46,7 @@ class TokenizeRequest(_ModelField):
     def text(self) -> str:
         """The prompt, or the messages as a play.
 
-        Raises RequestError.
+        Raises RequestError for contradictory fields, neither a prompt nor messages, or a play that is too long.
         """
         if self.prompt is not None and self.messages is not None:
             raise RequestError("prompt and messages cannot both be given.", "messages")

@@ -1,4 +1,4 @@
-"""/cgi-bin/test: what the lesson's CGI script printed, with a new sample at every visit."""
+"""/cgi-bin/test: a new sample at every visit, as printed by the lesson's CGI script, which ran nanoGPT's sample.py."""
 
 import secrets
 from collections.abc import AsyncIterator
@@ -21,14 +21,14 @@ GREETING = "Generating shakespeare...\n"
 SEPARATOR = "\n---------------\n"
 START = "wherefore art thou"
 """The prompt of the lesson's script."""
-# sample.py's own defaults.
+# sample.py's defaults.
 MAX_TOKENS, TEMPERATURE, TOP_K = 500, 0.8, 200
 
 
 def int_param(query: QueryParams, name: str, default: int, low: int, high: int) -> int:
     """An integer query parameter; `default` if it is missing or empty.
 
-    Raises RequestError if it is no integer or not in [low, high].
+    Raises RequestError if it is not an integer in [low, high].
     """
     text = query.get(name, "").strip()
     if not text:

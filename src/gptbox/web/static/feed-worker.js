@@ -1,7 +1,7 @@
 /**
- * A shared worker that holds one status feed for all tabs: HTTP/1.1 allows six connections to a host, so with one feed
- * per tab the seventh tab would have none. A tab sends "watch" while it is visible and "leave" when it goes. It gets
- * {status} or {lost: true} at once and on every change, or {} while nothing is known.
+ * A shared worker that holds one status feed for all tabs: browsers limit HTTP/1.1 to six connections per host, so with
+ * one feed per tab the seventh tab would have none. A tab sends "watch" while it is visible and "leave" when it goes.
+ * It gets {status} or {lost: true} at once and on every change, or {} while nothing is known.
  */
 
 import { Feed, LEASE_MS } from "./feed.js";
