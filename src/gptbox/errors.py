@@ -1,4 +1,4 @@
-"""All of gptbox's exceptions. Each is raised for something that its user or client can correct.
+"""All of gptbox's exceptions. Each is raised for a fault that the user or the client can correct.
 
     GptboxError
     ├── SettingError            an environment variable or option has an invalid value
@@ -89,7 +89,7 @@ class RequestError(GptboxError):
     """An HTTP request cannot be fulfilled."""
 
     def __init__(self, message: str, param: str | None = None) -> None:
-        """`param` is the field at fault."""
+        """`param` is the name of the field at fault; None if it is not a single field."""
         super().__init__(message)
         self.param = param
 

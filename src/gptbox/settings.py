@@ -72,7 +72,7 @@ class Settings:
     dataset: str = "shakespeare_char"
     """Dataset to train on if the command names none."""
     tokenizer: str = "auto"
-    """What a token is in a new run: a name in `gptbox.tokenizers.TOKENIZERS`, or `auto`, which suits the text."""
+    """Tokenizer of a new run: a name in `gptbox.tokenizers.TOKENIZERS`, or `auto` for the one that suits the text."""
     init: str | None = None
     """Run or model folder whose weights a new run begins with; None for random weights."""
     train_minutes: float | None = None
@@ -88,11 +88,11 @@ class Settings:
     api_key: str | None = None
     """If set, /v1/, /tokenize and /detokenize require `Authorization: Bearer <key>`."""
     max_queue: int = 64
-    """Texts that may wait to be generated; a client with more than its share of all places gets status 429."""
+    """Maximum number of texts that wait for generation; a client above its share of all places gets status 429."""
     max_tokens: int = 2048
-    """Maximum number of tokens per request."""
+    """Largest `max_tokens` that a request may ask for."""
     quantize: str = "none"
-    """Weights while serving: `none` (32 bits) or `int8` (a quarter of the memory, slightly less exact)."""
+    """Weights of the engine: `none` (32 bits) or `int8` (a quarter of the memory, slightly less exact)."""
     snapshots_kept: int = 30
     """Snapshots kept per run, within 1 GiB; the best and the latest are always kept."""
     log_format: str = "text"

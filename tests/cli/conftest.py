@@ -1,4 +1,4 @@
-"""A folder as a person would have it, before and after a short training."""
+"""A user's folder, before and after a short training."""
 
 from pathlib import Path
 

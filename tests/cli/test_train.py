@@ -1,4 +1,4 @@
-"""`gptbox train`: its log, as text and as JSON."""
+"""`gptbox train`: its log as text and as JSON, its tokenizers and its initial models."""
 
 import json
 import math
@@ -63,7 +63,7 @@ def test_a_run_keeps_its_tokenizer(trained: Path) -> None:
     assert "is complete" in again.stdout
 
 
-def test_a_run_begins_with_another_one_s_model_and_resumes_without_it(trained: Path, tmp_path: Path) -> None:
+def test_a_run_begins_with_the_model_of_another_and_resumes_without_it(trained: Path, tmp_path: Path) -> None:
     """The shape is the first model's, a gpt2; the rest is the recipe's."""
     models = {"GPTBOX_MODELS": str(tmp_path)}
     first = trained / "models" / "bottles" / "best"

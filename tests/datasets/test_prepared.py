@@ -498,7 +498,7 @@ def test_progress_is_reported(data: Path, run: RunFolder) -> None:
 
 def test_an_unusable_text_leaves_nothing_behind(data: Path, run: RunFolder) -> None:
     (data / "letters" / "a.txt").write_text("x")
-    with pytest.raises(DatasetError, match="has 1 characters: too few"):
+    with pytest.raises(DatasetError, match="has fewer than 2 characters: too few"):
         prepare("letters", run, data)
     assert not run.path.exists()
 

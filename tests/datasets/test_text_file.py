@@ -18,7 +18,7 @@ blocks = st.integers(1, 9)
 quickly = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=300, deadline=None)
 
 
-def plainly(path: Path) -> tuple[str, list[str]]:
+def read_whole(path: Path) -> tuple[str, list[str]]:
     """Reference implementation that reads the whole file at once. Raises DatasetError with the same message."""
     content, name = path.read_bytes(), path.name
     for mark, encoding in ((b"\xff\xfe\0\0", "UTF-32"), (b"\xff\xfe", "UTF-16"), (b"\xfe\xff", "UTF-16")):
@@ -35,8 +35,8 @@ def plainly(path: Path) -> tuple[str, list[str]]:
         text = content.decode("utf-8")
     except UnicodeDecodeError as error:
         raise DatasetError(
-            f"{path} is not UTF-8: the byte 0x{content[error.start]:02x} at offset {error.start} (counted from 0) "
-            f"fits no character. Convert it: iconv -f WINDOWS-1252 -t UTF-8 {name} > new.txt"
+            f"{path} is not UTF-8: invalid byte 0x{content[error.start]:02x} at offset {error.start} (counted from 0). "
+            f"Convert it: iconv -f WINDOWS-1252 -t UTF-8 {name} > new.txt"
         ) from None
     notes = []
     if text.startswith("\ufeff"):
@@ -44,12 +44,12 @@ def plainly(path: Path) -> tuple[str, list[str]]:
         notes.append(f"{name}: the byte order mark at the beginning was dropped.")
     if windows := text.count("\r\n"):
         text = text.replace("\r\n", "\n")
-        notes.append(f"{name}: {windows:,} line ends of Windows (CR LF) became LF.")
+        notes.append(f"{name}: {windows:,} Windows line endings (CR LF) became LF.")
     if returns := text.count("\r"):
         text = text.replace("\r", "\n")
         notes.append(f"{name}: {returns:,} lone carriage returns (CR) became LF.")
     if not text.strip():
-        raise DatasetError(f"{path} is empty: it has no character but white space. Put text into it or remove it.")
+        raise DatasetError(f"{path} is empty or has only white space. Put text into it or remove it.")
     return text, notes
 
 
@@ -67,7 +67,7 @@ def test_every_block_size_gives_the_same_text_notes_or_error(tmp_path: Path, con
     path = tmp_path / "a.txt"
     path.write_bytes(content)
     file = TextFile(path, block)
-    expected = outcome(lambda: plainly(path))
+    expected = outcome(lambda: read_whole(path))
     assert outcome(lambda: ("".join(file.blocks()), file.notes)) == expected
     assert outcome(lambda: ("".join(file.blocks()), file.notes)) == expected, "the second time"
 
@@ -79,11 +79,11 @@ def test_files_are_joined_as_if_read_at_once(tmp_path: Path, contents: list[str]
     for i, content in enumerate(contents):
         paths.append(tmp_path / f"{i}.txt")
         paths[-1].write_bytes(b"x" + content.encode())  # "x", because blank files are rejected
-    texts = [plainly(path)[0] for path in paths]
+    texts = [read_whole(path)[0] for path in paths]
     whole = "".join(text if text.endswith("\n") else text + "\n" for text in texts[:-1]) + texts[-1]
     files = TextFiles(paths, block)
     assert "".join(files.blocks()) == whole
-    assert files.notes == [note for path in paths for note in plainly(path)[1]]
+    assert files.notes == [note for path in paths for note in read_whole(path)[1]]
 
 
 def test_an_invalid_byte_late_in_a_long_file_has_its_offset(tmp_path: Path) -> None:

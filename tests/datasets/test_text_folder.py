@@ -55,7 +55,7 @@ def test_text_is_utf8_whatever_the_locale(folder: Path, monkeypatch: pytest.Monk
     ("content", "text", "note"),
     [
         (b"\xef\xbb\xbfmark", "mark", "a.txt: the byte order mark at the beginning was dropped."),
-        (b"one\r\ntwo\r\n", "one\ntwo\n", "a.txt: 2 line ends of Windows (CR LF) became LF."),
+        (b"one\r\ntwo\r\n", "one\ntwo\n", "a.txt: 2 Windows line endings (CR LF) became LF."),
         (b"one\rtwo", "one\ntwo", "a.txt: 1 lone carriage returns (CR) became LF."),
     ],
 )
@@ -131,7 +131,7 @@ def test_a_note_names_other_files_except_readme_and_hidden_ones(folder: Path) ->
     (folder / "folder.txt").mkdir()
     text, notes = read(folder)
     assert text == "x"
-    assert notes == ("Not used, because only .txt files are: b.docx, folder.txt, more.",)
+    assert notes == ("Not used, because they are not .txt files: b.docx, folder.txt, more.",)
 
 
 def test_a_folder_without_texts_and_a_missing_folder_have_different_errors(folder: Path) -> None:

@@ -250,7 +250,7 @@ class TestUserCopy:
         file.write_bytes(tiny_shakespeare.read_bytes().replace(b"\n", b"\r\n"))
         corpus = TinyShakespeare().read(tmp_path)
         assert corpus.source == "Tiny Shakespeare (input.txt)"
-        assert corpus.notes == ("input.txt: 40,000 line ends of Windows (CR LF) became LF.",)
+        assert corpus.notes == ("input.txt: 40,000 Windows line endings (CR LF) became LF.",)
 
     def test_another_text_is_used_with_a_note(self, file: Path, tmp_path: Path) -> None:
         file.write_text("Something else.\n")

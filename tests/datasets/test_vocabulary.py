@@ -1,4 +1,4 @@
-"""What the description of a prepared text says of its vocabulary."""
+"""The vocabulary in the description of a prepared text."""
 
 from pathlib import Path
 
@@ -15,8 +15,8 @@ def test_odd_rare_and_unseen_characters_are_named(data: Path, run: RunFolder) ->
     assert "rare characters, hardly learnt: (tab) (1 x), (line break) (1 x), Q (1 x)" in description
     assert "\u00e9 (1 x), U+0301 COMBINING ACUTE ACCENT (1 x)" in description
     assert "only in the validation split, never learnt: Q (1 x)" in description
-    assert "note: a.txt: 1 line ends of Windows (CR LF) became LF." in description
-    assert "note: Not used, because only .txt files are: b.md." in description
+    assert "note: a.txt: 1 Windows line endings (CR LF) became LF." in description
+    assert "note: Not used, because they are not .txt files: b.md." in description
 
 
 def test_bytes_that_do_not_occur_are_counted_only(data: Path, run: RunFolder) -> None:

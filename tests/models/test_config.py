@@ -38,7 +38,7 @@ def test_the_lesson_has_0_80_million_parameters() -> None:
         ({"activation": "relu"}, "activation 'relu'"),
         ({"n_head": 4, "n_kv_head": 3, "head_dim": 8}, "not a multiple of n_kv_head 3"),
         ({"architecture": "qwen3", "activation": "silu", "head_dim": 7}, "head_dim 7 is odd"),
-        ({"architecture": "qwen3"}, "qwen3 has silu"),
+        ({"architecture": "qwen3"}, "qwen3 needs the activation silu"),
         ({"n_kv_head": 1}, "gpt2 needs n_kv_head equal to n_head"),
     ],
 )

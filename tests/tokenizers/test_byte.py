@@ -1,4 +1,4 @@
-"""The byte tokenizer: an id is a byte of UTF-8, no text is unknown, and no character is shown by halves."""
+"""The byte tokenizer: an id is a byte of UTF-8, no character is unknown, and a stream splits none."""
 
 import json
 from typing import Any

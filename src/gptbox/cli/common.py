@@ -69,7 +69,10 @@ def check_training_can_start(
 
 
 def find_model(settings: Settings, reference: str | None) -> Path:
-    """The snapshot folder of `RUN` or `RUN@SNAPSHOT`; None means the best snapshot of the newest published run."""
+    """The snapshot folder of `RUN` or `RUN@SNAPSHOT`; None means the best snapshot of the newest published run.
+
+    Raises ModelNotFoundError or NoModelYetError.
+    """
     from gptbox.errors import NoModelYetError
     from gptbox.models.runs import find_snapshot, newest_published_run
 

@@ -9,7 +9,9 @@ from gptbox.cli.options import Quantize, read_settings
 
 
 def evaluate(
-    model: Annotated[str, typer.Argument(metavar="RUN[@SNAPSHOT]", help="RUN means its best snapshot.")],
+    model: Annotated[
+        str, typer.Argument(metavar="RUN[@SNAPSHOT]", help="The model; RUN alone means its best snapshot.")
+    ],
     window: Annotated[
         int | None, typer.Option(min=1, help="Tokens per window. Default and maximum: the model's context length.")
     ] = None,

@@ -15,7 +15,7 @@ Dataset = Annotated[
 RunName = Annotated[str | None, typer.Option("--run", help="Name of the run. Default: $RUN, or the dataset's.")]
 Minutes = Annotated[
     float | None,
-    typer.Option(help="Training time, from the start of the command; 0.5 is 30 s. Default: $TRAIN_MINUTES."),
+    typer.Option(help="Training time in minutes, from the start of the command; 0.5 is 30 s. Default: $TRAIN_MINUTES."),
 ]
 Preset = Annotated[str | None, typer.Option(help="default, or lesson (nanoGPT's small CPU run). Default: $PRESET.")]
 Tokenizer = Annotated[
@@ -36,8 +36,8 @@ Init = Annotated[
 Quantize = Annotated[
     str | None, typer.Option(help="int8 stores weights in 8 bits, none in 32. Default: $QUANTIZE.", metavar="none|int8")
 ]
-Host = Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 is all of them.")]
-Port = Annotated[int, typer.Option(min=0, max=65535)]
+Host = Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 means all addresses.")]
+Port = Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 picks a free one.")]
 
 _OPTIONS = {
     "TOKENIZER": "--tokenizer",

@@ -46,7 +46,7 @@ def runs() -> None:
 
 def _phase(run: "RunFolder", status: "Status | None") -> str:
     if run.inaccessible_paths():
-        return "may not be read"
+        return "not readable"
     if status is not None:
         return status.phase
     return "prepared" if run.dataset.is_dir() else "-"

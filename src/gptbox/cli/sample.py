@@ -29,7 +29,10 @@ def sample(
     temperature: Annotated[float, typer.Option(min=0.0, help="0 always takes the most probable token.")] = 0.8,
     top_k: Annotated[int, typer.Option(min=0, help="Keep the k most probable tokens; 0 keeps all.")] = 200,
     top_p: Annotated[
-        float, typer.Option(min=0.0, max=1.0, help="Keep the most probable tokens up to this probability.")
+        float,
+        typer.Option(
+            min=0.0, max=1.0, help="Keep the most probable tokens whose total probability reaches this; 1 keeps all."
+        ),
     ] = 1.0,
     model: Annotated[
         str | None, typer.Option(help="RUN, RUN@latest or RUN@step-000250. Default: the newest run's best.")
@@ -77,7 +80,7 @@ def _print_in_order(
     num_texts: int,
     max_tokens: int,
 ) -> None:
-    """Print texts that are generated together one after the other, each as far as it has been generated.
+    """Print texts one after the other, although they are generated together. The current text is printed as it grows.
 
     `new_tokens` yields, per step, a list of new ids for each text.
     """

@@ -25,28 +25,31 @@ def train(
     minutes: Minutes = None,
     steps: Annotated[int | None, typer.Option(help="Number of steps, instead of minutes.")] = None,
     target_loss: Annotated[
-        float | None, typer.Option(help="Stop once the validation loss is this low, instead of after minutes.")
+        float | None, typer.Option(help="Stop at this validation loss, instead of after minutes.")
     ] = None,
     preset: Preset = None,
     seed: Annotated[int | None, typer.Option(help="Random seed of the weights and batches.")] = None,
     n_layer: Annotated[
-        int | None, typer.Option(help="Blocks of the model; this and the following options override any choice.")
+        int | None,
+        typer.Option(help="Transformer blocks. This and the following options override the automatic choice."),
     ] = None,
     n_head: Annotated[int | None, typer.Option(help="Attention heads.")] = None,
-    n_embd: Annotated[int | None, typer.Option(help="Width of the model.")] = None,
-    context_length: Annotated[int | None, typer.Option(help="Tokens that the model sees at once.")] = None,
+    n_embd: Annotated[int | None, typer.Option(help="Embedding dimension, the width of the model.")] = None,
+    context_length: Annotated[
+        int | None, typer.Option(help="Maximum number of tokens that the model attends to.")
+    ] = None,
     batch_size: Annotated[int | None, typer.Option(help="Sequences per step.")] = None,
     accumulate: Annotated[int | None, typer.Option(help="Micro-batches per step, to save memory.")] = None,
-    dropout: Annotated[float | None, typer.Option(help="Fraction of activations dropped in training.")] = None,
+    dropout: Annotated[float | None, typer.Option(help="Dropout probability in training.")] = None,
     weight_decay: Annotated[float | None, typer.Option(help="Decoupled weight decay.")] = None,
-    optimizer: Annotated[str | None, typer.Option(help="The optimizer.", metavar="adamw|muon")] = None,
+    optimizer: Annotated[str | None, typer.Option(help="Optimizer.", metavar="adamw|muon")] = None,
     learning_rate: Annotated[float | None, typer.Option(help="Peak learning rate.")] = None,
 ) -> None:
     """Prepare a text if necessary, train on it and publish snapshots. Resumes an interrupted run.
 
     Model, batches and schedule are chosen for the machine, the text and the time, unless a preset or option sets them.
     """
-    # Set before torch is imported, so that even an early stop ends the process in order.
+    # Set before torch is imported, so that a stop during the import also exits cleanly.
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     changes = {
         "seed": seed,
@@ -93,8 +96,8 @@ def _train(
         name = run or os.environ.get("RUN") or dataset or os.environ.get("DATASET") or Settings.dataset
         failure.tell_before_the_run(models, name, error)
         raise
-    # How long OpenMP's threads spin before they sleep when they wait for one another. With torch's default, a step of
-    # two threads takes twenty times as long beside other busy threads. The library reads it when torch is imported.
+    # How long OpenMP's threads spin at a barrier before they sleep. With torch's default, a step of two threads takes
+    # twenty times as long beside other busy threads. OpenMP reads the variable when torch is imported.
     os.environ.setdefault("GOMP_SPINCOUNT", "5000")
     from gptbox.train import session
     from gptbox.train.reporter import make_reporter
@@ -125,7 +128,7 @@ def _train(
 
 
 def _process_start_time() -> float:
-    """The start of this process by time.monotonic(), so that the start of Python and all imports count."""
+    """When this process started, by time.monotonic(), so that the start of Python and all imports count."""
     try:
         ticks = int(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19])
         age = time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")

@@ -16,7 +16,7 @@ _CODE_POINTS = 0x110000  # of Unicode
 
 @dataclass(frozen=True)
 class CorpusSummary:
-    """Size, hash and alphabet of a corpus, from reading it once."""
+    """Size, hash and alphabet of a corpus, computed in one pass."""
 
     characters: int
     bytes: int
@@ -55,7 +55,7 @@ class FileStat:
     size: int
     mtime_ns: int
     ctime_ns: int
-    """Also changes with the content, and cannot be set back, as unpacking an archive does with mtime."""
+    """Changes with the content, like mtime, but programs cannot set it, as tar sets mtime when it unpacks a file."""
 
     @classmethod
     def of(cls, path: Path) -> Self:
@@ -74,7 +74,7 @@ class Corpus:
     source: str
     """Where the text came from, as a phrase for people: "Tiny Shakespeare (downloaded)"."""
     notes: tuple[str, ...] = ()
-    """One sentence for each normalisation or fallback that happened."""
+    """A sentence for each normalisation or fallback that was applied."""
     files: tuple[FileStat, ...] = ()
     """The user's files that the text was read from; () if it came from elsewhere, or if a file may still change."""
 
@@ -89,7 +89,7 @@ class Corpus:
 
     @property
     def text(self) -> str:
-        """The whole text in memory: for short ones."""
+        """The whole text as one string, for short texts."""
         return "".join(self)
 
 
@@ -112,6 +112,6 @@ class Dataset(ABC):
     def read_user_files(self, data: Path, on_progress: ProgressCallback = no_progress) -> Corpus | None:
         """The corpus from the user's files; None if the text comes from elsewhere.
 
-        Never uses the network, so that a run can be continued without it. Raises DatasetError.
+        Never uses the network, so that a run can continue offline. Raises DatasetError.
         """
         return None

@@ -39,6 +39,7 @@ _CORRECTIONS: dict[str, list[tuple[str, str]]] = {
         ("Twice being _\\[by the people chosen]_  \n", "Twice being by the people chosen "),
     ],
 }
+# Misspelt name of a speaker -> its correction.
 _NAMES = {
     "First Murder": "First Murderer",
     "HERNIA": "HERMIA",
@@ -69,12 +70,15 @@ _SONG = re.compile(r"(THE )?SONG\.|ARIEL'S song\.|DUMB SHOW\.|LOVE'S LABOURS LOS
 
 
 def to_speeches(play: str, corrections: list[tuple[str, str]] | None = None) -> str:
-    """The speeches of a play's markdown, without headings, stage directions and song titles."""
+    """The speeches of a play's markdown, without headings, stage directions and song titles.
+
+    `corrections` are pairs (wrong, right) of markdown, replaced first.
+    """
     for wrong, right in corrections or ():
         play = play.replace(wrong, right)
     play = re.sub(r"& ?(?:amp;)? ?c\b", "&c", play, flags=re.IGNORECASE).replace("& &c", "& &C")
     play = re.sub(r"^Senators, &c", "Senators, &C", play, flags=re.MULTILINE)
-    # Only Edward III has typographic dashes and double quotes; the other plays have these.
+    # Only Edward III has typographic dashes and double quotes; the other plays have "--" and single quotes.
     play = play.replace("\u2014", "--").replace('"', "'")
     play = _BROKEN_NAME.sub(r"**\1 \2**", play)
     play = _RUN_IN_NAME.sub(r"**\1**\n", play)

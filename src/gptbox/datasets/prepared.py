@@ -3,10 +3,10 @@
     dataset/  train.bin  val.bin    uint16 ids, little-endian: the first 90 % of the characters, and the last 10 %
               meta.json             the tokenizer, counts, the source of the text, its SHA-256, stat data of its files
 
-The split is nanoGPT's, and with the tokenizer char the ids, too, byte for byte. The folder is written atomically: after
-a crash it is complete or absent. The text is read in blocks: once for its size, hash and alphabet, once to write the
-ids, and in between by tokenizers that learn more than the alphabet. From then on the stat data of its files (size and
-times) shows whether it has changed, and it is read again only if they differ.
+The split is the same as nanoGPT's; with the tokenizer char, so are train.bin and val.bin, byte for byte. The folder is
+written atomically: after a crash it is complete or absent. The text is read in blocks: once for its size, hash and
+alphabet, once to write the ids, and in between by tokenizers that learn more than the alphabet. It is read again only
+if the stat data of its files (size and times) has changed.
 """
 
 import json
@@ -220,7 +220,7 @@ def _write(
     summary = corpus.summary
     num_train = int(summary.characters * 0.9)
     if not 0 < num_train < summary.characters:
-        raise DatasetError(f"The text of {name} has {summary.characters} characters: too few to learn from.")
+        raise DatasetError(f"The text of {name} has fewer than 2 characters: too few to learn from.")
     tokenizer = train_tokenizer(tokenizer_name, corpus, summary.alphabet)
     token_sizes = np.array([len(tokenizer.token_bytes(token)) for token in range(tokenizer.vocab_size)])
     meta: dict[str, Any] = {

@@ -21,8 +21,8 @@ _OTHER_ENCODINGS = {
     codecs.BOM_UTF16_LE: "UTF-16",
     codecs.BOM_UTF16_BE: "UTF-16",
 }
-_BYTES_PER_NUL = 1000  # no text has NUL bytes more often; binary files and UTF-16 without a byte order mark do
-_SETTLE_TIME_NS = 2_000_000_000  # the coarsest file system clock: a younger file may change without a new mtime
+_BYTES_PER_NUL = 1000  # a file with more NUL bytes is binary, or UTF-16 without a byte order mark
+_SETTLE_TIME_NS = 2_000_000_000  # coarsest resolution of mtime, within which a file may change unnoticed
 
 
 class TextFile:
@@ -31,7 +31,7 @@ class TextFile:
     def __init__(self, path: Path, block: int = BLOCK) -> None:
         self.path, self.block = path, block
         self.stat: FileStat | None = None
-        """From the first reading."""
+        """Stat data at the first reading; None before it."""
         self.settled = False
         """Whether the file was old enough at the first reading for `stat` to show every later change."""
         self.notes: list[str] = []
@@ -55,13 +55,11 @@ class TextFile:
         except OSError as error:
             raise DatasetError(f"{self.path} cannot be read: {error.strerror}.") from None
         if blank:
-            raise DatasetError(
-                f"{self.path} is empty: it has no character but white space. Put text into it or remove it."
-            )
+            raise DatasetError(f"{self.path} is empty or has only white space. Put text into it or remove it.")
         name = self.path.name
         self.notes = [f"{name}: the byte order mark at the beginning was dropped."] if self._has_bom else []
         if self._num_crlf:
-            self.notes.append(f"{name}: {self._num_crlf:,} line ends of Windows (CR LF) became LF.")
+            self.notes.append(f"{name}: {self._num_crlf:,} Windows line endings (CR LF) became LF.")
         if self._num_cr:
             self.notes.append(f"{name}: {self._num_cr:,} lone carriage returns (CR) became LF.")
 
@@ -100,8 +98,8 @@ class TextFile:
                     size += len(block)
                 self._reject_binary(nuls, size)
                 raise DatasetError(
-                    f"{self.path} is not UTF-8: the byte 0x{content[error.start]:02x} at offset {offset} "
-                    "(counted from 0) fits no character. "
+                    f"{self.path} is not UTF-8: invalid byte 0x{content[error.start]:02x} at offset {offset} "
+                    "(counted from 0). "
                     f"Convert it: iconv -f WINDOWS-1252 -t UTF-8 {self.path.name} > new.txt"
                 ) from None
             rest = content[used:]
@@ -158,7 +156,7 @@ class TextFiles:
 
     @property
     def stats(self) -> tuple[FileStat, ...]:
-        """Of all files; () if one of them was too new when it was read."""
+        """Stat data of all files; () if one of them was too new when it was read."""
         return tuple(file.stat for file in self.files if file.stat) if all(f.settled for f in self.files) else ()
 
 

@@ -21,7 +21,10 @@ def dataset_folder(data: Path, name: str) -> Path:
 
 
 def text_files(folder: Path) -> list[Path]:
-    """The .txt files of a folder, sorted by name, without hidden files; [] if there is no folder."""
+    """The .txt files of a folder, sorted by name, without hidden files; [] if there is no folder.
+
+    Raises DatasetError if the folder cannot be read.
+    """
     try:
         if not folder.is_dir():
             return []
@@ -47,7 +50,7 @@ class TextFolder(Dataset):
         count = "1 file" if len(files) == 1 else f"{len(files):,} files"
         corpus = read_files(self.name, files, f"the text {self.name} ({count})", on_progress)
         if unused := self._unused(folder, files):
-            note = f"Not used, because only .txt files are: {', '.join(unused)}."
+            note = f"Not used, because they are not .txt files: {', '.join(unused)}."
             corpus = replace(corpus, notes=(*corpus.notes, note))
         return corpus
 

@@ -79,7 +79,7 @@ class TinyShakespeare(Dataset):
         corpus = read_files(self.name, files, f"Tiny Shakespeare ({file.name})", on_progress)
         if (sha256 := corpus.summary.sha256) == SHA256:
             return corpus
-        note = f"{file} is not Tiny Shakespeare: its SHA-256 is {sha256}, not {SHA256}. It is used all the same."
+        note = f"{file} is not Tiny Shakespeare: its SHA-256 is {sha256}, not {SHA256}. It is used anyway."
         return replace(corpus, source=f"the text {self.name} ({file.name})", notes=(*corpus.notes, note))
 
     def download(self) -> str:
@@ -87,7 +87,7 @@ class TinyShakespeare(Dataset):
 
         Transient errors are retried; a wrong address or a wrong text is not. Raises DownloadError.
         """
-        # In a thread, because DNS lookups and attempts at a host's several addresses have no timeout.
+        # In a thread, because urllib's timeout covers neither DNS lookups nor a host's addresses taken together.
         results: queue.SimpleQueue[str | DownloadError] = queue.SimpleQueue()
         deadline = time.monotonic() + self.total_timeout_s
         threading.Thread(target=lambda: results.put(self._download_with_retries(deadline)), daemon=True).start()

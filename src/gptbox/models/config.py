@@ -36,6 +36,7 @@ class ModelConfig:
     activation: Activation = "gelu"
     """`gelu` (exact), `gelu_new` (the tanh approximation of OpenAI's GPT-2) or `silu` (the gate of SwiGLU)."""
     norm_eps: float = 1e-5
+    """Added to the variance, or mean square, before its square root."""
     rope_theta: float = 10_000.0
     """Base of the rotary frequencies; `qwen3` only."""
     tie_embeddings: bool = True
@@ -67,11 +68,11 @@ class ModelConfig:
             if self.n_kv_head != self.n_head or self.head_dim * self.n_head != self.n_embd:
                 raise ModelFolderError("gpt2 needs n_kv_head equal to n_head and n_head x head_dim equal to n_embd.")
             if self.activation == "silu":
-                raise ModelFolderError("gpt2 has no silu here: its activation is gelu or gelu_new.")
+                raise ModelFolderError("gpt2 needs the activation gelu or gelu_new, not silu.")
         elif self.head_dim % 2:
             raise ModelFolderError(f"head_dim {self.head_dim} is odd; rotary positions rotate pairs.")
         elif self.activation != "silu" or self.bias:
-            raise ModelFolderError("qwen3 has silu and no bias.")
+            raise ModelFolderError("qwen3 needs the activation silu and no bias.")
 
     @property
     def parameters(self) -> int:
@@ -141,7 +142,7 @@ class ModelConfig:
     def from_huggingface(cls, config: dict[str, Any]) -> Self:
         """Read a `config.json`.
 
-        Raises ModelFolderError if gptbox does not support the model.
+        Raises ModelFolderError if a value is missing or invalid, or if gptbox does not support the model.
         """
         try:
             if config.get("model_type") == "gpt2":

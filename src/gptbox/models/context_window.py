@@ -1,4 +1,4 @@
-"""What happens when a text outgrows the context. Training and the engine share this rule."""
+"""Which tokens are kept when a text outgrows the context. Training and the engine share this rule."""
 
 from typing import TypeVar
 
@@ -9,7 +9,7 @@ History = TypeVar("History", list[int], NDArray[np.integer])
 
 
 def slide_window(history: History, context_length: int) -> History:
-    """The tokens kept when the context is full: the newest quarter.
+    """The tokens kept when the context is full: the newest quarter. `history` has the shape (tokens,).
 
     A full context cannot be extended: learned positions end there, and cached keys and values depend on tokens that
     would leave the window. nanoGPT recomputes the whole window for every further token. Here the last

@@ -17,9 +17,9 @@ def evaluation_windows(num_tokens: int, window: int, max_tokens: int | None = No
 
     A window that starts at i has the inputs ids[i : i + length] and the targets ids[i + 1 : i + length + 1].
 
-    Up to `max_tokens`, or if it is None, the windows are contiguous: each token but the first is predicted once, from
-    the tokens before it in its window. The last window may be shorter and is then a batch of its own. A longer split
-    is covered by whole windows only, `max_tokens // window` of them, spaced evenly from its beginning to its end.
+    If the split has at most `max_tokens`, or if that is None, the windows are contiguous: each token but the first is
+    predicted once, from the tokens before it in its window. The last window may be shorter and is then a batch of its
+    own. A longer split is sampled in `max_tokens // window` whole windows, spaced evenly from its beginning to its end.
     The result depends on the three arguments alone, so that every val_loss of a split is measured on the same tokens.
     """
     inputs = num_tokens - 1

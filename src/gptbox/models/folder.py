@@ -39,7 +39,7 @@ class SnapshotInfo:
     val_loss: float | None
     """Nats per token over the whole validation split, in windows of the context length; None if only estimated."""
     val_bpb: float | None
-    """The same in bits per byte of text, which is comparable between tokenizers."""
+    """`val_loss` in bits per byte of text, which is comparable between tokenizers."""
     training_s: float
     """Seconds of training so far."""
     parameters: int
@@ -83,9 +83,9 @@ class ModelFolder:
 def write(
     path: Path, config: ModelConfig, weights: layouts.Weights, tokenizer: Tokenizer, info: SnapshotInfo, card: str
 ) -> None:
-    """Publish a model as the new folder `path`, atomically. `card` is the text of the README."""
+    """Publish a model as the new folder `path`, atomically. `card` is the text of the README. Raises OSError."""
     with atomic_folder(path) as folder:
-        # Not save_file, whose files only their owner may read.
+        # Not save_file: only their owner can read the files it writes.
         tensors = save(layouts.to_huggingface(weights, config), metadata={"format": "pt"})
         (folder / "model.safetensors").write_bytes(tensors)
         special_tokens = {} if tokenizer.eos_id is None else {"eos_token_id": tokenizer.eos_id}
@@ -113,7 +113,7 @@ def write(
 
 
 def replace_info(path: Path, info: SnapshotInfo, card: str) -> None:
-    """Replace gptbox.json and the README of a published folder, each atomically."""
+    """Replace gptbox.json and the README of a published folder, each atomically. Raises OSError."""
     write_json(path / "gptbox.json", asdict(info))
     with atomic_file(path / "README.md") as temporary:
         temporary.write_text(card, encoding="utf-8")

@@ -31,7 +31,7 @@ def start_over_advice(run: str) -> str:
 
 
 def utc_now() -> str:
-    """The current time as ISO 8601 in UTC, in milliseconds."""
+    """The current time as ISO 8601 in UTC, with milliseconds."""
     return datetime.now(UTC).isoformat(timespec="milliseconds")
 
 
@@ -42,7 +42,7 @@ class Status:
     run: str
     phase: Phase
     message: str = ""
-    """One plain sentence for people."""
+    """Current activity, result or error, in plain words."""
     step: int = 0
     steps: int | None = None
     """Total steps of the run: exact if the run is limited by steps, an estimate if by minutes."""
@@ -50,6 +50,7 @@ class Status:
     elapsed_s: float = 0.0
     """Seconds of training, without interruptions."""
     eta_s: float | None = None
+    """Estimated seconds until the end of training."""
     train_loss: float | None = None
     val_loss: float | None = None
     """Exact loss of the latest snapshot, over the whole validation split; None if it was only estimated."""
@@ -157,7 +158,10 @@ class RunFolder:
     # metrics.jsonl and samples.jsonl
 
     def append(self, name: Literal["metrics", "samples"], row: dict[str, Any]) -> None:
-        """Append a row as one line, so that only the last line of the file can be incomplete."""
+        """Append a row as one line, so that only the last line of the file can be incomplete.
+
+        Raises OSError, as on a full disk, or ValueError for NaN or infinity; the file then stays as it was.
+        """
         self.path.mkdir(parents=True, exist_ok=True)
         line = (json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n").encode()
         with (self.path / f"{name}.jsonl").open("ab", buffering=0) as file:
@@ -227,7 +231,7 @@ class RunFolder:
     def resolve(self, which: str = "best") -> Path:
         """The folder of `best`, `latest` or `step-000250`. Without its link, `best` or `latest` is the last snapshot.
 
-        Raises NoModelYetError if no snapshot has been published, ModelNotFoundError if this one has not.
+        Raises NoModelYetError if the run has no snapshot, ModelNotFoundError if it lacks the one asked for.
         """
         snapshots = self.snapshots()
         if which in ("best", "latest"):
@@ -282,7 +286,7 @@ class RunFolder:
         except OSError as error:
             remaining = hidden if hidden.exists() else self.path
             raise RunError(
-                f"{remaining} could not be deleted: {error.strerror}. In the containers it takes: "
+                f"{remaining} could not be deleted: {error.strerror}. With Docker, delete it by: "
                 f"docker compose run --rm train gptbox delete {self.name}"
             ) from None
 
@@ -362,12 +366,12 @@ def find_snapshot(models: Path, reference: str) -> Path:
 
 
 def newest_run(models: Path) -> RunFolder | None:
-    """The run last written to: the one whose training the page shows."""
+    """The run that was written to last, whose training the page shows; None if there is no run."""
     return max(list_runs(models), key=RunFolder.written_at, default=None)
 
 
 def published_runs(models: Path) -> list[RunFolder]:
-    """The runs that have snapshots, the last written to first. The first one is served.
+    """The runs with snapshots, most recently written first. The first one is served.
 
     A failed start does not count as a write: it only leaves its reason in status.json.
     """
@@ -380,5 +384,5 @@ def published_runs(models: Path) -> list[RunFolder]:
 
 
 def newest_published_run(models: Path) -> RunFolder | None:
-    """The run that is served."""
+    """The run that is served; None if no run has a snapshot."""
     return next(iter(published_runs(models)), None)

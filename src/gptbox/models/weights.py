@@ -147,9 +147,9 @@ def from_huggingface(tensors: Weights, config: ModelConfig) -> Weights:
 
 
 def drop_zero_biases(weights: Weights, config: ModelConfig) -> tuple[Weights, ModelConfig]:
-    """Undo what publishing does to a gpt2 without biases, which is read back with biases that are all zero.
+    """Remove biases that are all zero: publishing adds them to a gpt2 without biases, as transformers' always has some.
 
-    Other weights are returned as they are.
+    Weights with any other bias are returned as they are.
     """
     biases = {name for name in weights if name.endswith(".bias")}
     if not config.bias or any(weights[name].any() for name in biases):

@@ -16,7 +16,7 @@ def temporary_beside(path: Path) -> Path:
 
 
 def remove_temporaries(folder: Path) -> None:
-    """Delete the temporary files of killed writers. The caller must know that nobody is writing to the folder."""
+    """Delete the temporary files and folders of killed writers. No other process may be writing to the folder."""
     for leftover in folder.glob(".*.tmp"):
         if leftover.is_dir() and not leftover.is_symlink():
             shutil.rmtree(leftover, ignore_errors=True)
@@ -48,7 +48,10 @@ def atomic_file(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def atomic_folder(path: Path) -> Iterator[Path]:
-    """A temporary folder to fill. It is renamed to `path` at the end of the block, or deleted if the block raises."""
+    """A temporary folder to fill. It is renamed to `path` at the end of the block, or deleted if the block raises.
+
+    Raises OSError if `path` is a folder that is not empty.
+    """
     temporary = temporary_beside(path)
     temporary.mkdir(parents=True)
     try:

@@ -1,6 +1,7 @@
-"""An exclusive lock on a file, and a look at whether somebody holds it.
+"""An exclusive lock on a file, and a check of whether a process holds it.
 
-It is an flock(2): the kernel releases it however its holder ends, and it works between containers on one machine.
+It uses flock(2): the kernel releases the lock even if its holder is killed, and it works between containers on one
+machine.
 """
 
 import os
@@ -9,7 +10,7 @@ from pathlib import Path
 from typing import IO
 
 TIMEOUT_S = 1.0
-"""How long `acquire` retries: `is_held` takes the lock for a moment, too."""
+"""How long `acquire` retries, because `is_held` takes the lock for a moment, too."""
 
 
 def acquire(path: Path) -> IO[bytes]:
@@ -37,9 +38,9 @@ def acquire(path: Path) -> IO[bytes]:
 
 
 def is_held(path: Path) -> bool | None:
-    """Whether a process holds the lock; None if the file is missing or may not be opened.
+    """Whether a process holds the lock; None if the file is missing or cannot be opened, or on Windows.
 
-    A read-only mount suffices.
+    Needs only read access, such as a read-only mount.
     """
     try:
         import fcntl

@@ -53,7 +53,10 @@ class JsonFormatter(logging.Formatter):
 
 
 def configure(log_format: str, stream: TextIO) -> None:
-    """Log gptbox, its libraries and Python's warnings to `stream`; as JSON, uncaught exceptions, too."""
+    """Send the log records of gptbox and its libraries, and Python's warnings, to `stream`.
+
+    If `log_format` is "json", uncaught exceptions are logged, too; any other value means text.
+    """
     handler = logging.StreamHandler(stream)
     handler.setFormatter(JsonFormatter() if log_format == "json" else TextFormatter(is_terminal(stream)))
     logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)

@@ -12,10 +12,10 @@ _HUGE_PAGE = 2 * 2**20
 
 
 def allocate(*shapes: tuple[int, ...]) -> list[NDArray[np.float32]]:
-    """Contiguous arrays of zeros, each aligned to a cache line.
+    """Contiguous float32 arrays of zeros with the given shapes, each aligned to a cache line of 64 bytes.
 
-    The memory returns to the system when the last array is freed, of which malloc would keep a part. Pages that are
-    never written to take no memory.
+    When the last array is freed, all memory returns to the system, where malloc would keep a part. Pages that are never
+    written to take no memory.
     """
     sizes = [-(-4 * math.prod(shape) // _CACHE_LINE) * _CACHE_LINE for shape in shapes]
     huge = sum(sizes) >= _HUGE_PAGE and hasattr(mmap, "MADV_HUGEPAGE")

@@ -10,7 +10,7 @@ from gptbox.tokenizers.char import MAX_CHARACTERS, CharTokenizer
 
 TOKENIZERS: dict[str, type[Tokenizer]] = {tokenizer.name: tokenizer for tokenizer in (CharTokenizer, ByteTokenizer)}
 AUTO = "auto"
-"""In place of a name: the tokenizer that suits the text."""
+"""Used instead of a name, selects the tokenizer that suits the text."""
 
 __all__ = [
     "AUTO",
@@ -31,10 +31,10 @@ def check_tokenizer_name(name: str, source: str = "TOKENIZER") -> None:
 
 
 def train_tokenizer(name: str, blocks: Iterable[str], alphabet: Sequence[str]) -> Tokenizer:
-    """The tokenizer of that name for a text; see `Tokenizer.train`.
+    """Train the tokenizer of that name on a text; see `Tokenizer.train`.
 
-    AUTO takes characters, or bytes if the text has too many different characters. Raises DatasetError if the text does
-    not suit.
+    AUTO means characters, or bytes if the text has too many different characters. Raises DatasetError if the tokenizer
+    cannot represent the text.
     """
     if name == AUTO:
         name = CharTokenizer.name if len(alphabet) <= MAX_CHARACTERS else ByteTokenizer.name
@@ -44,12 +44,12 @@ def train_tokenizer(name: str, blocks: Iterable[str], alphabet: Sequence[str]) -
 def tokenizer_from_json(content: dict[str, Any]) -> Tokenizer:
     """The tokenizer that a `tokenizer.json` describes.
 
-    Raises ModelFolderError if no tokenizer of TOKENIZERS reads it.
+    Raises ModelFolderError if no tokenizer of TOKENIZERS reads it, or if its vocabulary is invalid.
     """
     for tokenizer_class in TOKENIZERS.values():
         if (tokenizer := tokenizer_class.from_json(content)) is not None:
             return tokenizer
     found = (content.get("model") or {}).get("type")
     raise ModelFolderError(
-        f"tokenizer.json, whose model is of the type {found}, is none of gptbox's tokenizers: {', '.join(TOKENIZERS)}."
+        f"tokenizer.json has a model of type {found}, but is none of gptbox's tokenizers: {', '.join(TOKENIZERS)}."
     )

@@ -29,15 +29,15 @@ class StreamDecoder(ABC):
         """The text that these tokens complete; may be empty."""
 
     def push_token(self, token: int) -> tuple[str, int]:
-        """The text that a token completes, and the index, from its beginning, of the character the token begins in.
+        """The text that a token completes, and the index in this text of the character in which the token begins.
 
-        The index is above 0 if the token does not continue an incomplete character, which then becomes U+FFFD.
+        The index is above 0 if the token fails to continue an incomplete character, which then becomes U+FFFD.
         """
         return self.push((token,)), 0
 
     @abstractmethod
     def flush(self) -> str:
-        """The rest of the text; incomplete bytes become U+FFFD."""
+        """The rest of the text; an incomplete character becomes U+FFFD."""
 
 
 class Tokenizer(ABC):
@@ -64,9 +64,9 @@ class Tokenizer(ABC):
 
     @abstractmethod
     def encode_blocks(self, blocks: Iterable[str]) -> Iterator[NDArray[np.uint16]]:
-        """Ids of a text that comes in blocks, in arrays of shape (tokens,).
+        """Yield the ids of a text that is given in blocks, in arrays of shape (tokens,).
 
-        Joined they are the ids of the joined text, wherever the borders between blocks lie. Memory does not grow with
+        Their concatenation is the ids of the joined text, wherever it is split into blocks. Memory does not grow with
         the length of the text.
         """
 
@@ -101,16 +101,19 @@ class Tokenizer(ABC):
     @classmethod
     @abstractmethod
     def from_json(cls, content: dict[str, Any]) -> Self | None:
-        """Read a `tokenizer.json`; None if it describes another type of tokenizer."""
+        """Read a `tokenizer.json`; None if it describes another type of tokenizer.
+
+        Raises ModelFolderError if it is of this type but invalid.
+        """
 
     @classmethod
     @abstractmethod
     def train(cls, blocks: Iterable[str], alphabet: Sequence[str] | None = None) -> Self:
-        """A tokenizer with a vocabulary made from a text.
+        """Build a tokenizer's vocabulary from a text.
 
         `blocks` yields the text in blocks, from the beginning whenever it is iterated. `alphabet` has the text's
-        distinct characters in code point order, for tokenizers that then need not read the text. Raises DatasetError if
-        the text does not suit.
+        distinct characters in code point order; a tokenizer that needs only these does not read the text. Raises
+        DatasetError if the tokenizer cannot represent the text.
         """
 
 

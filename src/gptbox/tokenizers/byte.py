@@ -12,7 +12,7 @@ _UNKNOWN_ID = "\ufffd".encode()
 
 
 def _symbols() -> list[str]:
-    """The printable character by which byte-level BPE writes each byte, as in GPT-2's `bytes_to_unicode`."""
+    """The printable character that stands for each byte in byte-level BPE, as in GPT-2's `bytes_to_unicode`."""
     printable = {*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)}
     others = iter(range(256, 512))
     return [chr(byte if byte in printable else next(others)) for byte in range(256)]

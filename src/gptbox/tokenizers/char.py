@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from gptbox.errors import DatasetError, ModelFolderError
 from gptbox.tokenizers.base import StreamDecoder, Tokenizer
 
-# Characters that phones and word processors insert -> plain characters to replace them if the vocabulary lacks them.
+# Typographic character -> plain characters; the first one in the vocabulary replaces it if it is not there itself.
 TYPOGRAPHY = {
     "\u2018": "'`",
     "\u2019": "'`",
@@ -27,17 +27,22 @@ TYPOGRAPHY = {
 }
 
 MAX_CHARACTERS = 65_536
-"""Different characters that uint16 ids can number."""
+"""Size of the largest vocabulary that uint16 ids can number."""
 _CHUNK = 1 << 16  # characters encoded at once: their arrays fit the processor's cache
 
 
 class CharTokenizer(Tokenizer):
-    """`characters` is the vocabulary, ordered by id."""
+    """A token's id is the index of its character in the vocabulary."""
 
     name = "char"
     unit = "character"
 
     def __init__(self, characters: Sequence[str]) -> None:
+        """`characters` is the vocabulary, ordered by id.
+
+        Raises DatasetError if it is empty or has more than MAX_CHARACTERS, ModelFolderError if one of them is repeated
+        or is not a single character.
+        """
         if not characters:
             raise DatasetError("The text is empty: it has no character to learn from.")
         if len(characters) > MAX_CHARACTERS:
@@ -58,7 +63,7 @@ class CharTokenizer(Tokenizer):
         self._table = self._make_table()
 
     def _make_table(self) -> NDArray[np.uint16]:
-        """The id of each code point up to the last known one, and then the id of all code points above it."""
+        """Ids by code point, shape (highest known code point + 2,); the last one is for all code points above."""
         known = self.ids | {typed: self.ids[plain] for typed, plain in self.replacements.items()}
         code_points = [ord(character) for character in known]
         table = np.full(max(code_points) + 2, self.ids[self.unknown_character], np.uint16)
