@@ -1,4 +1,4 @@
-"""The documentation is true of the code: the rooms and their order, the files that are named, the links."""
+"""The documentation matches the code: the packages and their order, the paths, the links."""
 
 import ast
 import re
@@ -27,9 +27,9 @@ def without_code(text: str) -> str:
     return re.sub(r"^```.*?^```$", "", text, flags=re.MULTILINE | re.DOTALL)
 
 
-def rooms() -> list[str]:
-    """The rooms in the order of docs/architecture.md: the first column of the table under "Rooms"."""
-    section = ARCHITECTURE.read_text(encoding="utf-8").partition("\n## Rooms\n")[2].partition("\n## ")[0]
+def packages() -> list[str]:
+    """Packages and top-level modules in the order of docs/architecture.md: the first column of its table."""
+    section = ARCHITECTURE.read_text(encoding="utf-8").partition("\n## Packages\n")[2].partition("\n## ")[0]
     return re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE)
 
 
@@ -52,8 +52,8 @@ def anchors(page: Path) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
-def test_the_rooms_are_listed_in_the_order_in_which_they_import_each_other() -> None:
-    listed = rooms()
+def test_the_packages_are_listed_in_import_order() -> None:
+    listed = packages()
     assert len(listed) == len(set(listed))
     for layer in layers():
         assert set(listed[: len(layer)]) == layer
@@ -61,9 +61,9 @@ def test_the_rooms_are_listed_in_the_order_in_which_they_import_each_other() -> 
     assert listed == []
 
 
-def test_every_room_is_in_the_package_and_none_is_missing() -> None:
+def test_the_listed_packages_are_those_of_gptbox() -> None:
     found = {path.name.removesuffix(".py") for path in PACKAGE.iterdir() if path.suffix in ("", ".py")}
-    assert set(rooms()) == found - {"__init__", "__pycache__"}
+    assert set(packages()) == found - {"__init__", "__pycache__"}
 
 
 @pytest.mark.parametrize("pattern", [FILE, FOLDER], ids=["files", "folders"])
@@ -91,7 +91,7 @@ def test_the_readme_is_short() -> None:
     assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 120
 
 
-def test_the_package_has_few_rooms() -> None:
+def test_gptbox_has_few_packages_and_top_level_modules() -> None:
     entries = {path.name for path in PACKAGE.iterdir() if not path.name.startswith("__")} - {"py.typed"}
     assert len(entries) <= MAX_ENTRIES, sorted(entries)
 
