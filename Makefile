@@ -73,6 +73,6 @@ $(VENV)/.for-developing: $(VENV)/.for-running requirements/dev.txt
 	@touch $@
 
 $(VENV)/.for-acceptance: $(VENV)/.for-developing requirements/acceptance.txt
-	@echo 'Installing the peers that the tests are held against ...'
+	@echo 'Installing what the acceptance tests need ...'
 	@$(INSTALL) --require-hashes -r requirements/acceptance.txt
 	@touch $@

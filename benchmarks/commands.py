@@ -1,7 +1,7 @@
-"""A command measured as a whole: its wall time from the spawn to the exit, its peak memory, its lines as they came.
+"""Measure a whole command: wall time from spawn to exit, peak memory, and its output lines with their times.
 
-Run as a script this is the small process in between. The kernel counts a child's peak from before its program was
-loaded, so a child of a benchmark that holds torch would never show less than that.
+As a script this is a small launcher between benchmark and command. A child shares its parent's memory until it loads
+its program, and the kernel counts that in its peak: a child of a benchmark with torch would never show less than that.
 """
 
 import json
@@ -16,16 +16,16 @@ from pathlib import Path
 
 
 class CommandFailed(Exception):  # noqa: N818  (its name says it)
-    """The message ends with what the command said last."""
+    """The message ends with the last lines of the command's output."""
 
 
 @dataclass(frozen=True)
 class Finished:
     seconds: float
     peak_mib: float
-    """Resident memory at most, of the largest where the command had several processes."""
+    """Peak resident memory; of the largest process if there are several."""
     lines: list[tuple[float, str]]
-    """What it printed, each line with the seconds since the spawn."""
+    """The output lines, each with the seconds since the spawn."""
 
 
 def run(
@@ -33,7 +33,7 @@ def run(
 ) -> Finished:
     """Run a command to its end; it is killed after `timeout_s`.
 
-    Raises CommandFailed where it does not end with 0.
+    Raises CommandFailed if its exit status is not 0.
     """
     launcher = [sys.executable, "-I", "-S", __file__, str(int(timeout_s) + 1), *command]
     with subprocess.Popen(

@@ -54,7 +54,7 @@ def write_text(path: Path, megabytes: int, ascii_only: bool = False) -> None:
 
 
 def anonymous_memory(pid: int) -> int:
-    """Bytes of a process's resident memory that no file backs."""
+    """Anonymous resident memory of a process in bytes: pages that no file backs."""
     try:
         lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     except OSError:

@@ -93,9 +93,10 @@ def loss(checkout: Path) -> tuple[float, int]:
 
 
 def run(checkout: Path, seed: int = SEED, steps: int = STEPS) -> Run:
-    """Run the lesson's command in a copy made by `set_up`; the seed, no option of nanoGPT's, is patched into it.
+    """Run the lesson's command in a copy made by `set_up`.
 
-    `steps` is a multiple of 250. Raises commands.CommandFailed.
+    The seed is patched into train.py, which has no option for it. `steps` is a multiple of 250. Raises
+    commands.CommandFailed.
     """
     script = checkout / "train.py"
     source, found = re.subn(r"torch\.manual_seed\(\d+ ", f"torch.manual_seed({seed} ", script.read_text("utf-8"))

@@ -43,7 +43,7 @@ class Visit(NamedTuple):
 
 @dataclass
 class Measurements:
-    """Of one condition, one entry per round."""
+    """Results under one condition, idle or training: one entry per round in each list."""
 
     visits: list[list[Visit]] = field(default_factory=list)
     tokens_per_s: list[float] = field(default_factory=list)
@@ -243,7 +243,7 @@ def main() -> None:
     parser.add_argument(
         "--settle", type=float, default=10.0, help="seconds of training before the visits (default: 10)"
     )
-    parser.add_argument("--minutes", type=float, default=10.0, help="training's budget; it is stopped before")
+    parser.add_argument("--minutes", type=float, default=10.0, help="training's time limit; it is stopped earlier")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         measure(options, Path(temporary))

@@ -10,8 +10,8 @@ the default preset's shape. Settings such as THREADS and MAX_QUEUE are passed on
   idle      sequential requests: time to the first text
   busy      the same while the streams run, each restarted as it ends
   page      sequential visits of /cgi-bin/test: time to the last byte
-  short     on 8 kept connections for two seconds each: requests per second for /healthz and for one token; then on one
-            connection, sequential requests for one token: time to the last byte
+  short     on 8 keep-alive connections for two seconds each: requests per second for /healthz and for one token; then
+            on one connection, sequential requests for one token: time to the last byte
 
 On request, --clients N sends N concurrent requests for 500 tokens and counts the outcomes; --soak N sends N requests
 for 1 to 8 tokens, 16 at a time, and reports the server's resident memory (--pid names the process if the server was not
@@ -412,11 +412,13 @@ def report(measurements: Measurements, streams: int) -> None:
         print(f"/cgi-bin/test, {len(times)} visits, to the last byte: {summarize(times)}")
     for what, rounds in measurements.short.items():
         rates, cores = zip(*rounds, strict=True)
-        print(f"{what}, {SHORT_CONNECTIONS} kept connections: {median_and_range(rates, ',.0f')} requests/s", end="")
+        print(
+            f"{what}, {SHORT_CONNECTIONS} keep-alive connections: {median_and_range(rates, ',.0f')} requests/s", end=""
+        )
         print(f"; the client took {median_and_range(cores, '.2f')} of a core")
     if measurements.sequential:
         times = [seconds for round_times in measurements.sequential for seconds in round_times]
-        print(f"one token, one kept connection, {len(times)} requests: {summarize(times)}")
+        print(f"one token, one keep-alive connection, {len(times)} requests: {summarize(times)}")
 
 
 @contextmanager
