@@ -12,9 +12,9 @@ def test_odd_rare_and_unseen_characters_are_named(data: Path, run: RunFolder) ->
     (data / "letters" / "b.md").write_text("x")
     description = "\n".join(prepare("letters", run, data).describe())
     assert "odd characters: U+0007 (1 x), U+200B ZERO WIDTH SPACE (1 x), U+E000 (1 x), \ufffd (1 x)" in description
-    assert "rare characters, hardly learnt: (tab) (1 x), (line break) (1 x), Q (1 x)" in description
+    assert "rare characters, hardly learned: (tab) (1 x), (line break) (1 x), Q (1 x)" in description
     assert "\u00e9 (1 x), U+0301 COMBINING ACUTE ACCENT (1 x)" in description
-    assert "only in the validation split, never learnt: Q (1 x)" in description
+    assert "only in the validation split, never learned: Q (1 x)" in description
     assert "note: a.txt: 1 Windows line endings (CR LF) became LF." in description
     assert "note: Not used, because they are not .txt files: b.md." in description
 
@@ -25,7 +25,7 @@ def test_bytes_that_do_not_occur_are_counted_only(data: Path, run: RunFolder) ->
     lines = prepare("letters", run, data, tokenizer="byte").describe()
     assert lines[2] == "vocabulary: 256 bytes, of which 15 occur in the text"
     assert "odd bytes: U+0007 (1 x)" in lines
-    assert r"rare bytes, hardly learnt: c (1 x), f (1 x), bytes:\xa9 (1 x), bytes:\xc3 (1 x)" in lines
+    assert r"rare bytes, hardly learned: c (1 x), f (1 x), bytes:\xa9 (1 x), bytes:\xc3 (1 x)" in lines
 
 
 def test_a_large_vocabulary_is_abbreviated(data: Path, run: RunFolder) -> None:

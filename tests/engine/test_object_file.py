@@ -100,7 +100,7 @@ def test_without_a_writable_folder_the_engine_warns_and_works(
         monkeypatch.setattr(Path, "write_bytes", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left")))
     else:
         monkeypatch.setattr(kernel_cache, "_writable", lambda folder: False)  # root may write everywhere
-    monkeypatch.setattr(object_file, "compile_apart", lambda wanted: code)
+    monkeypatch.setattr(object_file, "compile_in_subprocess", lambda wanted: code)
     monkeypatch.setattr(native, "_loaded", {})
     with caplog.at_level(logging.INFO):
         assert native.load()
@@ -124,19 +124,19 @@ def test_a_failed_compilation_says_why(tmp_path: Path, monkeypatch: pytest.Monke
     (tmp_path / "llvmlite.py").write_text("raise RuntimeError('not supported here')")
     path = os.pathsep.join([str(tmp_path), *sys.path])
     with pytest.raises(EngineError, match=r"for this processor \(.+\): RuntimeError: not supported here\."):
-        object_file.compile_apart({"PYTHONPATH": path})
+        object_file.compile_in_subprocess({"PYTHONPATH": path})
     monkeypatch.setattr(sys, "executable", "/bin/false")
     with pytest.raises(EngineError, match="its process ended with 1"):
-        object_file.compile_apart()
+        object_file.compile_in_subprocess()
     monkeypatch.setattr(sys, "executable", "/bin/echo")
     with pytest.raises(EngineError, match="its process wrote no object file"):
-        object_file.compile_apart()
+        object_file.compile_in_subprocess()
 
 
 def test_a_compilation_that_is_no_longer_wanted_stops_at_once() -> None:
     began = time.monotonic()
     with pytest.raises(EngineError, match="was stopped"):
-        object_file.compile_apart(wanted=lambda: time.monotonic() < began + 0.3)
+        object_file.compile_in_subprocess(wanted=lambda: time.monotonic() < began + 0.3)
     assert time.monotonic() - began < 2
     children = subprocess.run(["ps", "--ppid", str(os.getpid()), "-o", "args="], capture_output=True, text=True)
     assert "kernels.build" not in children.stdout

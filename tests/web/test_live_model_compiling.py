@@ -50,7 +50,7 @@ def compilation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Compilation:
     monkeypatch.setenv("GPTBOX_KERNELS", str(tmp_path / "kernels"))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    monkeypatch.setattr(object_file, "compile_apart", compilation)
+    monkeypatch.setattr(object_file, "compile_in_subprocess", compilation)
     monkeypatch.setattr(native, "_loaded", {})
     return compilation
 

@@ -10,7 +10,9 @@ from gptbox.system import logs
 
 Dataset = Annotated[
     str | None,
-    typer.Argument(help="shakespeare_char, plays, or the name of a folder of .txt files in data/. Default: $DATASET."),
+    typer.Argument(
+        help="A built-in text, or a folder of .txt files in data/; an unknown name lists them all. Default: $DATASET."
+    ),
 ]
 RunName = Annotated[str | None, typer.Option("--run", help="Name of the run. Default: $RUN, or the dataset's.")]
 Minutes = Annotated[
@@ -21,9 +23,9 @@ Preset = Annotated[str | None, typer.Option(help="default, or lesson (nanoGPT's 
 Tokenizer = Annotated[
     str | None,
     typer.Option(
-        help="What a token is in a new run: a character (char), a byte (byte), or what suits the text (auto). "
+        help="What a token is in a new run; auto takes what suits the text, an unknown name lists all. "
         "Default: $TOKENIZER.",
-        metavar="auto|char|byte",
+        metavar="auto|NAME",
     ),
 ]
 Init = Annotated[

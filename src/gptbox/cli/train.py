@@ -42,7 +42,9 @@ def train(
     accumulate: Annotated[int | None, typer.Option(help="Micro-batches per step, to save memory.")] = None,
     dropout: Annotated[float | None, typer.Option(help="Dropout probability in training.")] = None,
     weight_decay: Annotated[float | None, typer.Option(help="Decoupled weight decay.")] = None,
-    optimizer: Annotated[str | None, typer.Option(help="Optimizer.", metavar="adamw|muon")] = None,
+    optimizer: Annotated[
+        str | None, typer.Option(help="The optimizer; an unknown name lists them all.", metavar="NAME")
+    ] = None,
     learning_rate: Annotated[float | None, typer.Option(help="Peak learning rate.")] = None,
 ) -> None:
     """Prepare a text if necessary, train on it and publish snapshots. Resumes an interrupted run.

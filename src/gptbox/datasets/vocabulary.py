@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from gptbox.tokenizers import Tokenizer, printable
 
-_MIN_COUNT = 10  # a token with fewer occurrences is hardly learnt
+_MIN_COUNT = 10  # a token with fewer occurrences is hardly learned
 # Unicode's control, format, unassigned, private and separator characters.
 _ODD_CATEGORIES = {"Cc", "Cf", "Cn", "Co", "Zl", "Zp"}
 _MAX_ITEMS = 100  # of the vocabulary
@@ -30,9 +30,9 @@ def describe_vocabulary(
     if odd := [token for token in counts if _is_odd(token)]:
         warnings.append(f"odd {units}: {_with_counts(odd, counts)}")
     if rare := sorted((t for t in counts if counts[t] < _MIN_COUNT and not _is_odd(t)), key=counts.__getitem__):
-        warnings.append(f"rare {units}, hardly learnt: {_with_counts(rare, counts)}")
+        warnings.append(f"rare {units}, hardly learned: {_with_counts(rare, counts)}")
     if unseen:
-        warnings.append(f"only in the validation split, never learnt: {_with_counts(unseen, counts)}")
+        warnings.append(f"only in the validation split, never learned: {_with_counts(unseen, counts)}")
     size = f"{tokenizer.vocab_size:,} {units}"
     if tokenizer.unit == "character":
         return f"{size}: {_ranges(list(counts))}", warnings

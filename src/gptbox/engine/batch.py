@@ -152,7 +152,9 @@ class Batch:
         return [row.request for row in rows]
 
     def step(self) -> tuple[int, int]:
-        """Generate at least one token for every row whose prompt is prefilled; no row may be finished.
+        """Prefill within the budget, and decode at least one token for every row whose window is then prefilled.
+
+        No row may be finished.
 
         Returns the number of tokens generated, and of steps run.
         """

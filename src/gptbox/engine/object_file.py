@@ -61,7 +61,9 @@ def find() -> bytes | None:
     return None
 
 
-def compile_apart(environment: Mapping[str, str] | None = None, wanted: Callable[[], bool] = lambda: True) -> bytes:
+def compile_in_subprocess(
+    environment: Mapping[str, str] | None = None, wanted: Callable[[], bool] = lambda: True
+) -> bytes:
     """Compile in a subprocess, with `environment` added to its variables; returns the object file.
 
     The subprocess is killed once `wanted` returns False. Raises EngineError if compilation fails or is stopped.
@@ -110,7 +112,7 @@ def compile_and_save(wanted: Callable[[], bool] = lambda: True) -> bytes:
     """
     log.info("compiling the engine for this processor, once: about half a minute")
     began = time.monotonic()
-    code = compile_apart(wanted=wanted)
+    code = compile_in_subprocess(wanted=wanted)
     seconds = time.monotonic() - began
     if path := save(code):
         log.info("compiled the engine in %.0f s; kept in %s", seconds, path)

@@ -26,7 +26,9 @@ def pack(weight: Array) -> Array:
 
 
 def quantize(panels: Array) -> tuple[NDArray[np.int8], Array]:
-    """(O / 32, I, 32) -> symmetric int8 weights and scales (O,): each output's largest magnitude becomes 127.
+    """(O / 32, I, 32) -> symmetric int8 weights and scales (O padded to whole panels,).
+
+    Each output's largest magnitude becomes 127.
 
     The weight half of vector-wise quantization: Dettmers et al., LLM.int8(), arXiv 2208.07339.
     """

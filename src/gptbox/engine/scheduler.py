@@ -109,10 +109,11 @@ class Scheduler:
         share, free = self._fair_share(clients), capacity - requests.total()
         if count <= free and (requests[client] < share or requests[client] + count <= share):
             return
-        waiting = self.queued
+        waiting = "1 text is" if self.queued == 1 else f"{self.queued} texts are"
+        queue_is_full = f"{waiting} waiting already; try again in a few seconds."
         if requests[client] + count > share:
             raise QueueFullError(
-                f"{waiting} texts are waiting already; try again in a few seconds."
+                queue_is_full
                 if clients == 1 or requests[client] == 0
                 else f"Your texts already take {requests[client]} of the {capacity} places, which {clients} visitors "
                 "share; try again in a few seconds."
@@ -128,7 +129,7 @@ class Scheduler:
                 )
             requests[evicted[0].client] -= len(evicted)
         if clients > capacity and count > capacity - requests.total():
-            raise QueueFullError(f"{waiting} texts are waiting already; try again in a few seconds.")
+            raise QueueFullError(queue_is_full)
 
     def _group_to_evict(self, requests: Counter[str], share: int) -> Sequence[Request] | None:
         """The last group that has not begun of the client with the most requests, if more than `share`; else None."""

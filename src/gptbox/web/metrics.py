@@ -46,7 +46,7 @@ class Metrics:
         self._requests.labels(path_label, status).inc()
 
     def record_generation(self, generation: Generation) -> None:
-        """Record a generation that is finished or was cancelled by its client."""
+        """Record a generation that has ended, for whatever reason."""
         self._prompt_tokens.inc(generation.prompt_tokens)
         if generation.time_to_first_token_s is not None:
             self._time_to_first_token.observe(generation.time_to_first_token_s)

@@ -115,7 +115,7 @@ def open_port(host: str, port: int) -> socket.socket:
     try:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         # Not socket.create_server, whose sockets have protocol 0: asyncio sets TCP_NODELAY only for IPPROTO_TCP, and
-        # without it each response on a kept connection waits 40 ms for the client's delayed acknowledgement.
+        # without it each response on a keep-alive connection waits 40 ms for the client's delayed acknowledgement.
         listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
         if os.name == "posix":
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

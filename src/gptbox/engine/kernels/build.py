@@ -78,7 +78,7 @@ def build(folder: Path) -> None:
             processor = "generic" if name == "aarch64" else name
             features = ",".join(f"+{each}" for each in sorted(GENERATIONS[name])) if name == "x86-64-v4" else ""
             environment = {"NUMBA_CPU_NAME": processor, "NUMBA_CPU_FEATURES": features}
-            target.write_bytes(object_file.compile_apart(environment))
+            target.write_bytes(object_file.compile_in_subprocess(environment))
             library = folder / f"gptbox-{name}.so"
             subprocess.run(["ld", "-shared", "-s", "-o", str(library), str(target)], check=True)
             missing = _unresolved(library)
