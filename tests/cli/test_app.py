@@ -20,7 +20,7 @@ from tests.cli.process import gptbox
         (("train", "bottles"), {"RUN": "new", "INIT": "bottles@step-9"}, "INIT 'bottles@step-9' is not a model folder"),
         (("up", "bottles"), {"RUN": "new", "INIT": "nobody"}, "INIT 'nobody' is not a model folder"),
         (("train", "bottles", "--run", "new", "--init", "bottles", "--n-layer", "2"), {}, "n_layer 2, n_head 4"),
-        (("train", "bottles", "--run", "new", "--optimizer", "sgd"), {}, "'sgd' is not one of adamw, muon"),
+        (("train", "bottles", "--run", "new", "--optimizer", "adam"), {}, "'adam' is not one of adamw, muon"),
         (("prepare", "bottles", "--tokenizer", "words"), {}, "--tokenizer 'words' is not one of auto, char, byte"),
         (("prepare", "bottles"), {"TOKENIZER": "byte"}, "was prepared with the tokenizer char, not with byte"),
         (("train", "bottles"), {"TRAIN_CLOCK": "sun"}, "TRAIN_CLOCK='sun' is not wall or cpu"),

@@ -27,12 +27,12 @@ def test_the_error_lists_the_datasets_and_how_to_add_one(tmp_path: Path) -> None
         (tmp_path / name).mkdir()
         (tmp_path / name / "a.txt").write_text("x")
     (tmp_path / "without").mkdir()
-    assert dataset_names(tmp_path) == ["shakespeare_char", "plays", "diaries", "letters"]
+    assert dataset_names(tmp_path) == [*DATASETS, "diaries", "letters"]
     with pytest.raises(DatasetError) as error:
         find_dataset("lettres", tmp_path)
     message = str(error.value)
     assert f"{tmp_path / 'lettres'} does not exist" in message
-    assert "There are: shakespeare_char, plays, diaries, letters." in message
+    assert f"There are: {', '.join(DATASETS)}, diaries, letters." in message
     assert f".txt files, in UTF-8, into {tmp_path / 'lettres'}" in message
     with pytest.raises(DatasetError, match=r"without has no \.txt file"):
         find_dataset("without", tmp_path)

@@ -1,14 +1,14 @@
 """Presets, changes to them, and invalid values."""
 
 import math
-from dataclasses import fields, replace
+from dataclasses import MISSING, fields, replace
 
 import pytest
 
 from gptbox.errors import SettingError
 from gptbox.models.config import ModelConfig
 from gptbox.train import recipe
-from gptbox.train.config import LESSON, Stage, TrainConfig, preset, with_changes
+from gptbox.train.config import FIXED, LESSON, Stage, TrainConfig, preset, with_changes
 
 DEFAULT = recipe.RECIPES[2].config
 
@@ -97,6 +97,12 @@ def test_checkpoints_of_all_versions_store_the_same_identity(config: TrainConfig
     assert config.with_vocab_size(7).fixed() == stored
     again = TrainConfig.from_fixed({**stored, "text_sha256": "0"}, 65, minutes=5.0)
     assert again == replace(config, minutes=5.0, steps=None, eval_every=None)
+
+
+def test_a_field_that_older_checkpoints_lack_has_a_default() -> None:
+    """Runs that began without the field resume if its value is the default."""
+    defaults = {f.name: f.default for f in fields(TrainConfig)}
+    assert all(defaults[name] is not MISSING for name in FIXED if name in defaults and name not in DEFAULT_FIXED)
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from torch import nn
 from gptbox.errors import RunError
 from gptbox.models.runs import start_over_advice
 from gptbox.system.atomic import atomic_file
-from gptbox.train.config import OMITTED
+from gptbox.train.config import FIXED
 from gptbox.train.optim import Optimizer
 from gptbox.train.train_state import TrainState
 
@@ -84,7 +84,7 @@ def differences(found: dict[str, Any], wanted: dict[str, Any]) -> str:
 
     Names that older versions stored and this one does not know are ignored.
     """
-    names = [*wanted, *(name for name in OMITTED if name in found and name not in wanted)]
+    names = [*wanted, *(name for name in FIXED if name in found and name not in wanted)]
 
     def value_of(identity: dict[str, Any], name: str) -> str:
         return repr(identity[name]) if name in identity else "the default"

@@ -123,17 +123,16 @@ class TrainConfig:
     def fixed(self) -> dict[str, Any]:
         """The fields that must not change when a run resumes: all but limits, evaluation and accumulation.
 
-        The dict is flat, with the model's fields among the others, as checkpoints of all versions store it. It has the
-        fields in OMITTED only if they differ from their default, and no vocab_size, which belongs to the text.
+        The dict is flat, with the model's fields among the others, as checkpoints of all versions store it. It has no
+        vocab_size, which belongs to the text, and a field that checkpoints did not store from the beginning only if it
+        differs from its default: runs that began before there was the field resume.
         """
-        fixed = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in {"model", *OMITTED, *_CHANGEABLE}}
-        fixed["ramp"] = tuple(tuple(stage) for stage in self.ramp)
-        fixed |= {name: getattr(self.model, name) for name in _STORED_MODEL_FIELDS}
+        values = {name: getattr(self.model if name in _MODEL_FIELDS else self, name) for name in FIXED}
+        values["ramp"] = tuple(tuple(stage) for stage in self.ramp)
         if self.model.architecture == "gpt2" and self.model.intermediate_size == 4 * self.model.n_embd:
-            fixed["intermediate_size"] = 0  # which means this size
-        values = {name: getattr(self if name == "init" else self.model, name) for name in OMITTED}
-        defaults = _omitted_defaults(self.model)
-        return fixed | {name: value for name, value in values.items() if value != defaults[name]}
+            values["intermediate_size"] = 0  # which means this size
+        defaults = _defaults(self.model)
+        return {name: value for name, value in values.items() if name in _ALWAYS_STORED or value != defaults[name]}
 
     @classmethod
     def from_fixed(cls, fixed: dict[str, Any], vocab_size: int, minutes: float) -> Self:
@@ -146,22 +145,27 @@ class TrainConfig:
 
 
 _CHANGEABLE = {"steps", "minutes", "clock", "target_loss", "horizon_minutes", "eval_every", "accumulate"}
-_STORED_MODEL_FIELDS = (
+_MODEL_FIELDS = [f.name for f in fields(ModelConfig) if f.name != "vocab_size"]
+FIXED = [f.name for f in fields(TrainConfig) if f.name not in {"model", *_CHANGEABLE}] + _MODEL_FIELDS
+"""Names of the fields that must not change when a run resumes: those that `TrainConfig.fixed` may have."""
+_ALWAYS_STORED = {
+    "preset", "dropout", "initialization", "batch_size", "ramp", "seed", "sampling", "optimizer", "schedule",
+    "learning_rate", "min_learning_rate", "adam_learning_rate", "gain_learning_rate", "warmup_steps", "cooldown",
+    "beta1", "beta2", "momentum", "newton_schulz_steps", "weight_decay", "grad_clip",
     "architecture", "n_layer", "n_head", "n_embd", "context_length", "activation", "intermediate_size",
     "tie_embeddings",
-)  # fmt: skip
-OMITTED = ("n_kv_head", "head_dim", "norm_eps", "rope_theta", "bias", "init")
-"""Names that `TrainConfig.fixed` has only for values other than the default, that of a preset or recipe."""
+}  # fmt: skip
+"""Complete: a new field is not added here."""
 
 
-def _omitted_defaults(model: ModelConfig) -> dict[str, Any]:
-    return {
+def _defaults(model: ModelConfig) -> dict[str, Any]:
+    """The values that a preset or recipe has for the fields not in _ALWAYS_STORED."""
+    return {f.name: f.default for f in fields(TrainConfig)} | {
         "n_kv_head": model.n_head,
         "head_dim": model.n_embd // model.n_head,
         "norm_eps": NORM_EPS[model.architecture],
         "rope_theta": 10_000.0,
         "bias": False,
-        "init": None,
     }
 
 
