@@ -5,13 +5,16 @@ import hashlib
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gptbox.datasets.base import CorpusSummary
+from gptbox.datasets.base import CorpusSummary, Document
+
+blocks = st.lists(st.text(max_size=5).filter(lambda text: text.isprintable() or "\n" in text), max_size=20)
 
 
-@given(blocks=st.lists(st.text(max_size=5).filter(lambda text: text.isprintable() or "\n" in text), max_size=20))
-def test_the_summary_is_that_of_the_whole_text(blocks: list[str]) -> None:
-    text = "".join(blocks)
-    summary = CorpusSummary.of(blocks)
+@given(documents=st.lists(blocks, max_size=4))
+def test_the_summary_is_that_of_the_whole_text(documents: list[list[str]]) -> None:
+    text = "".join(map("".join, documents))
+    summary = CorpusSummary.of(Document("", blocks) for blocks in documents)
+    assert summary.documents == len(documents)
     assert summary.characters == len(text)
     assert summary.bytes == len(text.encode())
     assert summary.sha256 == hashlib.sha256(text.encode()).hexdigest()

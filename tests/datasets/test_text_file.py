@@ -82,7 +82,7 @@ def test_files_are_joined_as_if_read_at_once(tmp_path: Path, contents: list[str]
     texts = [read_whole(path)[0] for path in paths]
     whole = "".join(text if text.endswith("\n") else text + "\n" for text in texts[:-1]) + texts[-1]
     files = TextFiles(paths, block)
-    assert "".join(files.blocks()) == whole
+    assert "".join(text for document in files.documents() for text in document.blocks) == whole
     assert files.notes == [note for path in paths for note in read_whole(path)[1]]
 
 

@@ -1,5 +1,6 @@
 """Ids written block by block equal those of the whole text."""
 
+from itertools import accumulate
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -9,22 +10,34 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gptbox.datasets import token_files
-from gptbox.datasets.base import Corpus, CorpusSummary
+from gptbox.datasets.base import Corpus, CorpusSummary, Document
 from gptbox.datasets.token_files import write_ids
 from gptbox.errors import DatasetError
 from gptbox.tokenizers import Tokenizer, char
 from gptbox.tokenizers.byte import ByteTokenizer
 from gptbox.tokenizers.char import CharTokenizer
 
-pieces = st.lists(st.text(st.characters(exclude_categories=["Cs"]), max_size=6), max_size=20)
+pieces = st.lists(st.text(st.characters(exclude_categories=["Cs"]), max_size=6), max_size=8)
+texts = st.lists(pieces, max_size=5).filter(lambda documents: any(map(any, documents)))
 
 
-@given(blocks=pieces.filter(any), share=st.floats(0, 1))
-def test_blocks_of_any_length_give_the_ids_of_the_whole_text(blocks: list[str], share: float) -> None:
-    text = "".join(blocks)
+class ByteTokenizerWithEos(ByteTokenizer):
+    vocab_size = 257
+    eos_id = 256
+
+
+def corpus_of(texts: list[list[str]]) -> Corpus:
+    """A corpus of documents, each given by its blocks."""
+    documents = [Document(f"document {i}", blocks) for i, blocks in enumerate(texts)]
+    return Corpus(lambda: documents, CorpusSummary.of(documents), "a test")
+
+
+@given(documents=texts, share=st.floats(0, 1))
+def test_blocks_of_any_length_give_the_ids_of_the_whole_text(documents: list[list[str]], share: float) -> None:
+    text = "".join(map("".join, documents))
     cut = int(share * len(text))
     tokenizer = CharTokenizer.train([text])
-    corpus = Corpus(lambda: blocks, CorpusSummary.of(blocks), "a test")
+    corpus = corpus_of(documents)
     with TemporaryDirectory() as name, pytest.MonkeyPatch.context() as patch:
         patch.setattr(token_files, "_CHUNK", 4)
         patch.setattr(char, "_CHUNK", 4)
@@ -35,11 +48,11 @@ def test_blocks_of_any_length_give_the_ids_of_the_whole_text(blocks: list[str], 
         assert counts.tolist() == [part.count(character) for character in tokenizer.characters]
 
 
-@given(blocks=pieces.filter(any), share=st.floats(0, 1))
-def test_the_cut_is_by_characters_whatever_a_token_is(blocks: list[str], share: float) -> None:
-    text = "".join(blocks)
+@given(documents=texts, share=st.floats(0, 1))
+def test_the_cut_is_by_characters_whatever_a_token_is(documents: list[list[str]], share: float) -> None:
+    text = "".join(map("".join, documents))
     cut = int(share * len(text))
-    corpus = Corpus(lambda: blocks, CorpusSummary.of(blocks), "a test")
+    corpus = corpus_of(documents)
     with TemporaryDirectory() as name:
         train, val = write_ids(corpus, ByteTokenizer(), cut, folder := Path(name))
         written = [np.fromfile(folder / f"{split}.bin", "<u2").tolist() for split in ("train", "val")]
@@ -47,6 +60,24 @@ def test_the_cut_is_by_characters_whatever_a_token_is(blocks: list[str], share: 
     assert [counts.tolist() for counts in (train, val)] == [
         [part.encode().count(byte) for byte in range(256)] for part in (text[:cut], text[cut:])
     ]
+
+
+@given(documents=texts, share=st.floats(0, 1))
+def test_an_end_of_text_token_follows_each_document_unless_there_is_only_one(
+    documents: list[list[str]], share: float
+) -> None:
+    text = "".join(map("".join, documents))
+    cut = int(share * len(text))
+    with TemporaryDirectory() as name:
+        train, val = write_ids(corpus_of(documents), ByteTokenizerWithEos(), cut, folder := Path(name))
+        parts = [np.fromfile(folder / f"{split}.bin", "<u2").tolist() for split in ("train", "val")]
+    expected = [token for blocks in documents for token in (*"".join(blocks).encode(), 256)]
+    assert parts[0] + parts[1] == (expected if len(documents) > 1 else expected[:-1])
+    assert bytes(token for token in parts[0] if token < 256) == text[:cut].encode()
+    assert [train[256], val[256]] == [part.count(256) for part in parts]
+    ends = list(accumulate(sum(map(len, blocks)) for blocks in documents))
+    if len(documents) > 1 and all(map(any, documents)):
+        assert train[256] == sum(end <= cut for end in ends)
 
 
 def test_the_largest_possible_vocabulary(tmp_path: Path) -> None:
@@ -62,6 +93,6 @@ def test_the_largest_possible_vocabulary(tmp_path: Path) -> None:
 @pytest.mark.parametrize("later", ["abx", "acb", "ab", "a", "", "abcabc"])
 @pytest.mark.parametrize("tokenizer", [CharTokenizer.train(["abc"]), ByteTokenizer()], ids=["char", "byte"])
 def test_a_changed_text_is_rejected(tmp_path: Path, tokenizer: Tokenizer, later: str) -> None:
-    corpus = Corpus(lambda: (later,), CorpusSummary.of(("abc",)), "a test")
+    corpus = Corpus(lambda: (Document("a", (later,)),), CorpusSummary.of((Document("a", ("abc",)),)), "a test")
     with pytest.raises(DatasetError, match="a test changed while it was read"):
         write_ids(corpus, tokenizer, 2, tmp_path)

@@ -4,8 +4,9 @@ import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
-from typing import Self
+from typing import NamedTuple, Self
 
 import numpy as np
 
@@ -14,10 +15,20 @@ from gptbox.datasets.progress import ProgressCallback, no_progress
 _CODE_POINTS = 0x110000  # of Unicode
 
 
+class Document(NamedTuple):
+    """One of the texts of a corpus, such as a file."""
+
+    name: str
+    """Where the text comes from, for messages: "letters/1.txt"."""
+    blocks: Iterable[str]
+    """The text, in blocks of any length, to be read once and before the next document. Raises DatasetError."""
+
+
 @dataclass(frozen=True)
 class CorpusSummary:
     """Size, hash and alphabet of a corpus, computed in one pass."""
 
+    documents: int
     characters: int
     bytes: int
     """Size in UTF-8."""
@@ -27,24 +38,26 @@ class CorpusSummary:
     """The distinct characters, in code point order."""
 
     @classmethod
-    def of(cls, blocks: Iterable[str], on_bytes: Callable[[int], None] = lambda _: None) -> Self:
+    def of(cls, documents: Iterable[Document], on_bytes: Callable[[int], None] = lambda _: None) -> Self:
         """Read a corpus to its end; `on_bytes` is called with the number of bytes read so far."""
-        characters = size = 0
+        num_documents = characters = size = 0
         digest = hashlib.sha256()
         ascii_seen = b""
         seen = np.zeros(_CODE_POINTS, np.bool_)
-        for block in blocks:
-            content = block.encode("utf-8")
-            digest.update(content)
-            characters += len(block)
-            size += len(content)
-            # UTF-8 has no ASCII byte within another character, so that deleting known ASCII leaves valid UTF-8.
-            new = content.translate(None, ascii_seen).decode("utf-8")
-            seen[np.frombuffer(new.encode("utf-32-le"), "<u4")] = True
-            ascii_seen = bytes(np.flatnonzero(seen[:128]).tolist())
-            on_bytes(size)
+        for document in documents:
+            num_documents += 1
+            for block in document.blocks:
+                content = block.encode("utf-8")
+                digest.update(content)
+                characters += len(block)
+                size += len(content)
+                # UTF-8 has no ASCII byte within another character, so that deleting known ASCII leaves valid UTF-8.
+                if new := content.translate(None, ascii_seen):
+                    seen[np.frombuffer(new.decode("utf-8").encode("utf-32-le"), "<u4")] = True
+                    ascii_seen = bytes(np.flatnonzero(seen[:128]).tolist())
+                on_bytes(size)
         alphabet = tuple(chr(point) for point in np.flatnonzero(seen))
-        return cls(characters, size, digest.hexdigest(), alphabet)
+        return cls(num_documents, characters, size, digest.hexdigest(), alphabet)
 
 
 @dataclass(frozen=True)
@@ -68,8 +81,11 @@ class FileStat:
 class Corpus:
     """The whole text of a dataset, normalised: Unicode characters, with "\\n" as the only line ending."""
 
-    blocks: Callable[[], Iterable[str]] = field(compare=False, repr=False)
-    """Yields the text from the beginning, in blocks of any length, on each call. Raises DatasetError."""
+    documents: Callable[[], Iterable[Document]] = field(compare=False, repr=False)
+    """Yields the documents from the first one on each call; their texts, joined, are the whole text.
+
+    Raises DatasetError.
+    """
     summary: CorpusSummary
     source: str
     """Where the text came from, as a phrase for people: "Tiny Shakespeare (downloaded)"."""
@@ -80,12 +96,13 @@ class Corpus:
 
     @classmethod
     def from_text(cls, text: str, source: str, notes: tuple[str, ...] = ()) -> Self:
-        """A corpus held in memory."""
-        return cls(lambda: (text,), CorpusSummary.of((text,)), source, notes)
+        """A corpus of one document, held in memory."""
+        documents = (Document(source, (text,)),)
+        return cls(lambda: documents, CorpusSummary.of(documents), source, notes)
 
     def __iter__(self) -> Iterator[str]:
         """The blocks of the text, from the beginning."""
-        return iter(self.blocks())
+        return chain.from_iterable(document.blocks for document in self.documents())
 
     @property
     def text(self) -> str:

@@ -7,7 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from gptbox.datasets.base import Corpus, CorpusSummary, FileStat
+from gptbox.datasets.base import Corpus, CorpusSummary, Document, FileStat
 from gptbox.datasets.progress import ProgressCallback, no_progress
 from gptbox.errors import DatasetError
 
@@ -140,15 +140,20 @@ class TextFiles:
     def __init__(self, paths: Sequence[Path], block: int = BLOCK) -> None:
         self.files = [TextFile(path, block) for path in paths]
 
-    def blocks(self) -> Iterator[str]:
-        """Raises DatasetError, which names the file, as TextFile.blocks does."""
+    def documents(self) -> Iterator[Document]:
+        """A document per file. Raises DatasetError, which names the file, as TextFile.blocks does."""
         for i, file in enumerate(self.files):
-            last_character = ""
-            for text in file.blocks():
-                last_character = text[-1:] or last_character
-                yield text
-            if last_character != "\n" and i < len(self.files) - 1:
-                yield "\n"
+            yield Document(file.path.name, self._lines(file) if i < len(self.files) - 1 else file.blocks())
+
+    @staticmethod
+    def _lines(file: TextFile) -> Iterator[str]:
+        """The text of a file, with a line end if it lacks one."""
+        last_character = ""
+        for text in file.blocks():
+            last_character = text[-1:] or last_character
+            yield text
+        if last_character != "\n":
+            yield "\n"
 
     @property
     def notes(self) -> list[str]:
@@ -167,5 +172,5 @@ def read_files(name: str, paths: Sequence[Path], source: str, on_progress: Progr
         with suppress(OSError):  # reported when the file is read
             total += path.stat().st_size
     files = TextFiles(paths)
-    summary = CorpusSummary.of(files.blocks(), lambda done: on_progress(f"Reading {name}", done, total))
-    return Corpus(files.blocks, summary, source, tuple(files.notes), files.stats)
+    summary = CorpusSummary.of(files.documents(), lambda done: on_progress(f"Reading {name}", done, total))
+    return Corpus(files.documents, summary, source, tuple(files.notes), files.stats)

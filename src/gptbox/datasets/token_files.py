@@ -40,20 +40,34 @@ def write_ids(
     one that `corpus.summary` describes, OSError if the files cannot be written.
     """
     text = _TextReader(corpus, on_progress, operation)
-    train = _write_split(folder / "train.bin", tokenizer, text.take(num_train))
-    val = _write_split(folder / "val.bin", tokenizer, text.take(None))
+    eos_id = tokenizer.eos_id if corpus.summary.documents > 1 else None
+    train = _write_split(folder / "train.bin", tokenizer, text, num_train, eos_id)
+    val = _write_split(folder / "val.bin", tokenizer, text, None, eos_id)
     if text.sha256.hexdigest() != corpus.summary.sha256:
         raise DatasetError(f"{corpus.source} changed while it was read. Start again once it is complete.")
     return train, val
 
 
-def _write_split(path: Path, tokenizer: Tokenizer, blocks: Iterator[str]) -> NDArray[np.int64]:
-    """Write the ids of a split; returns the occurrences of each id."""
+def _write_split(
+    path: Path, tokenizer: Tokenizer, text: "_TextReader", num_characters: int | None, eos_id: int | None
+) -> NDArray[np.int64]:
+    """Write the ids of the next `num_characters` characters, or all of the rest; returns the occurrences of each id.
+
+    `eos_id`, unless None, follows each document that ends in them.
+    """
     counts = np.zeros(tokenizer.vocab_size, np.int64)
     with path.open("wb") as file:
-        for ids in tokenizer.encode_blocks(blocks):
+
+        def write(ids: NDArray[np.uint16]) -> None:
+            nonlocal counts
             file.write(ids.astype("<u2", copy=False).data)
             counts += count_ids(ids, tokenizer.vocab_size)
+
+        for blocks in text.documents(num_characters):
+            for ids in tokenizer.encode_blocks(blocks):
+                write(ids)
+            if eos_id is not None and text.at_document_end:
+                write(np.array([eos_id], np.uint16))
     return counts
 
 
@@ -63,23 +77,46 @@ class _TextReader:
     def __init__(self, corpus: Corpus, on_progress: ProgressCallback, operation: str) -> None:
         self.sha256 = hashlib.sha256()
         """Of the UTF-8 bytes read so far."""
-        self._blocks = iter(corpus)
+        self._documents = iter(corpus.documents())
+        self._blocks: Iterator[str] = iter(())
+        """The rest of the document that the last part ended in."""
         self._unread = ""
         """The rest of the block that the last part ended in."""
+        self.at_document_end = True
+        """Whether the document that was read last has been read to its end."""
         self._num_read = 0
         self._num_characters = corpus.summary.characters
         self._on_progress, self._operation = on_progress, operation
 
-    def take(self, num_characters: int | None) -> Iterator[str]:
-        """The blocks of the next `num_characters` characters; None takes the rest of the text."""
+    def documents(self, num_characters: int | None) -> Iterator[Iterator[str]]:
+        """The next `num_characters` characters, as the blocks of each document; None takes the rest of the text.
+
+        The first document may have begun in the part before, and the last may go on in the next one.
+        """
         end = None if num_characters is None else self._num_read + num_characters
         while end is None or self._num_read < end:
-            block = self._unread or next(self._blocks, None)
-            if block is None:
+            if self.at_document_end:
+                document = next(self._documents, None)
+                if document is None:
+                    return
+                self._blocks, self.at_document_end = iter(document.blocks), False
+            yield self._until(end)
+
+    def _until(self, end: int | None) -> Iterator[str]:
+        """The blocks of the current document, up to the character `end` of the text."""
+        while True:
+            if not self._unread:
+                block = next(self._blocks, None)
+                if block is None:
+                    self.at_document_end = True
+                    return
+                self._unread = block
+                continue
+            size = len(self._unread) if end is None else min(len(self._unread), end - self._num_read)
+            if not size:
                 return
-            size = len(block) if end is None else end - self._num_read
-            block, self._unread = block[:size], block[size:]
+            block, self._unread = self._unread[:size], self._unread[size:]
             self.sha256.update(block.encode("utf-8"))
-            self._num_read += len(block)
+            self._num_read += size
             yield block
             self._on_progress(self._operation, self._num_read, self._num_characters)
