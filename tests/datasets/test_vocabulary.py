@@ -31,7 +31,16 @@ def test_bytes_that_do_not_occur_are_counted_only(data: Path, run: RunFolder) ->
 def test_a_large_vocabulary_is_abbreviated(data: Path, run: RunFolder) -> None:
     characters = "".join(chr(0x4E00 + 2 * i) for i in range(3000))
     (data / "letters" / "a.txt").write_text(characters * 2, encoding="utf-8")
-    lines = prepare("letters", run, data).describe()
+    lines = prepare("letters", run, data, tokenizer="char").describe()
     assert max(map(len, lines)) < 600
     assert lines[2].endswith(" and 2,900 more")
     assert lines[-1].endswith(" and 2,980 more")
+
+
+def test_tokens_with_white_space_are_in_quotes(data: Path, run: RunFolder) -> None:
+    (data / "letters" / "a.txt").write_text("so and\n\n so " * 12 + "the end of it", encoding="utf-8")
+    lines = prepare("letters", run, data, tokenizer="bpe").describe()
+    rare = next(line for line in lines if line.startswith("rare tokens, hardly learned: "))
+    assert "(space) (" in rare
+    assert "\n" not in rare
+    assert r"'\n\n' (1" in rare or r"'\n\n" not in rare

@@ -1,7 +1,10 @@
 """A prepared dataset: a corpus split into training and validation, tokenized, in the run's folder.
 
-    dataset/  train.bin  val.bin    uint16 ids, little-endian: the first 90 % of the characters, and the last 10 %
-              meta.json             the tokenizer, counts, the source of the text, its SHA-256, stat data of its files
+    dataset/  train.bin  val.bin    ids, little-endian: the first 90 % of the characters, and the last 10 %
+              meta.json             the tokenizer, the ids' `dtype`, counts, the source of the text, its SHA-256, stat
+                                    data of its files
+
+The ids are uint16, as nanoGPT's, or uint32 if the vocabulary has more than 65,536.
 
 The split is the same as nanoGPT's; with the tokenizer char, so are train.bin and val.bin, byte for byte. The folder is
 written atomically: after a crash it is complete or absent. The text is read in blocks: once for its size, hash and
@@ -29,7 +32,7 @@ from gptbox.datasets.vocabulary import describe_vocabulary
 from gptbox.errors import DatasetError, ModelFolderError, RunError
 from gptbox.models.runs import RunFolder, start_over_advice
 from gptbox.system.atomic import atomic_folder, write_json
-from gptbox.tokenizers import AUTO, Tokenizer, tokenizer_from_json, train_tokenizer
+from gptbox.tokenizers import AUTO, Tokenizer, choose_tokenizer, tokenizer_from_json, train_tokenizer
 
 FORMAT_VERSION = 1
 
@@ -58,16 +61,23 @@ class PreparedDataset:
     """Occurrences of each id in val.bin; None if prepared by an older version."""
     files: tuple[FileStat, ...] = ()
     """Stat data of the user's files that the text was read from; () if not known for certain."""
+    dtype: str = "uint16"
+    """Type of the ids in the two files: "uint16" or "uint32". Older versions wrote only the first, and no `dtype`."""
+    tokenizer_reason: str = ""
+    """Why `auto` chose the tokenizer, as a clause after "because"; "" if it was named."""
 
     @property
-    def train(self) -> NDArray[np.uint16]:
+    def train(self) -> NDArray[np.unsignedinteger]:
         """The training ids, shape (train_tokens,), memory-mapped."""
-        return np.memmap(self.folder / "train.bin", dtype="<u2", mode="r", shape=(self.train_tokens,))
+        return self._ids("train.bin", self.train_tokens)
 
     @property
-    def val(self) -> NDArray[np.uint16]:
+    def val(self) -> NDArray[np.unsignedinteger]:
         """The validation ids, shape (val_tokens,), memory-mapped."""
-        return np.memmap(self.folder / "val.bin", dtype="<u2", mode="r", shape=(self.val_tokens,))
+        return self._ids("val.bin", self.val_tokens)
+
+    def _ids(self, name: str, tokens: int) -> NDArray[np.unsignedinteger]:
+        return np.memmap(self.folder / name, np.dtype(self.dtype).newbyteorder("<"), "r", shape=(tokens,))
 
     @classmethod
     def load(cls, folder: Path) -> Self:
@@ -88,9 +98,12 @@ class PreparedDataset:
                     if len(meta[key]) != tokenizer.vocab_size:
                         raise ValueError(f"meta.json counts {len(meta[key]):,} ids")
             prepared = cls(folder=folder, tokenizer=tokenizer, **meta)
+            if prepared.dtype not in ("uint16", "uint32"):
+                raise ValueError(f"meta.json has the dtype {prepared.dtype!r}")
             for name, tokens in (("train.bin", prepared.train_tokens), ("val.bin", prepared.val_tokens)):
-                if (size := (folder / name).stat().st_size) != 2 * tokens:
-                    raise DatasetError(f"{folder / name} has {size:,} bytes; meta.json says {2 * tokens:,}.")
+                expected = tokens * np.dtype(prepared.dtype).itemsize
+                if (size := (folder / name).stat().st_size) != expected:
+                    raise DatasetError(f"{folder / name} has {size:,} bytes; meta.json says {expected:,}.")
         except FileNotFoundError as error:
             raise DatasetError(f"{error.filename} is missing.") from None
         except (OSError, ValueError, TypeError, KeyError, AttributeError, ModelFolderError) as error:
@@ -116,7 +129,7 @@ class PreparedDataset:
         """Convert a validation loss from nats per token to bits per byte, which is comparable between tokenizers."""
         return val_loss * self.val_tokens / self.val_bytes / math.log(2)
 
-    def _counts(self, ids: NDArray[np.uint16], stored: tuple[int, ...] | None) -> NDArray[np.int64]:
+    def _counts(self, ids: NDArray[np.unsignedinteger], stored: tuple[int, ...] | None) -> NDArray[np.int64]:
         """Occurrences of each id, shape (vocab_size,). Raises DatasetError if an id is outside the vocabulary."""
         if stored is not None:
             return np.array(stored, np.int64)
@@ -132,27 +145,37 @@ class PreparedDataset:
         """
         train, val = self._counts(self.train, self.train_counts), self._counts(self.val, self.val_counts)
         vocabulary, warnings = describe_vocabulary(self.tokenizer, train, val)
+        reason = f", because {self.tokenizer_reason}" if self.tokenizer_reason else ""
         percent = 100 * self.train_tokens / (self.train_tokens + self.val_tokens)
         return [
             f"{self.dataset}: {self.source}",
             f"size: {self.characters:,} characters, {self.text_bytes:,} bytes",
             f"vocabulary: {vocabulary}",
             f"split: {self.train_tokens:,} tokens for training ({percent:.0f} %), {self.val_tokens:,} for validation",
+            f"tokenizer: {self.tokenizer.name}{reason}",
             *warnings,
             *(f"note: {note}" for note in self.notes),
         ]
 
 
 def prepare(
-    name: str, run: RunFolder, data: Path, on_progress: ProgressCallback = no_progress, tokenizer: str = AUTO
+    name: str,
+    run: RunFolder,
+    data: Path,
+    on_progress: ProgressCallback = no_progress,
+    tokenizer: str | Tokenizer = AUTO,
 ) -> PreparedDataset:
     """The run's prepared dataset, created if it is missing or the user's text has changed.
 
     A complete one is reused without the network, and without reading the text if its files have not changed.
-    `tokenizer` is a name in TOKENIZERS, or AUTO, which keeps the tokenizer of a prepared dataset. Raises DatasetError
-    if the text cannot be found or used, RunError if the run has another tokenizer, training has begun on another text
-    or the run's folder cannot be written.
+    `tokenizer` is a name in TOKENIZERS, a trained tokenizer, or AUTO, which keeps the tokenizer of a prepared dataset.
+    Raises DatasetError if the text cannot be found or used, RunError if the run has another tokenizer, training has
+    begun on another text or the run's folder cannot be written.
     """
+
+    def write(corpus: Corpus, tokenizer: str | Tokenizer) -> PreparedDataset:
+        return _write(run, name, corpus, on_progress, tokenizer, data)
+
     training_begun = run.checkpoint.exists() or bool(run.snapshots())
     try:
         prepared = PreparedDataset.load(run.dataset)
@@ -162,16 +185,17 @@ def prepare(
                 f"The run {run.name!r} cannot go on, because its prepared text is damaged: {error} "
                 + start_over_advice(run.name)
             ) from None
-        return _write(run, name, find_dataset(name, data).read(data, on_progress), on_progress, tokenizer)
+        return write(find_dataset(name, data).read(data, on_progress), tokenizer)
     if prepared.dataset != name:
         if training_begun:
             raise RunError(
                 f"The run {run.name!r} was trained on {prepared.dataset}, not on {name}. {start_over_advice(run.name)}"
             )
-        return _write(run, name, find_dataset(name, data).read(data, on_progress), on_progress, tokenizer)
-    if tokenizer not in (AUTO, prepared.tokenizer.name):
+        return write(find_dataset(name, data).read(data, on_progress), tokenizer)
+    wanted = tokenizer if isinstance(tokenizer, str) else tokenizer.name
+    if wanted not in (AUTO, prepared.tokenizer.name):
         raise RunError(
-            f"The run {run.name!r} was prepared with the tokenizer {prepared.tokenizer.name}, not with {tokenizer}. "
+            f"The run {run.name!r} was prepared with the tokenizer {prepared.tokenizer.name}, not with {wanted}. "
             + start_over_advice(run.name)
         )
     try:
@@ -191,7 +215,7 @@ def prepare(
             f"then ({prepared.source}), {corpus.summary.characters:,} now ({corpus.source}). "
             + start_over_advice(run.name)
         )
-    return _write(run, name, corpus, on_progress, prepared.tokenizer.name)
+    return write(corpus, tokenizer if isinstance(tokenizer, Tokenizer) else prepared.tokenizer.name)
 
 
 def _stats(files: Sequence[Path]) -> tuple[FileStat, ...]:
@@ -214,14 +238,23 @@ def _store_stats(prepared: PreparedDataset, files: tuple[FileStat, ...]) -> Prep
 
 
 def _write(
-    run: RunFolder, name: str, corpus: Corpus, on_progress: ProgressCallback, tokenizer_name: str
+    run: RunFolder,
+    name: str,
+    corpus: Corpus,
+    on_progress: ProgressCallback,
+    tokenizer: str | Tokenizer,
+    data: Path,
 ) -> PreparedDataset:
     """Publish the corpus as the run's dataset, replacing an existing one."""
     summary = corpus.summary
     num_train = int(summary.characters * 0.9)
     if not 0 < num_train < summary.characters:
         raise DatasetError(f"The text of {name} has fewer than 2 characters: too few to learn from.")
-    tokenizer = train_tokenizer(tokenizer_name, corpus, summary.alphabet)
+    reason = ""
+    if tokenizer == AUTO:
+        tokenizer, reason = choose_tokenizer(len(summary.alphabet), summary.bytes)
+    if isinstance(tokenizer, str):
+        tokenizer = train_tokenizer(tokenizer, corpus, summary.alphabet, summary.bytes, data)
     token_sizes = np.array([len(tokenizer.token_bytes(token)) for token in range(tokenizer.vocab_size)])
     meta: dict[str, Any] = {
         "format_version": FORMAT_VERSION,
@@ -232,6 +265,8 @@ def _write(
         "text_bytes": summary.bytes,
         "characters": summary.characters,
         "vocab_size": tokenizer.vocab_size,
+        "dtype": tokenizer.dtype.name,
+        "tokenizer_reason": reason,
     }
     try:
         with atomic_folder(run.dataset) as folder:

@@ -40,8 +40,10 @@ def describe_vocabulary(
 
 
 def _name(token: str) -> str:
-    """A token's text in a visible form."""
-    return printable(token) if len(token) == 1 else token
+    """A token's text in a visible form: in quotes if it begins or ends with white space or has invisible characters."""
+    if len(token) == 1:
+        return printable(token)
+    return token if token.isprintable() and token == token.strip() else repr(token)
 
 
 def _is_odd(token: str) -> bool:

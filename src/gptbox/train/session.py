@@ -20,7 +20,8 @@ from gptbox.errors import DatasetError, DiskFullError, DivergedError, GptboxErro
 from gptbox.models.folder import ModelFolder
 from gptbox.models.runs import RunFolder, Status
 from gptbox.system.atomic import remove_temporaries
-from gptbox.tokenizers import AUTO
+from gptbox.tokenizers import AUTO, Tokenizer
+from gptbox.tokenizers.bpe import BPETokenizer
 from gptbox.train import failure, initial_model, optim, precompile, preflight, recipe
 from gptbox.train.budget import Timestamp
 from gptbox.train.checkpoint import Checkpoint
@@ -140,15 +141,18 @@ def _initial_model(run: RunFolder, options: TrainOptions) -> ModelFolder | None:
     return initial_model.load_initial_model(run.path.parent, options.init)
 
 
-def _tokenizer(run: RunFolder, options: TrainOptions, initial: ModelFolder | None) -> str:
-    """The tokenizer to prepare the text with; AUTO means that of the initial model while no text is prepared."""
-    if initial is not None and options.tokenizer == AUTO and not run.dataset.exists():
-        return initial.tokenizer.name
-    return options.tokenizer
+def _tokenizer(run: RunFolder, options: TrainOptions, initial: ModelFolder | None) -> str | Tokenizer:
+    """The tokenizer to prepare the text with; AUTO means that of the initial model while no text is prepared.
+
+    An initial model's BPE is taken as it is, because it encodes any text, and one trained on this text would differ.
+    """
+    if initial is None or run.dataset.exists() or options.tokenizer not in (AUTO, initial.tokenizer.name):
+        return options.tokenizer
+    return initial.tokenizer if isinstance(initial.tokenizer, BPETokenizer) else initial.tokenizer.name
 
 
 def _prepare(
-    run: RunFolder, dataset: str, data: Path, tokenizer: str, before: Status | None, reporter: Reporter
+    run: RunFolder, dataset: str, data: Path, tokenizer: str | Tokenizer, before: Status | None, reporter: Reporter
 ) -> PreparedDataset:
     for folder in (run.path, run.path / "snapshots", run.checkpoint):
         remove_temporaries(folder)
