@@ -1,5 +1,6 @@
 """The vocabulary in the description of a prepared text."""
 
+import re
 from pathlib import Path
 
 from gptbox.datasets.prepared import prepare
@@ -14,7 +15,7 @@ def test_odd_rare_and_unseen_characters_are_named(data: Path, run: RunFolder) ->
     assert "odd characters: U+0007 (1 x), U+200B ZERO WIDTH SPACE (1 x), U+E000 (1 x), \ufffd (1 x)" in description
     assert "rare characters, hardly learned: (tab) (1 x), (line break) (1 x), Q (1 x)" in description
     assert "\u00e9 (1 x), U+0301 COMBINING ACUTE ACCENT (1 x)" in description
-    assert "only in the validation split, never learned: Q (1 x)" in description
+    assert "characters only in the validation split, never learned: Q (1 x)" in description
     assert "note: a.txt: 1 Windows line endings (CR LF) became LF." in description
     assert "note: Not used, because they are not .txt files: b.md." in description
 
@@ -37,10 +38,9 @@ def test_a_large_vocabulary_is_abbreviated(data: Path, run: RunFolder) -> None:
     assert lines[-1].endswith(" and 2,980 more")
 
 
-def test_tokens_with_white_space_are_in_quotes(data: Path, run: RunFolder) -> None:
-    (data / "letters" / "a.txt").write_text("so and\n\n so " * 12 + "the end of it", encoding="utf-8")
+def test_rare_tokens_of_bpe_are_counted_only(data: Path, run: RunFolder) -> None:
+    (data / "letters" / "a.txt").write_text("so and so\n" * 20 + "the end of it", encoding="utf-8")
     lines = prepare("letters", run, data, tokenizer="bpe").describe()
-    rare = next(line for line in lines if line.startswith("rare tokens, hardly learned: "))
-    assert "(space) (" in rare
-    assert "\n" not in rare
-    assert r"'\n\n' (1" in rare or r"'\n\n" not in rare
+    assert lines[2].startswith("vocabulary: 26")
+    assert [line for line in lines if re.fullmatch(r"rare tokens, hardly learned: \d+", line)]
+    assert [line for line in lines if re.fullmatch(r"tokens only in the validation split, never learned: \d+", line)]

@@ -29,10 +29,15 @@ def describe_vocabulary(
     warnings = []
     if odd := [token for token in counts if _is_odd(token)]:
         warnings.append(f"odd {units}: {_with_counts(odd, counts)}")
+
+    def listed(tokens: list[str]) -> str:
+        # Longer tokens are the tokenizer's choice; which ones are rare tells nothing about the text.
+        return f"{len(tokens):,}" if tokenizer.unit == "token" else _with_counts(tokens, counts)
+
     if rare := sorted((t for t in counts if counts[t] < _MIN_COUNT and not _is_odd(t)), key=counts.__getitem__):
-        warnings.append(f"rare {units}, hardly learned: {_with_counts(rare, counts)}")
+        warnings.append(f"rare {units}, hardly learned: {listed(rare)}")
     if unseen:
-        warnings.append(f"only in the validation split, never learned: {_with_counts(unseen, counts)}")
+        warnings.append(f"{units} only in the validation split, never learned: {listed(unseen)}")
     size = f"{tokenizer.vocab_size:,} {units}"
     if tokenizer.unit == "character":
         return f"{size}: {_ranges(list(counts))}", warnings
@@ -40,10 +45,8 @@ def describe_vocabulary(
 
 
 def _name(token: str) -> str:
-    """A token's text in a visible form: in quotes if it begins or ends with white space or has invisible characters."""
-    if len(token) == 1:
-        return printable(token)
-    return token if token.isprintable() and token == token.strip() else repr(token)
+    """A token's text in a visible form."""
+    return printable(token) if len(token) == 1 else token
 
 
 def _is_odd(token: str) -> bool:
