@@ -541,6 +541,8 @@ def test_progress_is_reported(data: Path, run: RunFolder) -> None:
     prepare("letters", run, data, lambda *report: reports.append(report))
     assert reports[-1] == ("Writing the token ids of letters", 200, 200)
     assert ("Reading letters", 200, 200) in reports
+    prepare("letters", RunFolder(run.path.parent, "bpe"), data, lambda *report: reports.append(report), "bpe")
+    assert ("Learning the tokens of letters", 200, 200) in reports
 
 
 def test_an_unusable_text_leaves_nothing_behind(data: Path, run: RunFolder) -> None:

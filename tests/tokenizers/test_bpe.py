@@ -14,7 +14,6 @@ from tests.tokenizers.texts import SENTENCES, sample, texts
 
 from gptbox.errors import DatasetError, ModelFolderError
 from gptbox.tokenizers import bpe, tokenizer_from_json
-from gptbox.tokenizers import segments as segments_module
 from gptbox.tokenizers.bpe import EOS, BPETokenizer, vocab_size_for
 from gptbox.tokenizers.merges import derive_merges
 
@@ -103,9 +102,20 @@ def test_training_does_not_depend_on_blocks_and_reads_them_twice_at_most() -> No
 
 def test_a_long_text_is_sampled(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bpe, "_SAMPLE_BYTES", 300_000)
-    monkeypatch.setattr(segments_module, "MAX_SEGMENT", 10_000)
     text = "first " * 50_000 + "second " * 50_000 + "third " * 50_000
-    assert {b"first", b" second", b" third"} <= set(BPETokenizer.train([text]).tokens)
+    assert {b" first", b" second", b" third"} <= set(BPETokenizer.train([text]).tokens)
+    assert sum(map(len, bpe._sample([text], len(text)))) < 300_000
+
+
+def test_a_text_without_spaces_is_sampled_more_thinly(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its words are long and most of them different, which takes memory."""
+    monkeypatch.setattr(bpe, "_SAMPLE_WORD_BYTES", 100_000)
+    english = "first second third\n" * 50_000
+    assert sum(map(len, bpe._sample([english], len(english)))) == len(english)
+    chinese = "".join(chr(0x4E00 + i * i % 4000) for i in range(300_000))
+    sample = bpe._sample([chinese], 3 * len(chinese))
+    assert 20_000 < sum(map(len, sample)) < 50_000
+    assert (sample[0], sample[-1] in chinese[200_000:]) == (chinese[: len(sample[0])], True)
 
 
 def test_training_without_the_package_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

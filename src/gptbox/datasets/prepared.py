@@ -15,7 +15,7 @@ if the stat data of its files (size and times) has changed.
 import json
 import math
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -254,7 +254,8 @@ def _write(
     if tokenizer == AUTO:
         tokenizer, reason = choose_tokenizer(len(summary.alphabet), summary.bytes)
     if isinstance(tokenizer, str):
-        tokenizer = train_tokenizer(tokenizer, corpus, summary.alphabet, summary.bytes, data)
+        blocks = _ReportedBlocks(corpus, on_progress, f"Learning the tokens of {name}")
+        tokenizer = train_tokenizer(tokenizer, blocks, summary.alphabet, summary.bytes, data)
     token_sizes = np.array([len(tokenizer.token_bytes(token)) for token in range(tokenizer.vocab_size)])
     meta: dict[str, Any] = {
         "format_version": FORMAT_VERSION,
@@ -284,3 +285,17 @@ def _write(
     except OSError as error:
         raise RunError(f"The prepared text cannot be written to {run.dataset}: {error.strerror or error}.") from None
     return PreparedDataset.load(run.dataset)
+
+
+class _ReportedBlocks:
+    """The blocks of a corpus; reading them is reported."""
+
+    def __init__(self, corpus: Corpus, on_progress: ProgressCallback, operation: str) -> None:
+        self._corpus, self._on_progress, self._operation = corpus, on_progress, operation
+
+    def __iter__(self) -> Iterator[str]:
+        done = 0
+        for block in self._corpus:
+            done += len(block)
+            yield block
+            self._on_progress(self._operation, done, self._corpus.summary.characters)

@@ -49,6 +49,8 @@ At the maximum, the embeddings of a model of five minutes (128 wide) have as man
 _MIN_FREQUENCY = 10  # occurrences of a token in the sample; one with fewer is hardly learned
 _MAX_TOKEN_BYTES = 64  # no token is a long run of dashes or spaces
 _SAMPLE_BYTES = 16_000_000  # of the text, from which the tokens are learned: 4,000 for each
+_SAMPLE_WORD_BYTES = 2_000_000  # of the different words in the sample: training takes a hundred bytes for each of them
+_SLICE = 1 << 14  # characters of the slices in the sample
 
 _JOB_CHARACTERS = 1 << 16  # of short documents, encoded in one call of a thread
 
@@ -116,10 +118,7 @@ class BPETokenizer(Tokenizer):
             initial_alphabet=SYMBOLS,
             show_progress=False,
         )
-        # Evenly spaced segments, so that the time and the memory do not grow with the length of the text.
-        every = max(1, math.ceil(num_bytes / _SAMPLE_BYTES))
-        sample = islice(segments(blocks), 0, None, every)
-        trained.train_from_iterator((without_surrogates(segment) for segment in sample if segment), trainer)
+        trained.train_from_iterator(_sample(blocks, num_bytes), trainer)
         vocab = trained.get_vocab()
         return cls(without_unreachable([from_symbols(token) for token in sorted(vocab, key=vocab.__getitem__)]))
 
@@ -251,6 +250,21 @@ class BPETokenizer(Tokenizer):
         """Whether a `tokenizer.json` cuts texts with this class's pattern."""
         found = content.get("pre_tokenizer") or {}
         return bool(_essence(found) == _essence(cls.pre_tokenizer))
+
+
+def _sample(blocks: Iterable[str], num_bytes: int) -> list[str]:
+    """Evenly spaced slices of a text of this size, so that neither time nor memory of training grow with its length."""
+    every = max(1, math.ceil(num_bytes / _SAMPLE_BYTES))
+    slices = (
+        segment[start : start + _SLICE]
+        for segment in segments(blocks)
+        if segment is not None
+        for start in range(0, len(segment), _SLICE)
+    )
+    sample = [without_surrogates(part) for part in islice(slices, 0, None, every)]
+    # The words of a text without spaces are long, and most of them different.
+    words = {word for part in sample for word in part.split()}
+    return sample[:: max(1, math.ceil(sum(len(word.encode()) for word in words) / _SAMPLE_WORD_BYTES))]
 
 
 def _essence(pre_tokenizer: Any) -> Any:
