@@ -184,8 +184,9 @@ def test_a_stop_token_outside_the_vocabulary_is_named(model: GPT) -> None:
 
 def test_min_tokens_needs_a_token_that_is_no_stop_token(make_weights: Callable[..., Any]) -> None:
     config = ModelConfig(architecture="gpt2", vocab_size=3, context_length=8, n_layer=1, n_head=1, n_embd=32)
-    model, all_but_one = GPT(config, make_weights(config)), {"stop_token_ids": (0,), "eos_token_id": 2}
+    model = GPT(config, make_weights(config))
     with pytest.raises(EngineError, match="Every token is a stop token"):
         request(model, [1], stop_token_ids=(0, 1), eos_token_id=2, min_tokens=1)
     assert len(alone(model, [1], SamplingParams(stop_token_ids=(0, 1), eos_token_id=2, max_tokens=9))) == 1
-    assert alone(model, [1], SamplingParams(**all_but_one, min_tokens=9, max_tokens=9)) == [1] * 9
+    all_but_one = SamplingParams(stop_token_ids=(0,), eos_token_id=2, min_tokens=9, max_tokens=9)
+    assert alone(model, [1], all_but_one) == [1] * 9
