@@ -425,6 +425,7 @@ class TestTokenizers:
         assert (prepared.train_tokens, prepared.val_tokens) == (len(train), len(val))
         assert (prepared.train_bytes, prepared.val_bytes) == (len(train), len(val))
         assert prepared.characters == len(self.TEXT)
+        assert prepared.characters_per_token == len(self.TEXT) / len(self.TEXT.encode())
         assert prepared.describe()[1:5] == [
             f"size: {len(self.TEXT)} characters, {len(train) + len(val)} bytes",
             "vocabulary: 256 bytes, of which 33 occur in the text",

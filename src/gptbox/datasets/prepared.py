@@ -125,6 +125,11 @@ class PreparedDataset:
             "or choose a shorter context."
         )
 
+    @property
+    def characters_per_token(self) -> float:
+        """Mean number of characters per token."""
+        return self.characters / (self.train_tokens + self.val_tokens)
+
     def bits_per_byte(self, val_loss: float) -> float:
         """Convert a validation loss from nats per token to bits per byte, which is comparable between tokenizers."""
         return val_loss * self.val_tokens / self.val_bytes / math.log(2)

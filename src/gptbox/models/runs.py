@@ -63,6 +63,8 @@ class Status:
     architecture: str | None = None
     device: str | None = None
     dataset_source: str | None = None
+    characters_per_token: float | None = None
+    """Mean number of the text's characters per token: losses per token divided by it are comparable."""
     latest_snapshot: str | None = None
     best_snapshot: str | None = None
     updated_at: str = ""
