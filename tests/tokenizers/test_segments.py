@@ -95,6 +95,8 @@ def test_a_run_without_a_cut_is_cut_all_the_same(tokenizer: BPETokenizer, run: s
     found = list(segments([text]))
     assert max(map(len, found)) == MAX_SEGMENT
     assert tokenizer.decode(tokenizer.encode(text)) == text
+    longest = run * (MAX_SEGMENT - 1) + "b"
+    assert tokenizer.decode(tokenizer.encode(longest)) == longest
     half = len(text) // 2
     blocks = np.concatenate(list(tokenizer.encode_blocks([text[:half], text[half:]])))
     assert np.array_equal(blocks, tokenizer.encode(text))
