@@ -12,7 +12,6 @@ if the stat data of its files (size and times) has changed.
 import json
 import math
 import shutil
-from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -22,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gptbox.datasets import find_dataset
-from gptbox.datasets.base import Corpus, FileStat
+from gptbox.datasets.base import Corpus, Dataset, FileStat
 from gptbox.datasets.progress import ProgressCallback, no_progress
 from gptbox.datasets.token_files import count_ids, write_ids
 from gptbox.datasets.vocabulary import describe_vocabulary
@@ -58,6 +57,8 @@ class PreparedDataset:
     """Occurrences of each id in val.bin; None if prepared by an older version."""
     files: tuple[FileStat, ...] = ()
     """Stat data of the user's files that the text was read from; () if not known for certain."""
+    origin: str | None = None
+    """Dataset.origin; None if prepared by an older version, which only read the .txt files of a folder itself."""
 
     @property
     def train(self) -> NDArray[np.uint16]:
@@ -144,14 +145,19 @@ class PreparedDataset:
 
 
 def prepare(
-    name: str, run: RunFolder, data: Path, on_progress: ProgressCallback = no_progress, tokenizer: str = AUTO
+    name: str,
+    run: RunFolder,
+    data: Path,
+    on_progress: ProgressCallback = no_progress,
+    tokenizer: str = AUTO,
+    url: str | None = None,
 ) -> PreparedDataset:
     """The run's prepared dataset, created if it is missing or the user's text has changed.
 
     A complete one is reused without the network, and without reading the text if its files have not changed.
-    `tokenizer` is a name in TOKENIZERS, or AUTO, which keeps the tokenizer of a prepared dataset. Raises DatasetError
-    if the text cannot be found or used, RunError if the run has another tokenizer, training has begun on another text
-    or the run's folder cannot be written.
+    `tokenizer` is a name in TOKENIZERS, or AUTO, which keeps the tokenizer of a prepared dataset; `url` is the address
+    of the text, if it is downloaded (DATASET_URL). Raises DatasetError if the text cannot be found or used, RunError if
+    the run has another tokenizer, training has begun on another text or the run's folder cannot be written.
     """
     training_begun = run.checkpoint.exists() or bool(run.snapshots())
     try:
@@ -162,23 +168,33 @@ def prepare(
                 f"The run {run.name!r} cannot go on, because its prepared text is damaged: {error} "
                 + start_over_advice(run.name)
             ) from None
-        return _write(run, name, find_dataset(name, data).read(data, on_progress), on_progress, tokenizer)
+        return _write(run, find_dataset(name, data, url, run.path.parent), data, on_progress, tokenizer)
     if prepared.dataset != name:
         if training_begun:
             raise RunError(
                 f"The run {run.name!r} was trained on {prepared.dataset}, not on {name}. {start_over_advice(run.name)}"
             )
-        return _write(run, name, find_dataset(name, data).read(data, on_progress), on_progress, tokenizer)
+        return _write(run, find_dataset(name, data, url, run.path.parent), data, on_progress, tokenizer)
     if tokenizer not in (AUTO, prepared.tokenizer.name):
         raise RunError(
             f"The run {run.name!r} was prepared with the tokenizer {prepared.tokenizer.name}, not with {tokenizer}. "
             + start_over_advice(run.name)
         )
     try:
-        dataset = find_dataset(name, data)
+        dataset = find_dataset(name, data, url, run.path.parent)
     except DatasetError:
         return prepared  # the text was deleted; training only needs the run's folder
-    if prepared.files and prepared.files == _stats(dataset.user_files(data)):
+    if dataset.origin and dataset.origin != prepared.origin:
+        if training_begun:
+            raise RunError(
+                f"The run {run.name!r} was trained on another text called {name} ({prepared.source}), not on the one "
+                f"that DATASET_URL gives. {start_over_advice(run.name)}"
+            )
+        return _write(run, dataset, data, on_progress, tokenizer)
+    files = dataset.user_files(data)
+    if prepared.origin is None and training_begun:
+        files = tuple(file for file in files if "/" not in file.name and file.name.lower().endswith(".txt"))
+    if prepared.files and prepared.files == files:
         return prepared
     corpus = dataset.read_user_files(data, on_progress)
     if corpus is None:
@@ -191,15 +207,7 @@ def prepare(
             f"then ({prepared.source}), {corpus.summary.characters:,} now ({corpus.source}). "
             + start_over_advice(run.name)
         )
-    return _write(run, name, corpus, on_progress, prepared.tokenizer.name)
-
-
-def _stats(files: Sequence[Path]) -> tuple[FileStat, ...]:
-    """Stat data of the files; () if one has none, which is reported when the file is read."""
-    try:
-        return tuple(FileStat.of(file) for file in files)
-    except OSError:
-        return ()
+    return _write(run, dataset, data, on_progress, prepared.tokenizer.name, corpus)
 
 
 def _store_stats(prepared: PreparedDataset, files: tuple[FileStat, ...]) -> PreparedDataset:
@@ -214,9 +222,16 @@ def _store_stats(prepared: PreparedDataset, files: tuple[FileStat, ...]) -> Prep
 
 
 def _write(
-    run: RunFolder, name: str, corpus: Corpus, on_progress: ProgressCallback, tokenizer_name: str
+    run: RunFolder,
+    dataset: Dataset,
+    data: Path,
+    on_progress: ProgressCallback,
+    tokenizer_name: str,
+    corpus: Corpus | None = None,
 ) -> PreparedDataset:
-    """Publish the corpus as the run's dataset, replacing an existing one."""
+    """Publish the corpus as the run's dataset, replacing an existing one; by default, it is read from the dataset."""
+    name = dataset.name
+    corpus = corpus or dataset.read(data, on_progress)
     summary = corpus.summary
     num_train = int(summary.characters * 0.9)
     if not 0 < num_train < summary.characters:
@@ -226,6 +241,7 @@ def _write(
     meta: dict[str, Any] = {
         "format_version": FORMAT_VERSION,
         "dataset": name,
+        "origin": dataset.origin,
         "source": corpus.source,
         "notes": corpus.notes,
         "text_sha256": summary.sha256,

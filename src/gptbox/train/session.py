@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 import torch
 
+from gptbox.datasets import find_dataset
 from gptbox.datasets.prepared import PreparedDataset, prepare
 from gptbox.datasets.progress import ProgressLines
 from gptbox.errors import DatasetError, DiskFullError, DivergedError, GptboxError, SettingError
@@ -38,6 +39,8 @@ NICENESS = 10
 class TrainOptions:
     """The user's options; None if not given."""
 
+    dataset_url: str | None = None
+    """Address to download the dataset's text from; None takes the dataset of that name."""
     tokenizer: str = AUTO
     """A name in TOKENIZERS, or AUTO."""
     preset: str = "default"
@@ -104,7 +107,8 @@ def train(
                 optim.check_optimizer_name(options.changes.get("optimizer"))
                 initial = _initial_model(run, options)
                 if distributed.is_main:
-                    prepared = _prepare(run, dataset, data, _tokenizer(run, options, initial), before, reporter)
+                    start = _fetch(run, dataset, data, options, before, reporter, start)
+                    prepared = _prepare(run, dataset, data, options, initial, reporter)
                     start = _compile(run, distributed, reporter, start)
                 distributed.broadcast([0.0])  # a barrier: the dataset is prepared
                 if not distributed.is_main:
@@ -147,15 +151,33 @@ def _tokenizer(run: RunFolder, options: TrainOptions, initial: ModelFolder | Non
     return options.tokenizer
 
 
-def _prepare(
-    run: RunFolder, dataset: str, data: Path, tokenizer: str, before: Status | None, reporter: Reporter
-) -> PreparedDataset:
+def _fetch(
+    run: RunFolder,
+    dataset: str,
+    data: Path,
+    options: TrainOptions,
+    before: Status | None,
+    reporter: Reporter,
+    start: Timestamp,
+) -> Timestamp:
+    """Begin to prepare: download what is needed and kept; returns `start` moved so that this time does not count."""
     for folder in (run.path, run.path / "snapshots", run.checkpoint):
         remove_temporaries(folder)
+    begin = Timestamp.now()
     if before is None or before.phase != "finished":
         status = before or Status(run=run.name, phase="preparing")
         run.write_status(replace(status, phase="preparing", message=f"Preparing the text of {dataset}."))
-    prepared = prepare(dataset, run, data, ProgressLines(reporter.say), tokenizer)
+    if not run.dataset.exists():
+        text = find_dataset(dataset, data, options.dataset_url, run.path.parent)
+        text.fetch(data, ProgressLines(reporter.say))
+    return start.excluding(begin, Timestamp.now())
+
+
+def _prepare(
+    run: RunFolder, dataset: str, data: Path, options: TrainOptions, initial: ModelFolder | None, reporter: Reporter
+) -> PreparedDataset:
+    tokenizer = _tokenizer(run, options, initial)
+    prepared = prepare(dataset, run, data, ProgressLines(reporter.say), tokenizer, options.dataset_url)
     for line in prepared.describe():
         reporter.say(line)
     return prepared
