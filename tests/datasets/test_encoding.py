@@ -1,3 +1,4 @@
+# ruff: noqa: E501, RUF001
 """Encodings of real sentences are recognised, and what cannot be told is not."""
 
 import pytest

@@ -1,12 +1,10 @@
 """The user's .txt files: joined, normalised, or rejected with a helpful message."""
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import pytest
+from tests.datasets.conftest import not_root
 
 from gptbox.datasets.text_folder import TextFolder, text_files
 from gptbox.errors import DatasetError
@@ -182,12 +180,14 @@ class TestLinks:
         (folder.parent / "outside").mkdir()
         (folder.parent / "outside" / "secret.txt").write_text("secret\n")
 
-    @pytest.mark.parametrize("target", ["../outside/secret.txt", "../outside", "../../outside/secret.txt", "/etc/passwd"])
+    @pytest.mark.parametrize(
+        "target", ["../outside/secret.txt", "../outside", "../../outside/secret.txt", "/etc/passwd"]
+    )
     def test_one_that_leads_out_is_refused(self, folder: Path, target: str) -> None:
         (folder / "more").mkdir()
         link = folder / "more" / "link.txt" if target.startswith("../..") else folder / "link.txt"
         link.symlink_to(target)
-        with pytest.raises(DatasetError, match=rf"link\.txt is a link that leads out of .*letters\. Copy"):
+        with pytest.raises(DatasetError, match=r"link\.txt is a link that leads out of .*letters\. Copy"):
             read(folder)
 
     def test_one_that_stays_inside_is_read(self, folder: Path) -> None:
@@ -222,28 +222,6 @@ def test_a_broken_link_is_an_error(folder: Path) -> None:
     (folder / "b.txt").symlink_to("gone.txt")
     with pytest.raises(DatasetError, match=r"b\.txt cannot be read: No such file or directory"):
         read(folder)
-
-
-@pytest.fixture
-def open_folder() -> Iterator[Path]:
-    """A folder that another user can access, unlike pytest's own."""
-    with TemporaryDirectory() as name:
-        folder = Path(name) / "letters"
-        folder.mkdir()
-        folder.parent.chmod(0o755)
-        yield folder
-
-
-@contextmanager
-def not_root() -> Iterator[None]:
-    """Run as another user, because root may read every file."""
-    user = os.geteuid()
-    if user == 0:
-        os.seteuid(65_534)
-    try:
-        yield
-    finally:
-        os.seteuid(user)
 
 
 def test_a_file_without_permission_is_named(open_folder: Path) -> None:

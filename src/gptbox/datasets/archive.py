@@ -26,8 +26,8 @@ def check_size(label: str, unpacked: int, packed: int) -> None:
         raise DatasetError(f"{label} unpacks to more than {MAX_UNPACKED >> 30} GiB. Unpack it and take a part of it.")
     if unpacked > max(_FREE_BYTES, MAX_RATIO * packed):
         raise DatasetError(
-            f"{label} looks like a zip bomb: {packed:,} bytes unpack to {unpacked:,} or more, over {MAX_RATIO} times as "
-            "many. If it is a text, unpack it yourself."
+            f"{label} looks like a zip bomb: {packed:,} bytes unpack to {unpacked:,} or more, over {MAX_RATIO} times "
+            "as many. If it is a text, unpack it yourself."
         )
 
 
@@ -68,7 +68,7 @@ class ZipArchive:
         """Those with text, of a supported kind."""
         files = [info for info in members if not info.is_dir() and not _is_hidden(info.filename)]
         for info in sorted(files, key=lambda info: PurePosixPath(info.filename)):
-            name = printable_name(info.filename)
+            name = printable_name(str(PurePosixPath(info.filename)))
             self._check_path(info, name)
             form = TextForm.of(name)
             if is_archive(name):

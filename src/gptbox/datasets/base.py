@@ -126,7 +126,7 @@ class Dataset(ABC):
     origin: str = ""
     """Identifies the text among those of one name, such as by its address; "" if the name alone does."""
 
-    def fetch(self, data: Path, on_progress: ProgressCallback = no_progress) -> None:
+    def fetch(self, data: Path, on_progress: ProgressCallback = no_progress) -> None:  # noqa: B027
         """Download what `read` needs and keeps, so that it need not be done then; nothing by default.
 
         Raises DatasetError.

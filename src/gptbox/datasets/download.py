@@ -10,6 +10,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import BinaryIO, NamedTuple
 from urllib.parse import quote, urlsplit
 
@@ -126,7 +127,7 @@ class _Attempts:
                 if self.size > download.max_bytes:
                     raise _WrongContentError(f"it has more than {download.max_bytes:,} bytes")
                 digest.update(chunk)
-                self._store(lambda chunk=chunk: self.file.write(chunk))
+                self._store(partial(self.file.write, chunk))
                 if time.monotonic() > self.deadline:
                     raise TimeoutError(f"{self.size:,} bytes in {download.total_timeout_s:g} s")
             url = response.geturl()

@@ -80,7 +80,7 @@ _ALPHABETS = (
     "ëç",  # Albanian
     "ăâđêôơưàáãèéìíòóùúýõ\u0300\u0301\u0303\u0309\u0323",  # Vietnamese, with its combining accents
 )
-_TYPOGRAPHY = frozenset("‘’‚“”„«»‹›–—…·•§°€£©®™¡¿´²³½¼†×\u00a0\u00ad")
+_TYPOGRAPHY = frozenset("‘’‚“”„«»‹›–—…·•§°€£©®™¡¿´²³½¼†×\u00a0\u00ad")  # noqa: RUF001
 _MULTIBYTE = frozenset(("gb18030", "big5", "euc_jp", "cp932", "euc_kr"))  # a text in another script is rarely valid
 _MIN_LEAD = 0.12  # in charset-normalizer's coherence and chaos, for a script to win over another
 _EVIDENCE_BYTES = 1 << 14  # of lines that are not ASCII; more hardly changes a guess

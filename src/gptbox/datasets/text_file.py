@@ -5,7 +5,7 @@ import time
 import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -61,7 +61,8 @@ class TextFile:
                 yield from self._members(is_last)
             case "nested":
                 raise DatasetError(
-                    f"{self.label} is an archive in a .gz file, which is not read. Unpack it, or make a .zip of its texts."
+                    f"{self.label} is an archive in a .gz file, which is not read. Unpack it, or make a .zip of its "
+                    "texts."
                 )
 
     def blocks(self) -> Iterator[str]:
@@ -138,7 +139,9 @@ class TextFile:
             yield
         except (EOFError, gzip.BadGzipFile, zipfile.BadZipFile, zlib.error) as error:
             problem = printable_name(str(error)).rstrip(".")
-            raise DatasetError(f"{self.label} is damaged or incomplete: {problem}. Copy or download it again.") from None
+            raise DatasetError(
+                f"{self.label} is damaged or incomplete: {problem}. Copy or download it again."
+            ) from None
         except OSError as error:
             raise DatasetError(f"{self.label} cannot be read: {error.strerror or error}.") from None
 
@@ -180,8 +183,7 @@ class TextFiles:
         self._bytes_before = 0
         for file in self.files:
             self._current = file
-            with closing(file.documents(is_last=file is self.files[-1])) as documents:
-                yield from documents
+            yield from file.documents(is_last=file is self.files[-1])
             self._bytes_before += file.stat.size if file.stat else 0
 
     @property

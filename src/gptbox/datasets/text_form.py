@@ -1,4 +1,4 @@
-"""The forms in which a file holds texts, told by its name: plain text, JSON Lines, either of them in a .gz, or a .zip."""
+"""The forms in which a file holds texts, by its name: plain text, JSON Lines, either of them in a .gz, or a .zip."""
 
 from pathlib import PurePosixPath
 from typing import Literal, NamedTuple, Self

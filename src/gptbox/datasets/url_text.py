@@ -9,9 +9,8 @@ The digits are the beginning of the address's SHA-256. A folder is complete or a
 
 import hashlib
 import json
-import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -98,8 +97,7 @@ class UrlText(Dataset):
     def fetch(self, data: Path, on_progress: ProgressCallback = no_progress) -> None:
         """Download the file, unless it is stored. Raises DatasetError, DownloadError."""
         if self._stored(data) is None:
-            folder = self._writable_folder(data)
-            with _lock(folder):
+            with self._writable_folder(data) as folder:
                 self._fetch_into(folder / f"{self.name}-{self.origin}", on_progress)
 
     def user_files(self, data: Path) -> tuple[FileStat, ...]:
@@ -140,19 +138,28 @@ class UrlText(Dataset):
     def _folders(self, data: Path) -> Sequence[Path]:
         return (data / FOLDER, self._models / FOLDER)
 
-    def _writable_folder(self, data: Path) -> Path:
+    @contextmanager
+    def _writable_folder(self, data: Path) -> Iterator[Path]:
+        """The first of the folders that can be written, locked if it is free, and without what killed downloads left.
+
+        Raises DatasetError if there is none.
+        """
         problem = ""
         for folder in self._folders(data):
+            lock: AbstractContextManager[object] = nullcontext()
             try:
                 # An absent data folder stays absent.
                 folder.mkdir(parents=folder.parent == self._models, exist_ok=True)
+                with suppress(BlockingIOError, ImportError):  # another download is going on; Windows has no locks
+                    lock = file_lock.acquire(folder / ".lock")
+                    remove_temporaries(folder)
             except OSError as error:
-                problem = error.strerror
-            else:
-                if os.access(folder, os.W_OK | os.X_OK):
-                    return folder
-                problem = "it cannot be written"
-        raise DatasetError(f"There is no place for the text {self.name}: {folder}: {problem}.")
+                problem = f"{folder} cannot be written: {error.strerror}"
+                continue
+            with lock:
+                yield folder
+            return
+        raise DatasetError(f"There is no place for the text {self.name}: {problem}.")
 
     def _fetch_into(self, path: Path, on_progress: ProgressCallback) -> None:
         """Download into the folder `path`, atomically."""
@@ -181,16 +188,3 @@ class UrlText(Dataset):
             f"{public_url(self.url)} is not the address of a text: its name, {names[0] or '(none)'}, is not that of "
             f"one of the {SUPPORTED}."
         )
-
-
-@contextmanager
-def _lock(folder: Path) -> Iterator[None]:
-    """Lock the folder of downloads if it is free, and then delete what killed processes have left there."""
-    try:
-        lock = file_lock.acquire(folder / ".lock")
-    except (BlockingIOError, ImportError):  # another download is going on; on Windows there are no locks
-        yield
-        return
-    with lock:
-        remove_temporaries(folder)
-        yield
