@@ -68,7 +68,7 @@ _VARIABLES: dict[str, tuple[str, Callable[[str], Any], str]] = {
     "DATASET_URL": (
         "dataset_url",
         _text_url,
-        "the http or https address of a text, if need be with #sha256= and 64 hexadecimal digits at its end",
+        "an http or https address, which may end in #sha256= and 64 hexadecimal digits",
     ),
     "TOKENIZER": ("tokenizer", str, "a tokenizer's name"),
     "INIT": ("init", str, "a run's name or the path of a model folder"),

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from tests.datasets.http_server import Server, redirects, sends
+from tests.datasets.http_server import Answer, Server, redirects, refuses, sends
 
 from gptbox.datasets.download import Download, public_url
 from gptbox.errors import DownloadError
@@ -51,6 +51,18 @@ def test_a_failed_attempt_leaves_nothing_in_the_next(serve: Callable[..., Server
 def test_a_promised_size_above_the_limit_is_refused_at_once(serve: Callable[..., Server]) -> None:
     with pytest.raises(DownloadError, match="it has 5,000,000,000 bytes, more than 1,048,576"):
         download(serve(sends(b"x", promised=5_000_000_000)).url).to_file(io.BytesIO())
+
+
+@pytest.mark.parametrize(
+    ("answer", "is_permanent"),
+    [(refuses(404), True), (refuses(503), False), (sends(b"another"), True), (sends(b"x", promised=9), False)],
+)
+def test_an_error_says_whether_another_attempt_would_help(
+    serve: Callable[..., Server], answer: Answer, is_permanent: bool
+) -> None:
+    with pytest.raises(DownloadError) as error:
+        download(serve(answer).url, sha256=SHA256).to_file(io.BytesIO())
+    assert error.value.is_permanent == is_permanent
 
 
 def test_a_web_page_is_refused(serve: Callable[..., Server]) -> None:

@@ -30,8 +30,18 @@ class Downloaded(NamedTuple):
     """Where redirects led to."""
 
 
+class _Problem(NamedTuple):
+    text: str
+    is_permanent: bool = False
+    """Whether another attempt would fail in the same way."""
+
+
 class _StorageError(Exception):
     """The downloaded content cannot be written."""
+
+
+class _WrongContentError(Exception):
+    """The server's answer is not what was asked for."""
 
 
 @dataclass(frozen=True)
@@ -56,20 +66,22 @@ class Download:
         `on_bytes` is called with the number of bytes so far and in total, if the server tells it. Transient errors are
         retried; a wrong address or a wrong content is not. Raises DownloadError; the file is then of no use.
         """
-        attempt = _Attempts(self, file, time.monotonic() + self.total_timeout_s)
+        attempts = _Attempts(self, file, time.monotonic() + self.total_timeout_s)
         # In a thread, because urllib's timeout covers neither DNS lookups nor a host's addresses taken together.
-        results: queue.SimpleQueue[Downloaded | str] = queue.SimpleQueue()
-        threading.Thread(target=lambda: results.put(attempt.run()), daemon=True).start()
-        result: Downloaded | str = f"no complete answer within {self.total_timeout_s:g} s"
-        while (left := attempt.deadline - time.monotonic()) > 0:
+        results: queue.SimpleQueue[Downloaded | _Problem] = queue.SimpleQueue()
+        threading.Thread(target=lambda: results.put(attempts.run()), daemon=True).start()
+        result: Downloaded | _Problem = _Problem(f"no complete answer within {self.total_timeout_s:g} s")
+        while (left := attempts.deadline - time.monotonic()) > 0:
             try:
                 result = results.get(timeout=min(left, _REPORT_INTERVAL_S))
                 break
             except queue.Empty:
-                if attempt.expected:
-                    on_bytes(attempt.size, attempt.expected)
-        if isinstance(result, str):
-            raise DownloadError(f"{self.title} could not be downloaded from {public_url(self.url)}: {result}.")
+                if attempts.expected:
+                    on_bytes(attempts.size, attempts.expected)
+        if isinstance(result, _Problem):
+            raise DownloadError(
+                f"{self.title} could not be downloaded from {public_url(self.url)}: {result.text}.", result.is_permanent
+            )
         return result
 
 
@@ -83,9 +95,9 @@ class _Attempts:
         self.expected = 0
         """Bytes that the server promises; 0 if it does not."""
 
-    def run(self) -> Downloaded | str:
+    def run(self) -> Downloaded | _Problem:
         """The result, or the problem."""
-        problem = ""
+        problem = _Problem("")
         for delay in (0.0, *self.download.retry_delays_s):
             if time.monotonic() + delay > self.deadline:
                 break
@@ -94,18 +106,18 @@ class _Attempts:
                 return self._fetch()
             except urllib.error.HTTPError as error:
                 error.close()
-                problem = f"the server answered {error.code} {error.reason}"
+                problem = _Problem(f"the server answered {error.code} {error.reason}")
                 if error.code not in _RETRY_STATUSES:
-                    break
+                    return problem._replace(is_permanent=True)
             except _WrongContentError as error:
-                return str(error)
+                return _Problem(str(error), is_permanent=True)
             except _StorageError as error:
-                return f"it cannot be stored: {error}"
+                return _Problem(f"it cannot be stored: {error}", is_permanent=True)
             except (OSError, http.client.HTTPException, ValueError) as error:
                 reason = getattr(error, "reason", error)
-                problem = getattr(reason, "strerror", None) or str(reason) or type(reason).__name__
+                problem = _Problem(getattr(reason, "strerror", None) or str(reason) or type(reason).__name__)
                 if isinstance(reason, ssl.SSLCertVerificationError) or isinstance(error, ValueError):
-                    break
+                    return problem._replace(is_permanent=True)
         return problem
 
     def _fetch(self) -> Downloaded:
@@ -144,10 +156,6 @@ class _Attempts:
             operation()
         except OSError as error:
             raise _StorageError(error.strerror or str(error)) from None
-
-
-class _WrongContentError(Exception):
-    """The server's answer is not what was asked for."""
 
 
 def _opener() -> urllib.request.OpenerDirector:

@@ -186,5 +186,6 @@ class UrlText(Dataset):
                 return name[-_MAX_NAME:].lstrip(".")
         raise DownloadError(
             f"{public_url(self.url)} is not the address of a text: its name, {names[0] or '(none)'}, is not that of "
-            f"one of the {SUPPORTED}."
+            f"one of the {SUPPORTED}.",
+            is_permanent=True,
         )
