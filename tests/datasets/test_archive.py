@@ -14,6 +14,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from gptbox.datasets import archive
 from gptbox.datasets.text_file import TextFile, TextFiles
@@ -155,6 +157,23 @@ class TestZip:
         path.write_bytes(content)
         assert "is encrypted: a.txt needs a password" in refusal(path)
 
+    @pytest.mark.parametrize(
+        ("offset", "byte", "problem"),
+        [
+            (6, 99, "zip file version 9.9"),
+            (8, 0x20, "compressed patched data"),
+            (46, 0xFF, "codec can't decode byte 0xff"),
+        ],
+    )
+    def test_an_unusual_one_is_refused(self, tmp_path: Path, offset: int, byte: int, problem: str) -> None:
+        path = write_zip(tmp_path / "a.zip", {"ü.txt": "some text"})
+        content = bytearray(path.read_bytes())
+        content[content.index(b"PK\x01\x02") + offset] = byte
+        path.write_bytes(content)
+        message = refusal(path)
+        assert "is damaged or incomplete: " in message
+        assert problem in message
+
     @pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
     def test_another_method_is_refused(self, tmp_path: Path, method: int) -> None:
         path = write_zip(tmp_path / "a.zip", {"a.txt": "x" * 1000}, method)
@@ -268,6 +287,38 @@ class TestGzip:
         message, kibibytes = done.stdout.splitlines()
         assert "looks like a zip bomb" in message
         assert int(kibibytes) < 20_000
+
+
+def contents() -> dict[str, bytes]:
+    zipped = io.BytesIO()
+    with zipfile.ZipFile(zipped, "w", zipfile.ZIP_DEFLATED) as file:
+        file.writestr("a.txt", "some words\n" * 20)
+        file.writestr("ü/b.jsonl", '{"text": "a line"}\n' * 3)
+    with zipfile.ZipFile(zipped, "a", zipfile.ZIP_STORED) as file:
+        file.writestr("c.md", "# words")
+        file.comment = b"a comment"
+    return {"a.zip": zipped.getvalue(), "a.txt.gz": gzip.compress(b"some words\n" * 20)}
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=1000, deadline=None)
+@given(
+    name=st.sampled_from(sorted(contents())),
+    changes=st.lists(st.tuples(st.integers(0, 1000), st.integers(0, 2), st.binary(max_size=3)), min_size=1, max_size=3),
+)
+def test_any_damage_is_refused_in_one_line_or_harmless(
+    tmp_path: Path, name: str, changes: list[tuple[int, int, bytes]]
+) -> None:
+    content = contents()[name]
+    for offset, deleted, inserted in changes:
+        start = offset % (len(content) + 1)
+        content = content[:start] + inserted + content[start + deleted :]
+    (tmp_path / name).write_bytes(content)
+    message = ""
+    try:
+        documents(tmp_path / name)
+    except DatasetError as error:
+        message = str(error)
+    assert "\n" not in message
 
 
 class TestInAFolder:

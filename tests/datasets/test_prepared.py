@@ -432,6 +432,24 @@ class TestReadingAgain:
         assert prepare("letters", run, data).characters == 200
 
 
+def test_an_archive_that_changes_between_the_two_readings_is_an_error(
+    data: Path, run: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def write_archive(text: str) -> None:
+        with zipfile.ZipFile(data / "letters" / "b.zip", "w") as file:
+            file.writestr("b.txt", text)
+
+    def write_later(corpus: Corpus, *others: Any) -> Any:
+        write_archive("other")
+        return write_ids(corpus, *others)
+
+    write_archive("text")
+    monkeypatch.setattr(prepared_module, "write_ids", write_later)
+    with pytest.raises(DatasetError, match=r"b\.zip changed while it was read"):
+        prepare("letters", run, data)
+    assert not run.dataset.exists()
+
+
 def test_a_file_that_changes_between_the_two_readings_is_an_error(
     data: Path, run: RunFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -3,7 +3,10 @@
 import gzip
 import io
 import stat
+import struct
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import PurePosixPath
 from typing import IO, BinaryIO, NamedTuple, cast
 
@@ -60,13 +63,14 @@ class ZipArchive:
     def __init__(self, file: BinaryIO, label: str, packed: int) -> None:
         """Raises DatasetError, which names the member at fault, or zipfile.BadZipFile."""
         self._label = label
-        self._zip = zipfile.ZipFile(cast(IO[bytes], _BoundedReads(file, label)))
+        with _reported_as_bad():
+            self._zip = zipfile.ZipFile(cast(IO[bytes], _BoundedReads(file, label)))
         members = self._zip.infolist()
         if len(members) > MAX_MEMBERS:
             raise DatasetError(f"{label} has {len(members):,} members, more than {MAX_MEMBERS:,}. Join its texts.")
         self.members: list[Member] = []
         """Those with text, of a supported kind."""
-        files = [info for info in members if not info.is_dir() and not _is_hidden(info.filename)]
+        files = [info for info in members if not info.filename.endswith("/") and not _is_hidden(info.filename)]
         for info in sorted(files, key=lambda info: PurePosixPath(info.filename)):
             name = printable_name(str(PurePosixPath(info.filename)))
             self._check_path(info, name)
@@ -98,8 +102,18 @@ class ZipArchive:
             )
 
     def open(self, member: Member) -> IO[bytes]:
-        """The content of a member. Reading it raises zipfile.BadZipFile, EOFError or zlib.error."""
-        return self._zip.open(member.info)
+        """The content of a member. This and reading it raise zipfile.BadZipFile, EOFError or zlib.error."""
+        with _reported_as_bad():
+            return self._zip.open(member.info)
+
+
+@contextmanager
+def _reported_as_bad() -> Iterator[None]:
+    """Turns zipfile's other errors, for features that it lacks and for some damages, into BadZipFile."""
+    try:
+        yield
+    except (NotImplementedError, RuntimeError, ValueError, struct.error) as error:
+        raise zipfile.BadZipFile(str(error)) from None
 
 
 class _BoundedReads(io.BufferedIOBase):

@@ -107,7 +107,8 @@ def train(
                 optim.check_optimizer_name(options.changes.get("optimizer"))
                 initial = _initial_model(run, options)
                 if distributed.is_main:
-                    start = _fetch(run, dataset, data, options, before, reporter, start)
+                    _begin_preparing(run, dataset, before)
+                    start = _fetch(run, dataset, data, options, reporter, start)
                     prepared = _prepare(run, dataset, data, options, initial, reporter)
                     start = _compile(run, distributed, reporter, start)
                 distributed.broadcast([0.0])  # a barrier: the dataset is prepared
@@ -151,25 +152,22 @@ def _tokenizer(run: RunFolder, options: TrainOptions, initial: ModelFolder | Non
     return options.tokenizer
 
 
-def _fetch(
-    run: RunFolder,
-    dataset: str,
-    data: Path,
-    options: TrainOptions,
-    before: Status | None,
-    reporter: Reporter,
-    start: Timestamp,
-) -> Timestamp:
-    """Begin to prepare: download what is needed and kept; returns `start` moved so that this time does not count."""
+def _begin_preparing(run: RunFolder, dataset: str, before: Status | None) -> None:
     for folder in (run.path, run.path / "snapshots", run.checkpoint):
         remove_temporaries(folder)
-    begin = Timestamp.now()
     if before is None or before.phase != "finished":
         status = before or Status(run=run.name, phase="preparing")
         run.write_status(replace(status, phase="preparing", message=f"Preparing the text of {dataset}."))
-    if not run.dataset.exists():
-        text = find_dataset(dataset, data, options.dataset_url, run.path.parent)
-        text.fetch(data, ProgressLines(reporter.say))
+
+
+def _fetch(
+    run: RunFolder, dataset: str, data: Path, options: TrainOptions, reporter: Reporter, start: Timestamp
+) -> Timestamp:
+    """Download the text if that is needed; returns `start` moved so that this time does not count."""
+    if run.dataset.exists():
+        return start
+    begin = Timestamp.now()
+    find_dataset(dataset, data, options.dataset_url, run.path.parent).fetch(data, ProgressLines(reporter.say))
     return start.excluding(begin, Timestamp.now())
 
 
