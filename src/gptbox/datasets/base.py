@@ -92,6 +92,8 @@ class Corpus:
     """Where the text came from, as a phrase for people: "Tiny Shakespeare (downloaded)"."""
     notes: tuple[str, ...] = ()
     """A sentence for each normalisation or fallback that was applied."""
+    origin: str = ""
+    """Dataset.origin."""
     files: tuple[FileStat, ...] = ()
     """The user's files that the text was read from; () if it came from elsewhere, or if a file may still change."""
 

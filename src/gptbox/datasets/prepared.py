@@ -159,6 +159,10 @@ def prepare(
     of the text, if it is downloaded (DATASET_URL). Raises DatasetError if the text cannot be found or used, RunError if
     the run has another tokenizer, training has begun on another text or the run's folder cannot be written.
     """
+
+    def find() -> Dataset:
+        return find_dataset(name, data, url, run.path.parent)
+
     training_begun = run.checkpoint.exists() or bool(run.snapshots())
     try:
         prepared = PreparedDataset.load(run.dataset)
@@ -168,20 +172,20 @@ def prepare(
                 f"The run {run.name!r} cannot go on, because its prepared text is damaged: {error} "
                 + start_over_advice(run.name)
             ) from None
-        return _write(run, find_dataset(name, data, url, run.path.parent), data, on_progress, tokenizer)
+        return _write(run, name, find().read(data, on_progress), on_progress, tokenizer)
     if prepared.dataset != name:
         if training_begun:
             raise RunError(
                 f"The run {run.name!r} was trained on {prepared.dataset}, not on {name}. {start_over_advice(run.name)}"
             )
-        return _write(run, find_dataset(name, data, url, run.path.parent), data, on_progress, tokenizer)
+        return _write(run, name, find().read(data, on_progress), on_progress, tokenizer)
     if tokenizer not in (AUTO, prepared.tokenizer.name):
         raise RunError(
             f"The run {run.name!r} was prepared with the tokenizer {prepared.tokenizer.name}, not with {tokenizer}. "
             + start_over_advice(run.name)
         )
     try:
-        dataset = find_dataset(name, data, url, run.path.parent)
+        dataset = find()
     except DatasetError:
         return prepared  # the text was deleted; training only needs the run's folder
     if dataset.origin and dataset.origin != prepared.origin:
@@ -190,7 +194,7 @@ def prepare(
                 f"The run {run.name!r} was trained on another text called {name} ({prepared.source}), not on the one "
                 f"that DATASET_URL gives. {start_over_advice(run.name)}"
             )
-        return _write(run, dataset, data, on_progress, tokenizer)
+        return _write(run, name, dataset.read(data, on_progress), on_progress, tokenizer)
     files = dataset.user_files(data)
     if prepared.origin is None and training_begun:
         files = tuple(file for file in files if "/" not in file.name and file.name.lower().endswith(".txt"))
@@ -207,7 +211,7 @@ def prepare(
             f"then ({prepared.source}), {corpus.summary.characters:,} now ({corpus.source}). "
             + start_over_advice(run.name)
         )
-    return _write(run, dataset, data, on_progress, prepared.tokenizer.name, corpus)
+    return _write(run, name, corpus, on_progress, prepared.tokenizer.name)
 
 
 def _store_stats(prepared: PreparedDataset, files: tuple[FileStat, ...]) -> PreparedDataset:
@@ -222,16 +226,9 @@ def _store_stats(prepared: PreparedDataset, files: tuple[FileStat, ...]) -> Prep
 
 
 def _write(
-    run: RunFolder,
-    dataset: Dataset,
-    data: Path,
-    on_progress: ProgressCallback,
-    tokenizer_name: str,
-    corpus: Corpus | None = None,
+    run: RunFolder, name: str, corpus: Corpus, on_progress: ProgressCallback, tokenizer_name: str
 ) -> PreparedDataset:
-    """Publish the corpus as the run's dataset, replacing an existing one; by default, it is read from the dataset."""
-    name = dataset.name
-    corpus = corpus or dataset.read(data, on_progress)
+    """Publish the corpus as the run's dataset, replacing an existing one."""
     summary = corpus.summary
     num_train = int(summary.characters * 0.9)
     if not 0 < num_train < summary.characters:
@@ -241,7 +238,7 @@ def _write(
     meta: dict[str, Any] = {
         "format_version": FORMAT_VERSION,
         "dataset": name,
-        "origin": dataset.origin,
+        "origin": corpus.origin,
         "source": corpus.source,
         "notes": corpus.notes,
         "text_sha256": summary.sha256,

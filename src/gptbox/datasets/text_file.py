@@ -230,4 +230,4 @@ def read_files(
             total += path.stat().st_size
     files = TextFiles(paths, folder=folder)
     summary = CorpusSummary.of(files.documents(), lambda _: on_progress(f"Reading {name}", files.bytes_read, total))
-    return Corpus(files.documents, summary, source, tuple(files.notes), files.stats)
+    return Corpus(files.documents, summary, source, tuple(files.notes), files=files.stats)

@@ -115,7 +115,7 @@ class UrlText(Dataset):
         with suppress(DatasetError):
             if text_files(data / self.name):
                 notes.append(f"The files in {data / self.name} are not used, because DATASET_URL gives the text.")
-        return replace(corpus, notes=(*notes, *corpus.notes))
+        return replace(corpus, notes=(*notes, *corpus.notes), origin=self.origin)
 
     def _stored(self, data: Path) -> _Stored | None:
         """The complete download; None if there is none. Raises DatasetError if it is not the expected one."""

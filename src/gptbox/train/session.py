@@ -109,7 +109,8 @@ def train(
                 if distributed.is_main:
                     _begin_preparing(run, dataset, before)
                     start = _fetch(run, dataset, data, options, reporter, start)
-                    prepared = _prepare(run, dataset, data, options, initial, reporter)
+                    tokenizer = _tokenizer(run, options, initial)
+                    prepared = _prepare(run, dataset, data, tokenizer, options.dataset_url, reporter)
                     start = _compile(run, distributed, reporter, start)
                 distributed.broadcast([0.0])  # a barrier: the dataset is prepared
                 if not distributed.is_main:
@@ -172,10 +173,9 @@ def _fetch(
 
 
 def _prepare(
-    run: RunFolder, dataset: str, data: Path, options: TrainOptions, initial: ModelFolder | None, reporter: Reporter
+    run: RunFolder, dataset: str, data: Path, tokenizer: str, url: str | None, reporter: Reporter
 ) -> PreparedDataset:
-    tokenizer = _tokenizer(run, options, initial)
-    prepared = prepare(dataset, run, data, ProgressLines(reporter.say), tokenizer, options.dataset_url)
+    prepared = prepare(dataset, run, data, ProgressLines(reporter.say), tokenizer, url)
     for line in prepared.describe():
         reporter.say(line)
     return prepared
