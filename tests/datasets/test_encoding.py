@@ -81,13 +81,24 @@ def test_utf8_is_utf8_also_if_cut_or_damaged(language: str) -> None:
     assert is_mostly_utf8(sample[:first] + b"\xff" + sample[first:])
 
 
-def test_a_long_sample_is_as_good(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_long_sample_is_as_good() -> None:
     for separator in ("\n", " "):
         for language, codec in (("Japanese", "cp932"), ("Chinese", "gb18030"), ("Czech", "iso8859_2")):
             sample = (("plain ASCII text\n" * 50) + (ARTICLE[language] + separator) * 500).encode(codec)[:65_536]
             found = guess(sample)
             assert found is not None
             assert found.codec == codec
+
+
+@pytest.mark.parametrize("shift", range(4))
+def test_a_sample_that_ends_within_a_character_is_as_good(shift: int) -> None:
+    for codec in ("gb18030", "cp932"):
+        line = {"gb18030": ARTICLE["Chinese"], "cp932": ARTICLE["Japanese"]}[codec]
+        sample = ("x" * shift + line + " " + "plain ASCII text\n" * 3900 + line * 3).encode(codec)[:65_536]
+        sample = (line + "\n").encode(codec) * 2 + sample
+        found = guess(sample[: 65_536 + shift])
+        assert found is not None
+        assert (found.codec, found.confidence > MIN_CONFIDENCE) == (codec, True)
 
 
 def test_byte_order_marks() -> None:

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import PurePosixPath
 from typing import IO, BinaryIO, NamedTuple, cast
 
-from gptbox.datasets.text_form import SUPPORTED, TextForm, is_archive, printable_name
+from gptbox.datasets.text_form import TextForm, is_archive, printable_name
 from gptbox.errors import DatasetError
 
 MAX_MEMBERS = 50_000
@@ -84,7 +84,7 @@ class ZipArchive:
                 self.members.append(Member(name, form, info))
         check_size(label, sum(member.info.file_size for member in self.members), packed)
         if not self.members:
-            raise DatasetError(f"{label} contains no text: no {SUPPORTED.partition(',')[0]} or .jsonl file.")
+            raise DatasetError(f"{label} contains no text: no .txt, .md or .jsonl file.")
 
     def _check_path(self, info: zipfile.ZipInfo, name: str) -> None:
         path = info.filename.replace("\\", "/")

@@ -158,12 +158,13 @@ def guess(sample: bytes) -> Encoding | None:
 
 def _evidence(sample: bytes) -> bytes:
     """The first lines of a sample that are not ASCII, not cut within a character."""
-    evidence = b""
+    evidence, is_cut = b"", False
     for line in _NOT_ASCII_LINE.finditer(sample):
-        if evidence and (len(evidence) + len(line[0]) > _EVIDENCE_BYTES or line.end() == SAMPLE_BYTES):
-            break
+        is_cut = len(sample) >= SAMPLE_BYTES and not line[0].endswith(b"\n")
+        if evidence and (is_cut or len(evidence) + len(line[0]) > _EVIDENCE_BYTES):
+            return evidence
         evidence += line[0]
-    if len(evidence) > _EVIDENCE_BYTES and (cut := _LAST_BOUNDARY.match(evidence[:_EVIDENCE_BYTES])):
+    if (is_cut or len(evidence) > _EVIDENCE_BYTES) and (cut := _LAST_BOUNDARY.match(evidence[:_EVIDENCE_BYTES])):
         return cut[0]
     return evidence
 
@@ -180,7 +181,12 @@ def _fit(text: str) -> _Fit:
     marks = sum(n for character, n in beyond_ascii.items() if character in _TYPOGRAPHY)
     if not letters:
         return _Fit(0.0 if "".join(beyond_ascii).isspace() else marks / beyond_ascii.total())
-    explained, alphabet = max((sum(beyond_ascii[letter] for letter in alphabet), alphabet) for alphabet in _ALPHABETS)
-    is_typical = 2 * sum(letter in beyond_ascii for letter in alphabet) > len(alphabet)
+    explained, is_typical = max(
+        (
+            sum(beyond_ascii[letter] for letter in alphabet),
+            2 * sum(letter in beyond_ascii for letter in alphabet) > len(alphabet),
+        )
+        for alphabet in _ALPHABETS
+    )
     share = (explained + marks) / beyond_ascii.total() * min(1, 2 * ascii_share)
     return _Fit(round(share, 6), is_typical)

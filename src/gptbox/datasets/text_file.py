@@ -29,8 +29,6 @@ class TextFile:
         """`name` is the file's place in the dataset's folder, with "/"; by default it is in that folder itself."""
         self.path, self.block = path, block
         self.name = printable_name(name or path.name)
-        self.label = printable_name(str(path))
-        """For errors."""
         self.form = TextForm.of(path.name) or TextForm("text")
         self.stat: FileStat | None = None
         """Stat data at the first reading; None before it."""
@@ -39,6 +37,11 @@ class TextFile:
         self.notes: list[str] = []
         """A sentence for each conversion and normalisation, once the file has been read to its end."""
         self._opened: BinaryIO | None = None
+
+    @property
+    def label(self) -> str:
+        """The path, for errors."""
+        return printable_name(str(self.path))
 
     @property
     def position(self) -> int:
