@@ -3,7 +3,7 @@
 
 import pytest
 
-from gptbox.datasets.encoding import MIN_CONFIDENCE, by_mark, guess, is_mostly_utf8
+from gptbox.datasets.encoding import MIN_CONFIDENCE, SAMPLE_BYTES, by_mark, guess, is_mostly_utf8
 
 # The first article of the Universal Declaration of Human Rights.
 ARTICLE = {
@@ -84,7 +84,7 @@ def test_utf8_is_utf8_also_if_cut_or_damaged(language: str) -> None:
 def test_a_long_sample_is_as_good() -> None:
     for separator in ("\n", " "):
         for language, codec in (("Japanese", "cp932"), ("Chinese", "gb18030"), ("Czech", "iso8859_2")):
-            sample = (("plain ASCII text\n" * 50) + (ARTICLE[language] + separator) * 500).encode(codec)[:65_536]
+            sample = (("plain ASCII text\n" * 50) + (ARTICLE[language] + separator) * 9000).encode(codec)[:SAMPLE_BYTES]
             found = guess(sample)
             assert found is not None
             assert found.codec == codec
@@ -94,9 +94,9 @@ def test_a_long_sample_is_as_good() -> None:
 def test_a_sample_that_ends_within_a_character_is_as_good(shift: int) -> None:
     for codec in ("gb18030", "cp932"):
         line = {"gb18030": ARTICLE["Chinese"], "cp932": ARTICLE["Japanese"]}[codec]
-        sample = ("x" * shift + line + " " + "plain ASCII text\n" * 3900 + line * 3).encode(codec)[:65_536]
-        sample = (line + "\n").encode(codec) * 2 + sample
-        found = guess(sample[: 65_536 + shift])
+        begin, end = (f"{line}\n" * 3).encode(codec), (line * 20).encode(codec)
+        sample = begin + b"x" * (SAMPLE_BYTES - len(begin) - 500 + shift) + end
+        found = guess(sample[:SAMPLE_BYTES])
         assert found is not None
         assert (found.codec, found.confidence > MIN_CONFIDENCE) == (codec, True)
 

@@ -11,8 +11,8 @@ import unicodedata
 from collections import Counter
 from typing import NamedTuple
 
-SAMPLE_BYTES = 1 << 16
-"""Bytes that a guess is made from, counted from the first one that is not ASCII."""
+SAMPLE_BYTES = 1 << 20
+"""Bytes that a guess is made from, counted from the first one that is not ASCII: English text has few of these."""
 MIN_CONFIDENCE = 0.9
 """For a text to be converted."""
 MIN_MENTIONED = 0.75

@@ -37,10 +37,11 @@ class TextDecoder:
         self.notes: list[str] = []
         """A sentence if a byte order mark was dropped or the text converted, once it has been decoded to its end."""
         self._size = self._nuls = 0  # of the bytes read so far
+        self._ahead = b""  # read for a sample, and not yet decoded
 
     def decode(self, stream: Readable) -> Iterator[str]:
         """The text, without a byte order mark. Raises DatasetError; some faults only show at the end."""
-        self.notes, self._size, self._nuls = [], 0, 0
+        self.notes, self._size, self._nuls, self._ahead = [], 0, 0, b""
         head = self._read(stream, encoding.LONGEST_MARK)
         if marked := encoding.by_mark(head):
             found, mark_size = marked
@@ -62,7 +63,7 @@ class TextDecoder:
         if not content:
             self._reject_binary()
             return
-        content, sample = self._complete_sample(stream, content, context)
+        sample = self._sample(stream, content, context)
         guess = None if encoding.is_mostly_utf8(sample) or 0 in sample else encoding.guess(sample)
         if guess is None or guess.confidence < encoding.MIN_MENTIONED:
             yield from self._decode_utf8(stream, content)
@@ -77,19 +78,24 @@ class TextDecoder:
         ]
 
     def _read(self, stream: Readable, size: int) -> bytes:
-        content = stream.read(size)
+        """The next bytes, at most `size`; none at the end."""
+        if self._ahead:
+            content, self._ahead = self._ahead[:size], self._ahead[size:]
+        else:
+            content = stream.read(size)
         self._size += len(content)
         self._nuls += content.count(0)
         return content
 
-    def _complete_sample(self, stream: Readable, content: bytes, context: bytes) -> tuple[bytes, bytes]:
-        """The unread content, with more of the stream if it is too short for a sample, and the sample."""
+    def _sample(self, stream: Readable, content: bytes, context: bytes) -> bytes:
+        """A sample from the first byte of `content` that is not ASCII on, with some ASCII before it."""
         first = _NOT_ASCII.search(content)
         assert first, "the caller looked for it"
-        end = first.start() + encoding.SAMPLE_BYTES
-        while len(content) < end and (more := self._read(stream, end - len(content))):
-            content += more
-        return content, (context + content[: first.start()])[-_CONTEXT_BYTES:] + content[first.start() : end]
+        start = first.start()
+        missing = start + encoding.SAMPLE_BYTES - len(content)
+        self._ahead = stream.read(missing) if missing > 0 else b""
+        rest = (content[start:] + self._ahead)[: encoding.SAMPLE_BYTES]
+        return (context + content[:start])[-_CONTEXT_BYTES:] + rest
 
     def _decode_utf8(self, stream: Readable, block: bytes, guess: Encoding | None = None) -> Iterator[str]:
         """UTF-8 from `block` on; `guess` is another encoding that is possible, for the error."""

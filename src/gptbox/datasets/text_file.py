@@ -110,7 +110,7 @@ class TextFile:
                 continue
             if previous:
                 yield previous
-            text = "".join(endings.normalise((line,)))
+            text = "".join(endings.normalise((line,))) if "\r" in line else line
             previous = Document(f"{name}, line {number:,}", (text if text.endswith("\n") else text + "\n",))
             last_text = text
         if previous is None:
