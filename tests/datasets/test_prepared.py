@@ -1,10 +1,12 @@
 """Prepared datasets: nanoGPT's bytes, written atomically, replaced only before training has begun."""
 
+import gzip
 import hashlib
 import json
 import os
 import shutil
 import time
+import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -290,7 +292,7 @@ class TestFolderOfAnOlderVersion:
     def older(self, data: Path, run: RunFolder) -> PreparedDataset:
         prepare("letters", run, data)
         meta = json.loads((run.dataset / "meta.json").read_text())
-        for key in ("train_counts", "val_counts", "files"):
+        for key in ("train_counts", "val_counts", "files", "origin"):
             del meta[key]
         (run.dataset / "meta.json").write_text(json.dumps(meta))
         return PreparedDataset.load(run.dataset)
@@ -303,6 +305,19 @@ class TestFolderOfAnOlderVersion:
         (older.folder / "val.bin").write_bytes(b"\xff" * 40)
         with pytest.raises(DatasetError, match="damaged: its vocabulary lacks the id 65,535"):
             older.describe()
+
+    @pytest.mark.parametrize("begun", [True, False])
+    def test_files_that_it_did_not_read_matter_only_before_training(
+        self, older: PreparedDataset, run: RunFolder, data: Path, begun: bool, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(text_file, "_SETTLE_TIME_NS", -1)
+        prepare("letters", run, data)  # stores the stat data of a.txt, as older versions did
+        (data / "letters" / "notes.md").write_text("notes\n")
+        (data / "letters" / "more").mkdir()
+        (data / "letters" / "more" / "b.txt").write_text("more\n")
+        if begun:
+            run.checkpoint.mkdir()
+        assert prepare("letters", run, data).characters == (200 if begun else 211)
 
     def test_its_text_is_recognised(self, older: PreparedDataset, run: RunFolder, data: Path) -> None:
         run.checkpoint.mkdir()
@@ -352,6 +367,32 @@ class TestReadingAgain:
         prepare("letters", run, data)
         assert reads == ["a.txt"]
 
+    def test_unchanged_files_in_sub_folders_and_archives_are_not_read(
+        self, data: Path, run: RunFolder, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        (data / "letters" / "more").mkdir()
+        (data / "letters" / "more" / "b.jsonl.gz").write_bytes(gzip.compress(b'{"text": "b"}'))
+        with zipfile.ZipFile(data / "letters" / "more" / "c.zip", "w") as file:
+            file.writestr("c.txt", "c")
+        prepared = prepare("letters", run, data)
+        assert [stat.name for stat in prepared.files] == ["a.txt", "more/b.jsonl.gz", "more/c.zip"]
+        assert prepared.characters == 203
+        run.checkpoint.mkdir()
+        monkeypatch.setattr(TextFile, "documents", lambda *_: pytest.fail("a file was read"))
+        assert prepare("letters", run, data).files == prepared.files
+
+    @pytest.mark.parametrize("name", ["more/b.txt", "b.zip"])
+    def test_a_changed_archive_or_file_in_a_sub_folder_is_noticed(self, data: Path, run: RunFolder, name: str) -> None:
+        path = data / "letters" / name
+        path.parent.mkdir(exist_ok=True)
+        for content in ("one", "three"):
+            if name.endswith("zip"):
+                with zipfile.ZipFile(path, "w") as file:
+                    file.writestr("b.txt", content)
+            else:
+                path.write_text(content)
+            assert prepare("letters", run, data).characters == 200 + len(content)
+
     def test_a_new_file_is_read(self, data: Path, run: RunFolder, reads: list[str]) -> None:
         prepare("letters", run, data)
         (data / "letters" / "b.txt").write_text("more\n")
@@ -392,6 +433,24 @@ class TestReadingAgain:
 
         monkeypatch.setattr(prepared_module, "write_json", refuse)
         assert prepare("letters", run, data).characters == 200
+
+
+def test_an_archive_that_changes_between_the_two_readings_is_an_error(
+    data: Path, run: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def write_archive(text: str) -> None:
+        with zipfile.ZipFile(data / "letters" / "b.zip", "w") as file:
+            file.writestr("b.txt", text)
+
+    def write_later(corpus: Corpus, *others: Any) -> Any:
+        write_archive("other")
+        return write_ids(corpus, *others)
+
+    write_archive("text")
+    monkeypatch.setattr(prepared_module, "write_ids", write_later)
+    with pytest.raises(DatasetError, match=r"b\.zip changed while it was read"):
+        prepare("letters", run, data)
+    assert not run.dataset.exists()
 
 
 def test_a_file_that_changes_between_the_two_readings_is_an_error(

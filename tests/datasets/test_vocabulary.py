@@ -10,14 +10,15 @@ from gptbox.models.runs import RunFolder
 def test_odd_rare_and_unseen_characters_are_named(data: Path, run: RunFolder) -> None:
     text = "plain \u200b text\t\ue000 \x07 \ufffd caf\u00e9 e\u0301\r\n" + "plain text " * 100 + "Q"
     (data / "letters" / "a.txt").write_text(text, encoding="utf-8", newline="")
-    (data / "letters" / "b.md").write_text("x")
+    (data / "letters" / "b.pdf").write_text("x")
     description = "\n".join(prepare("letters", run, data).describe())
     assert "odd characters: U+0007 (1 x), U+200B ZERO WIDTH SPACE (1 x), U+E000 (1 x), \ufffd (1 x)" in description
     assert "rare characters, hardly learned: (tab) (1 x), (line break) (1 x), Q (1 x)" in description
     assert "\u00e9 (1 x), U+0301 COMBINING ACUTE ACCENT (1 x)" in description
     assert "characters only in the validation split, never learned: Q (1 x)" in description
     assert "note: a.txt: 1 Windows line endings (CR LF) became LF." in description
-    assert "note: Not used, because they are not .txt files: b.md." in description
+    assert "b.pdf." in description
+    assert "note: Not used, because they are of other kinds than" in description
 
 
 def test_bytes_that_do_not_occur_are_counted_only(data: Path, run: RunFolder) -> None:

@@ -15,7 +15,7 @@ if the stat data of its files (size and times) has changed.
 import json
 import math
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gptbox.datasets import find_dataset
-from gptbox.datasets.base import Corpus, FileStat
+from gptbox.datasets.base import Corpus, Dataset, FileStat
 from gptbox.datasets.progress import ProgressCallback, no_progress
 from gptbox.datasets.token_files import count_ids, write_ids
 from gptbox.datasets.vocabulary import describe_vocabulary
@@ -65,6 +65,8 @@ class PreparedDataset:
     """Type of the ids in the two files: "uint16" or "uint32". Older versions wrote only the first, and no `dtype`."""
     tokenizer_reason: str = ""
     """Why `auto` chose the tokenizer, as a clause after "because"; "" if it was named."""
+    origin: str | None = None
+    """Dataset.origin; None if prepared by an older version, which only read the .txt files of a folder itself."""
 
     @property
     def train(self) -> NDArray[np.unsignedinteger]:
@@ -169,14 +171,19 @@ def prepare(
     data: Path,
     on_progress: ProgressCallback = no_progress,
     tokenizer: str | Tokenizer = AUTO,
+    url: str | None = None,
 ) -> PreparedDataset:
     """The run's prepared dataset, created if it is missing or the user's text has changed.
 
     A complete one is reused without the network, and without reading the text if its files have not changed.
-    `tokenizer` is a name in TOKENIZERS, a trained tokenizer, or AUTO, which keeps the tokenizer of a prepared dataset.
-    Raises DatasetError if the text cannot be found or used, RunError if the run has another tokenizer, training has
-    begun on another text or the run's folder cannot be written.
+    `tokenizer` is a name in TOKENIZERS, a trained tokenizer, or AUTO, which keeps the tokenizer of a prepared dataset;
+    `url` is the address of the text, if it is downloaded (DATASET_URL). Raises DatasetError if the text cannot be found
+    or used, RunError if the run has another tokenizer, training has begun on another text or the run's folder cannot be
+    written.
     """
+
+    def find() -> Dataset:
+        return find_dataset(name, data, url, run.path.parent)
 
     def write(corpus: Corpus, tokenizer: str | Tokenizer) -> PreparedDataset:
         return _write(run, name, corpus, on_progress, tokenizer, data)
@@ -190,13 +197,13 @@ def prepare(
                 f"The run {run.name!r} cannot go on, because its prepared text is damaged: {error} "
                 + start_over_advice(run.name)
             ) from None
-        return write(find_dataset(name, data).read(data, on_progress), tokenizer)
+        return write(find().read(data, on_progress), tokenizer)
     if prepared.dataset != name:
         if training_begun:
             raise RunError(
                 f"The run {run.name!r} was trained on {prepared.dataset}, not on {name}. {start_over_advice(run.name)}"
             )
-        return write(find_dataset(name, data).read(data, on_progress), tokenizer)
+        return write(find().read(data, on_progress), tokenizer)
     wanted = tokenizer if isinstance(tokenizer, str) else tokenizer.name
     if wanted not in (AUTO, prepared.tokenizer.name):
         raise RunError(
@@ -204,10 +211,20 @@ def prepare(
             + start_over_advice(run.name)
         )
     try:
-        dataset = find_dataset(name, data)
+        dataset = find()
     except DatasetError:
         return prepared  # the text was deleted; training only needs the run's folder
-    if prepared.files and prepared.files == _stats(dataset.user_files(data)):
+    if dataset.origin and dataset.origin != prepared.origin:
+        if training_begun:
+            raise RunError(
+                f"The run {run.name!r} was trained on another text called {name} ({prepared.source}), not on the one "
+                f"that DATASET_URL gives. {start_over_advice(run.name)}"
+            )
+        return write(dataset.read(data, on_progress), tokenizer)
+    files = dataset.user_files(data)
+    if prepared.origin is None and training_begun:
+        files = tuple(file for file in files if "/" not in file.name and file.name.lower().endswith(".txt"))
+    if prepared.files and prepared.files == files:
         return prepared
     corpus = dataset.read_user_files(data, on_progress)
     if corpus is None:
@@ -221,14 +238,6 @@ def prepare(
             + start_over_advice(run.name)
         )
     return write(corpus, tokenizer if isinstance(tokenizer, Tokenizer) else prepared.tokenizer.name)
-
-
-def _stats(files: Sequence[Path]) -> tuple[FileStat, ...]:
-    """Stat data of the files; () if one has none, which is reported when the file is read."""
-    try:
-        return tuple(FileStat.of(file) for file in files)
-    except OSError:
-        return ()
 
 
 def _store_stats(prepared: PreparedDataset, files: tuple[FileStat, ...]) -> PreparedDataset:
@@ -265,6 +274,7 @@ def _write(
     meta: dict[str, Any] = {
         "format_version": FORMAT_VERSION,
         "dataset": name,
+        "origin": corpus.origin,
         "source": corpus.source,
         "notes": corpus.notes,
         "text_sha256": summary.sha256,

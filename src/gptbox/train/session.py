@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 import torch
 
+from gptbox.datasets import find_dataset
 from gptbox.datasets.prepared import PreparedDataset, prepare
 from gptbox.datasets.progress import ProgressLines
 from gptbox.errors import DatasetError, DiskFullError, DivergedError, GptboxError, SettingError
@@ -39,6 +40,8 @@ NICENESS = 10
 class TrainOptions:
     """The user's options; None if not given."""
 
+    dataset_url: str | None = None
+    """Address to download the dataset's text from; None takes the dataset of that name."""
     tokenizer: str = AUTO
     """A name in TOKENIZERS, or AUTO."""
     preset: str = "default"
@@ -105,7 +108,10 @@ def train(
                 optim.check_optimizer_name(options.changes.get("optimizer"))
                 initial = _initial_model(run, options)
                 if distributed.is_main:
-                    prepared = _prepare(run, dataset, data, _tokenizer(run, options, initial), before, reporter)
+                    _begin_preparing(run, dataset, before)
+                    start = _fetch(run, dataset, data, options, reporter, start)
+                    tokenizer = _tokenizer(run, options, initial)
+                    prepared = _prepare(run, dataset, data, tokenizer, options.dataset_url, reporter)
                     start = _compile(run, distributed, reporter, start)
                 distributed.broadcast([0.0])  # a barrier: the dataset is prepared
                 if not distributed.is_main:
@@ -151,15 +157,29 @@ def _tokenizer(run: RunFolder, options: TrainOptions, initial: ModelFolder | Non
     return initial.tokenizer if isinstance(initial.tokenizer, BPETokenizer) else initial.tokenizer.name
 
 
-def _prepare(
-    run: RunFolder, dataset: str, data: Path, tokenizer: str | Tokenizer, before: Status | None, reporter: Reporter
-) -> PreparedDataset:
+def _begin_preparing(run: RunFolder, dataset: str, before: Status | None) -> None:
     for folder in (run.path, run.path / "snapshots", run.checkpoint):
         remove_temporaries(folder)
     if before is None or before.phase != "finished":
         status = before or Status(run=run.name, phase="preparing")
         run.write_status(replace(status, phase="preparing", message=f"Preparing the text of {dataset}."))
-    prepared = prepare(dataset, run, data, ProgressLines(reporter.say), tokenizer)
+
+
+def _fetch(
+    run: RunFolder, dataset: str, data: Path, options: TrainOptions, reporter: Reporter, start: Timestamp
+) -> Timestamp:
+    """Download the text if that is needed; returns `start` moved so that this time does not count."""
+    if run.dataset.exists():
+        return start
+    begin = Timestamp.now()
+    find_dataset(dataset, data, options.dataset_url, run.path.parent).fetch(data, ProgressLines(reporter.say))
+    return start.excluding(begin, Timestamp.now())
+
+
+def _prepare(
+    run: RunFolder, dataset: str, data: Path, tokenizer: str | Tokenizer, url: str | None, reporter: Reporter
+) -> PreparedDataset:
+    prepared = prepare(dataset, run, data, ProgressLines(reporter.say), tokenizer, url)
     for line in prepared.describe():
         reporter.say(line)
     return prepared
