@@ -1,0 +1,369 @@
+"""Passages that stand in a text twice, found in memory that does not grow with the text.
+
+A passage is a window of `length` symbols; a copy is a window that equals an earlier one, which ends before it begins.
+Finding them takes three steps, of which only the first looks at every window:
+
+1. Winnowing (Schleimer, Wilkerson and Aiken, SIGMOD 2003): of the hashes of the k-grams in each window, the smallest is
+   taken, here with k between a quarter and a half of `length`. Equal windows have equal minima, and consecutive windows
+   mostly share theirs, so that a run of windows with the same minimum, a segment, is all that has to be kept: about one
+   in `length` / 3 symbols. Only the windows of segments whose minimum occurs in several segments can be copies.
+2. Of segments with the same content, the first stands for all. The content is hashed as its first and its last window,
+   which together cover it, because a segment has at most `length` windows.
+3. The windows of the remaining segments are hashed and compared one by one.
+
+So every copy is found. Windows are compared by 64-bit hashes: that a text of n symbols has any false copy at all has a
+probability of about n² / 2^65, or 0.0003 for 100 million. Hashes are the same on every machine.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, BinaryIO, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+Ints = NDArray[np.int64]
+Hashes = NDArray[np.uint64]
+Symbols = NDArray[np.unsignedinteger[Any]]
+
+_CHUNK = 1 << 15
+"""Windows hashed at once: their arrays fit the processor's cache."""
+_BATCH = 1 << 20
+"""Windows compared at once; takes 60 MB."""
+_PART = 1 << 26
+"""Windows whose segments are kept at once, about one in 70 of 24 bytes each; longer texts are hashed several times."""
+_NONE = np.iinfo(np.int64).max
+
+
+class Copy(NamedTuple):
+    """A passage and its copy, in symbols from the beginning of the text."""
+
+    earlier: int
+    later: int
+    length: int
+
+
+@dataclass
+class Repeats:
+    """What `find_repeats` found, in symbols."""
+
+    copied: int = 0
+    """Symbols in copies of earlier passages."""
+    val_in_train: int = 0
+    """Symbols of the validation split in copies of passages of the training split."""
+    first: Copy | None = None
+    """The copy that begins first, with an earlier passage that it equals."""
+
+
+@dataclass(frozen=True)
+class SymbolFile:
+    """A text as a file of symbols: small integers, one for each character."""
+
+    file: BinaryIO
+    dtype: np.dtype[np.unsignedinteger]
+    num_symbols: int
+    num_train: int
+    """The first `num_train` symbols are the training split, the others the validation split."""
+
+    def read(self, start: int, end: int) -> Symbols:
+        """The symbols from `start` to `end`, shape (end - start,), or fewer at the end of the text. Raises OSError."""
+        self.file.seek(start * self.dtype.itemsize)
+        return np.frombuffer(self.file.read((end - start) * self.dtype.itemsize), self.dtype)
+
+
+def find_repeats(text: SymbolFile, length: int, on_progress: Callable[[int, int], None] = lambda *_: None) -> Repeats:
+    """The copies of at least `length` symbols (2 or more). `on_progress` is called with the work done and the total.
+
+    Raises OSError if the file cannot be read.
+    """
+    finder = _Finder(text, _WindowHash(length), on_progress)
+    finder.find()
+    copied, leaked = finder.copied.intervals, finder.leaked.intervals
+    first = None
+    if finder.first is not None:
+        earlier, later = finder.first
+        first = Copy(earlier, later, _common_length(text, earlier, later))
+    return Repeats(int((copied[:, 1] - copied[:, 0]).sum()), int((leaked[:, 1] - leaked[:, 0]).sum()), first)
+
+
+def _common_length(text: SymbolFile, earlier: int, later: int) -> int:
+    """Number of equal symbols from the two positions on, up to the distance between the two."""
+    same = 0
+    while same < later - earlier:
+        step = min(1 << 16, later - earlier - same)
+        a, b = text.read(earlier + same, earlier + same + step), text.read(later + same, later + same + step)
+        different = np.flatnonzero(a[: len(b)] != b)
+        if len(different):
+            return same + int(different[0])
+        same += len(b)
+        if len(b) < step:
+            break
+    return same
+
+
+class _WindowHash:
+    """Hashes of the windows of `length` symbols, and their minima over the k-grams in them."""
+
+    def __init__(self, length: int) -> None:
+        self.length = length
+        self.k = 1 << (length.bit_length() - 2)  # so that 2 k-grams and 4 are as long as a window, or less and more
+        bits = np.random.PCG64(20030609)  # its raw bits are the same in all versions of NumPy
+        self._bits = bits
+        self._factors = np.array(bits.random_raw(64) | np.uint64(1), np.uint64)
+        self._table: Hashes = np.empty(0, np.uint64)
+
+    def reserve(self, num_symbols: int) -> None:
+        """Make hashes for the symbols below `num_symbols`."""
+        self._table = np.array(self._bits.random_raw(num_symbols), np.uint64)
+
+    def grams(self, symbols: Symbols) -> Hashes:
+        """The hashes of the k-grams of n symbols, shape (n - k + 1,)."""
+        hashes = self._table[symbols]
+        size = 1
+        while size < self.k:
+            hashes = self._join(hashes, size, size)
+            size *= 2
+        return hashes
+
+    def windows(self, grams: Hashes) -> Hashes:
+        """The hashes of the windows, shape (n - length + 1,), from those of the k-grams."""
+        doubled = self._join(grams, self.k, 2 * self.k)  # 2k <= length < 4k
+        return self._join(doubled, self.length - 2 * self.k, 0)
+
+    def minima(self, grams: Hashes) -> Hashes:
+        """The smallest hash of a k-gram in each window, shape (n - length + 1,)."""
+        width, size = self.length - self.k + 1, 1
+        while 2 * size <= width:
+            grams = np.minimum(grams[:-size], grams[size:])
+            size *= 2
+        return np.minimum(grams[: len(grams) - (width - size)], grams[width - size :])
+
+    def _join(self, hashes: Hashes, distance: int, which: int) -> Hashes:
+        """The hash of each position with the one `distance` further on; `which` selects the factor."""
+        joined = hashes[: len(hashes) - distance] * self._factors[which.bit_length()]
+        joined += hashes[distance:]
+        joined ^= joined >> np.uint64(29)
+        return joined
+
+
+@dataclass
+class _Coverage:
+    """A union of intervals of symbols."""
+
+    intervals: Ints = field(default_factory=lambda: np.empty((0, 2), np.int64))
+    """Disjoint, sorted: [start, end), shape (n, 2)."""
+
+    def add(self, starts: Ints, ends: Ints) -> None:
+        starts, ends = (
+            np.concatenate([old, new]) for old, new in zip(self.intervals.T, (starts, ends), strict=True)
+        )
+        if not len(starts):
+            return
+        order = np.argsort(starts, kind="stable")
+        starts, ends = starts[order], np.maximum.accumulate(ends[order])
+        begins = np.flatnonzero(np.concatenate([[True], starts[1:] > ends[:-1]]))
+        last = np.append(begins[1:], len(ends)) - 1
+        self.intervals = np.stack([starts[begins], ends[last]], 1)
+
+
+class _Segments(NamedTuple):
+    """Runs of at most `length` windows that have the same minimum; all (n,)."""
+
+    start: Ints
+    """The first window."""
+    size: Ints
+    """Number of windows."""
+    minimum: Hashes
+    content: Hashes
+
+    def take(self, which: NDArray[np.integer] | NDArray[np.bool_]) -> "_Segments":
+        return _Segments(*(values[which] for values in self))
+
+
+class _Finder:
+    """One search: `copied`, `leaked` and `first` are its result."""
+
+    def __init__(self, text: SymbolFile, window: _WindowHash, on_progress: Callable[[int, int], None]) -> None:
+        self.text, self.window, self.on_progress = text, window, on_progress
+        self.length = window.length
+        self.num_windows = max(0, text.num_symbols - self.length + 1)
+        self.copied, self.leaked = _Coverage(), _Coverage()
+        self.first: tuple[int, int] | None = None
+        """The first copy: a window that it equals, and its own."""
+
+    def find(self) -> None:
+        parts = -(-self.num_windows // _PART)
+        self.window.reserve(1 << min(21, 8 * self.text.dtype.itemsize) if parts else 0)
+        for part in range(parts):
+            segments = self._repeated_segments(part, parts)
+            if len(segments.start):
+                self._find_copies(segments)
+
+    # Step 1
+
+    def _repeated_segments(self, part: int, parts: int) -> _Segments:
+        """The segments whose minimum occurs in several; each of the `parts` has a share of the minima."""
+        # A segment lies in the training split, in the validation split or across the cut, like each of its windows.
+        cuts = [0, self.text.num_train - self.length + 1, self.text.num_train, self.num_windows]
+        bounds = sorted(min(max(cut, 0), self.num_windows) for cut in cuts)
+        found: list[_Segments] = []
+        for begin, end in zip(bounds, bounds[1:], strict=False):
+            for start in range(begin, end, _CHUNK):
+                segments = self._segments(start, min(start + _CHUNK, end))
+                if parts > 1:
+                    segments = segments.take((segments.minimum >> np.uint64(8)) % np.uint64(parts) == part)
+                found.append(segments)
+                self.on_progress(part * self.num_windows + start, parts * self.num_windows)
+        start, size, minimum, content = (np.concatenate(values) for values in zip(*found, strict=True))
+        del found
+        ordered = np.sort(minimum)
+        repeated = np.unique(ordered[1:][ordered[1:] == ordered[:-1]])
+        del ordered
+        return _Segments(start, size, minimum, content).take(_is_in(minimum, repeated))
+
+    def _segments(self, start: int, end: int) -> _Segments:
+        """The segments of the windows from `start` to `end`."""
+        grams = self.window.grams(self.text.read(start, end + self.length - 1))
+        minima, hashes = self.window.minima(grams), self.window.windows(grams)
+        first = np.flatnonzero(minima[1:] != minima[:-1]) + 1
+        first = np.concatenate([[0], first])
+        size = np.diff(first, append=len(minima))
+        if size.max() > self.length:  # as in periodic text: cut into pieces
+            pieces = -(-size // self.length)
+            offset = _ranges(np.zeros(len(pieces), np.int64), pieces) * self.length
+            first, size = np.repeat(first, pieces) + offset, np.minimum(np.repeat(size, pieces) - offset, self.length)
+        last = hashes[first + size - 1]
+        content = (hashes[first] * np.uint64(0x9E3779B97F4A7C15) ^ last) * np.uint64(0xC2B2AE3D27D4EB4F)
+        content ^= content >> np.uint64(31)
+        content += size.astype(np.uint64)
+        return _Segments(first + start, size, minima[first], content)
+
+    # Step 2
+
+    def _find_copies(self, segments: _Segments) -> None:
+        """Add what is copied in segments, which are in order."""
+        start, size = segments.start, segments.size
+        order = np.argsort(segments.content, kind="stable")
+        begins = _group_begins(segments.content[order])
+        original = np.empty(len(start), np.int64)
+        original[order] = np.repeat(order[begins], np.diff(begins, append=len(order)))
+        # Otherwise the two overlap, and the later one is examined as a segment of its own.
+        is_copy = start[original] + self.length <= start
+        in_train = start[original] <= self.text.num_train - self.length
+        copied, leaked = (np.tile(np.array([_NONE, -1]), (len(start), 1)) for _ in range(2))
+        self._compare(segments, np.flatnonzero(~is_copy), copied, leaked)
+        whole = np.stack([np.zeros_like(size), size - 1], 1)
+        copied[is_copy] = whole[is_copy]
+        leaked[is_copy] = np.where(in_train[:, None], whole, leaked[original])[is_copy]
+        if is_copy.any():
+            later = int(np.argmax(is_copy))
+            self._offer_first(int(start[original[later]]), int(start[later]))
+        leaked[start < self.text.num_train] = _NONE, -1
+        for coverage, windows in ((self.copied, copied), (self.leaked, leaked)):
+            some = windows[:, 1] >= 0
+            coverage.add(start[some] + windows[some, 0], start[some] + windows[some, 1] + self.length)
+
+    def _offer_first(self, earlier: int, later: int) -> None:
+        if self.first is None or later < self.first[1]:
+            self.first = earlier, later
+
+    # Step 3
+
+    def _compare(self, segments: _Segments, which: Ints, copied: Ints, leaked: Ints) -> None:
+        """Compare the windows of the segments `which`.
+
+        Sets, for each of them that has copies, the first and the last window that is one: rows of `copied`, and rows of
+        `leaked` for copies of windows in the training split.
+        """
+        which = which[np.argsort(segments.minimum[which], kind="stable")]
+        begins = _group_begins(segments.minimum[which])
+        counts = np.diff(begins, append=len(which))
+        which = which[np.repeat(counts > 1, counts)]  # a single segment has no two windows that do not overlap
+        if not len(which):
+            return
+        begins = _group_begins(segments.minimum[which])
+        windows = np.add.reduceat(segments.size[which], begins)
+        ends = np.append(begins[1:], len(which))
+        group = 0
+        while group < len(begins):
+            total = np.cumsum(windows[group : group + _BATCH])
+            stop = group + max(1, int(np.searchsorted(total, _BATCH, "right")))
+            batch = np.sort(which[begins[group] : ends[stop - 1]])
+            rounds = -(-int(total[stop - group - 1]) // _BATCH)  # more than 1 for a single minimum with many windows
+            for turn in range(rounds):
+                self._compare_batch(segments, batch, turn, rounds, copied, leaked)
+            group = stop
+
+    def _compare_batch(
+        self, segments: _Segments, batch: Ints, turn: int, rounds: int, copied: Ints, leaked: Ints
+    ) -> None:
+        """As `_compare`, for windows whose hash belongs to this turn, one of `rounds`."""
+        hash_parts, window_parts, segment_parts = [], [], []
+        for some in np.array_split(batch, -(-len(batch) // (_CHUNK // self.length + 1))):
+            start, size = segments.start[some], segments.size[some]
+            hashes, window, segment = self._window_hashes(start, size), _ranges(start, size), np.repeat(some, size)
+            if rounds > 1:
+                now = (hashes >> np.uint64(8)) % np.uint64(rounds) == turn
+                hashes, window, segment = hashes[now], window[now], segment[now]
+            hash_parts.append(hashes)
+            window_parts.append(window)
+            segment_parts.append(segment)
+        hashes, window, segment = (np.concatenate(parts) for parts in (hash_parts, window_parts, segment_parts))
+        del hash_parts, window_parts, segment_parts
+        if not len(hashes):
+            return
+        order = np.argsort(hashes)
+        begins = _group_begins(hashes[order])
+        earliest = np.empty_like(window)
+        first = np.minimum.reduceat(window[order], begins)
+        earliest[order] = np.repeat(first, np.diff(begins, append=len(order)))
+        is_copy = earliest + self.length <= window
+        in_train = (earliest + self.length <= self.text.num_train) & (earliest < window)
+        for found, rows in ((is_copy, copied), (in_train, leaked)):
+            offset = window[found] - segments.start[segment[found]]
+            np.minimum.at(rows[:, 0], segment[found], offset)
+            np.maximum.at(rows[:, 1], segment[found], offset)
+        if is_copy.any():
+            later = int(np.argmin(np.where(is_copy, window, _NONE)))
+            self._offer_first(int(earliest[later]), int(window[later]))
+
+    def _window_hashes(self, start: Ints, size: Ints) -> Hashes:
+        """The hashes of the windows of segments, which are in order."""
+        extent = size + self.length - 1
+        parts = []
+        for begin, end in _neighbours(start, _CHUNK):
+            symbols = self.text.read(int(start[begin]), int(start[end - 1] + extent[end - 1]))
+            parts.append(symbols[_ranges(start[begin:end] - start[begin], extent[begin:end])])
+        hashes = self.window.windows(self.window.grams(np.concatenate(parts)))
+        return hashes[_ranges(np.cumsum(extent) - extent, size)]
+
+
+def _ranges(start: Ints, size: Ints) -> Ints:
+    """The integers from start[i] to start[i] + size[i] for each i, concatenated."""
+    ends = np.cumsum(size)
+    return np.repeat(start - (ends - size), size) + np.arange(ends[-1] if len(ends) else 0)
+
+
+def _neighbours(positions: Ints, distance: int) -> Iterator[tuple[int, int]]:
+    """Ranges of indices of sorted positions that are less than `distance` apart, from the first to the last of each."""
+    begin = 0
+    while begin < len(positions):
+        end = int(np.searchsorted(positions, positions[begin] + distance))
+        yield begin, end
+        begin = end
+
+
+def _group_begins(values: Hashes) -> Ints:
+    """The indices at which a new value begins in values of which equal ones stand together."""
+    if not len(values):
+        return np.empty(0, np.int64)
+    return np.concatenate([[0], np.flatnonzero(values[1:] != values[:-1]) + 1])
+
+
+def _is_in(values: Hashes, ordered: Hashes) -> NDArray[np.bool_]:
+    """Which values are among the ordered ones."""
+    if not len(ordered):
+        return np.zeros(len(values), np.bool_)
+    index = np.searchsorted(ordered, values)
+    index[index == len(ordered)] = 0
+    return np.asarray(ordered[index] == values)
