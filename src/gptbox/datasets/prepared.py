@@ -1,7 +1,8 @@
 """A prepared dataset: a corpus split into training and validation, tokenized, in the run's folder.
 
     dataset/  train.bin  val.bin    uint16 ids, little-endian: the first 90 % of the characters, and the last 10 %
-              meta.json             the tokenizer, counts, the source of the text, its SHA-256, stat data of its files
+              meta.json             the tokenizer, counts, the source of the text, its SHA-256, stat data of its files,
+                                    the report on its health
 
 The split is the same as nanoGPT's; with the tokenizer char, so are train.bin and val.bin, byte for byte. The folder is
 written atomically: after a crash it is complete or absent. The text is read in blocks: once for its size, hash and
@@ -16,6 +17,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any, Self
 
 import numpy as np
@@ -23,7 +25,9 @@ from numpy.typing import NDArray
 
 from gptbox.datasets import find_dataset
 from gptbox.datasets.base import Corpus, FileStat
+from gptbox.datasets.health import HealthReport, outlook
 from gptbox.datasets.progress import ProgressCallback, no_progress
+from gptbox.datasets.squeezed_text import SqueezedText
 from gptbox.datasets.token_files import count_ids, write_ids
 from gptbox.datasets.vocabulary import describe_vocabulary
 from gptbox.errors import DatasetError, ModelFolderError, RunError
@@ -58,6 +62,8 @@ class PreparedDataset:
     """Occurrences of each id in val.bin; None if prepared by an older version."""
     files: tuple[FileStat, ...] = ()
     """Stat data of the user's files that the text was read from; () if not known for certain."""
+    health: HealthReport | None = None
+    """None if prepared by an older version."""
 
     @property
     def train(self) -> NDArray[np.uint16]:
@@ -82,6 +88,8 @@ class PreparedDataset:
             tokenizer = tokenizer_from_json(meta.pop("tokenizer"))
             meta["notes"] = tuple(meta["notes"])
             meta["files"] = tuple(FileStat(**stat) for stat in meta.get("files", ()))
+            if "health" in meta:
+                meta["health"] = HealthReport.from_json(meta["health"])
             for key in ("train_counts", "val_counts"):
                 if key in meta:
                     meta[key] = tuple(map(int, meta[key]))
@@ -125,20 +133,29 @@ class PreparedDataset:
             raise DatasetError(f"{self.folder} is damaged: its vocabulary lacks the id {len(counts) - 1:,}.")
         return counts
 
+    def _outlook(self) -> list[str]:
+        return outlook(self.train_tokens, self.val_tokens, self.tokenizer.unit)
+
+    def health_lines(self) -> list[str]:
+        """The health of the text and what to expect of it, in lines for people; [] if prepared by an older version."""
+        return [] if self.health is None else [*self.health.lines(), *self._outlook()]
+
     def describe(self) -> list[str]:
         """A description of the text, in lines for people. The ids are only read if meta.json has no counts.
 
         Raises DatasetError if the ids are damaged.
         """
         train, val = self._counts(self.train, self.train_counts), self._counts(self.val, self.val_counts)
-        vocabulary, warnings = describe_vocabulary(self.tokenizer, train, val)
+        vocabulary, warnings = describe_vocabulary(self.tokenizer, train, val, name_odd=self.health is None)
         percent = 100 * self.train_tokens / (self.train_tokens + self.val_tokens)
         return [
             f"{self.dataset}: {self.source}",
             f"size: {self.characters:,} characters, {self.text_bytes:,} bytes",
             f"vocabulary: {vocabulary}",
             f"split: {self.train_tokens:,} tokens for training ({percent:.0f} %), {self.val_tokens:,} for validation",
+            *(() if self.health is None else self.health.findings()),
             *warnings,
+            *self._outlook(),
             *(f"note: {note}" for note in self.notes),
         ]
 
@@ -236,7 +253,10 @@ def _write(
     try:
         with atomic_folder(run.dataset) as folder:
             operation = f"Writing the token ids of {name}"
-            counts = write_ids(corpus, tokenizer, num_train, folder, on_progress, operation)
+            with TemporaryFile(dir=folder) as file:
+                text = SqueezedText(corpus, num_train, file)
+                counts = write_ids(text.corpus, tokenizer, num_train, folder, on_progress, operation)
+                meta["health"] = asdict(HealthReport.of(text, name, on_progress))
             for split, n in zip(("train", "val"), counts, strict=True):
                 meta |= {f"{split}_tokens": int(n.sum()), f"{split}_bytes": int(n @ token_sizes)}
             meta["tokenizer"] = tokenizer.to_json()

@@ -17,6 +17,7 @@ probability of about n² / 2^65, or 0.0003 for 100 million. Hashes are the same 
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
@@ -118,7 +119,7 @@ class _WindowHash:
 
     def grams(self, symbols: Symbols) -> Hashes:
         """The hashes of the k-grams of n symbols, shape (n - k + 1,)."""
-        hashes = self._table[symbols]
+        hashes: Hashes = self._table[symbols]
         size = 1
         while size < self.k:
             hashes = self._join(hashes, size, size)
@@ -140,7 +141,7 @@ class _WindowHash:
 
     def _join(self, hashes: Hashes, distance: int, which: int) -> Hashes:
         """The hash of each position with the one `distance` further on; `which` selects the factor."""
-        joined = hashes[: len(hashes) - distance] * self._factors[which.bit_length()]
+        joined: Hashes = hashes[: len(hashes) - distance] * self._factors[which.bit_length()]
         joined += hashes[distance:]
         joined ^= joined >> np.uint64(29)
         return joined
@@ -154,9 +155,7 @@ class _Coverage:
     """Disjoint, sorted: [start, end), shape (n, 2)."""
 
     def add(self, starts: Ints, ends: Ints) -> None:
-        starts, ends = (
-            np.concatenate([old, new]) for old, new in zip(self.intervals.T, (starts, ends), strict=True)
-        )
+        starts, ends = (np.concatenate([old, new]) for old, new in zip(self.intervals.T, (starts, ends), strict=True))
         if not len(starts):
             return
         order = np.argsort(starts, kind="stable")
@@ -177,7 +176,7 @@ class _Segments(NamedTuple):
     content: Hashes
 
     def take(self, which: NDArray[np.integer] | NDArray[np.bool_]) -> "_Segments":
-        return _Segments(*(values[which] for values in self))
+        return _Segments(self.start[which], self.size[which], self.minimum[which], self.content[which])
 
 
 class _Finder:
@@ -207,19 +206,24 @@ class _Finder:
         cuts = [0, self.text.num_train - self.length + 1, self.text.num_train, self.num_windows]
         bounds = sorted(min(max(cut, 0), self.num_windows) for cut in cuts)
         found: list[_Segments] = []
-        for begin, end in zip(bounds, bounds[1:], strict=False):
+        for begin, end in pairwise(bounds):
             for start in range(begin, end, _CHUNK):
                 segments = self._segments(start, min(start + _CHUNK, end))
                 if parts > 1:
                     segments = segments.take((segments.minimum >> np.uint64(8)) % np.uint64(parts) == part)
                 found.append(segments)
                 self.on_progress(part * self.num_windows + start, parts * self.num_windows)
-        start, size, minimum, content = (np.concatenate(values) for values in zip(*found, strict=True))
+        segments = _Segments(
+            np.concatenate([some.start for some in found]),
+            np.concatenate([some.size for some in found]),
+            np.concatenate([some.minimum for some in found]),
+            np.concatenate([some.content for some in found]),
+        )
         del found
-        ordered = np.sort(minimum)
+        ordered = np.sort(segments.minimum)
         repeated = np.unique(ordered[1:][ordered[1:] == ordered[:-1]])
         del ordered
-        return _Segments(start, size, minimum, content).take(_is_in(minimum, repeated))
+        return segments.take(_is_in(segments.minimum, repeated))
 
     def _segments(self, start: int, end: int) -> _Segments:
         """The segments of the windows from `start` to `end`."""
@@ -308,13 +312,14 @@ class _Finder:
             hash_parts.append(hashes)
             window_parts.append(window)
             segment_parts.append(segment)
-        hashes, window, segment = (np.concatenate(parts) for parts in (hash_parts, window_parts, segment_parts))
+        hashes, window = np.concatenate(hash_parts), np.concatenate(window_parts)
+        segment = np.concatenate(segment_parts)
         del hash_parts, window_parts, segment_parts
         if not len(hashes):
             return
         order = np.argsort(hashes)
         begins = _group_begins(hashes[order])
-        earliest = np.empty_like(window)
+        earliest: Ints = np.empty_like(window)
         first = np.minimum.reduceat(window[order], begins)
         earliest[order] = np.repeat(first, np.diff(begins, append=len(order)))
         is_copy = earliest + self.length <= window

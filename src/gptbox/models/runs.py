@@ -63,6 +63,8 @@ class Status:
     architecture: str | None = None
     device: str | None = None
     dataset_source: str | None = None
+    dataset_health: list[str] | None = None
+    """The health of the text, in lines for people."""
     latest_snapshot: str | None = None
     best_snapshot: str | None = None
     updated_at: str = ""

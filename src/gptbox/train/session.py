@@ -156,6 +156,9 @@ def _prepare(
         status = before or Status(run=run.name, phase="preparing")
         run.write_status(replace(status, phase="preparing", message=f"Preparing the text of {dataset}."))
     prepared = prepare(dataset, run, data, ProgressLines(reporter.say), tokenizer)
+    now = run.status()
+    if now is not None and now.phase == "preparing":
+        run.write_status(replace(now, dataset_source=prepared.source, dataset_health=prepared.health_lines()))
     for line in prepared.describe():
         reporter.say(line)
     return prepared
