@@ -46,13 +46,13 @@ def test_the_health_of_the_text_is_behind_a_disclosure(box, open_page: Open) -> 
     summary = page.get_by_text("About the text", exact=True)
     expect(page.locator("#dataset")).to_have_text("the text letters (2 files)")
     expect(summary).to_be_hidden()  # prepared by an older version
-    lines = ["size: 1,115,394 characters", f"first repeated passage: <b>{'word ' * 60}"]
+    lines = ["Size: 1,115,394 characters", f"First repeated passage: <b>{'word ' * 60}"]
     box.status("training", dataset_health=lines)
     expect(summary).to_be_visible()
     expect(page.locator("#health")).to_be_hidden()
     summary.click()
     expect(page.locator("#health")).to_be_visible()
-    assert page.locator("#health").inner_text() == "\n".join(map(str.strip, lines))
+    assert page.locator("#health").inner_text() == "\n\n".join(map(str.strip, lines))
     height = page.locator("#health").bounding_box()["height"]
     box.status("training", step=7)
     expect(page.locator("#steps-done")).to_have_text("Step 7")

@@ -137,8 +137,9 @@ class PreparedDataset:
         return outlook(self.train_tokens, self.val_tokens, self.tokenizer.unit)
 
     def health_lines(self) -> list[str]:
-        """The health of the text and what to expect of it, in lines for people; [] if prepared by an older version."""
-        return [] if self.health is None else [*self.health.lines(), *self._outlook()]
+        """The health of the text and what to expect of it, for the page; [] if prepared by an older version."""
+        lines = [] if self.health is None else [*self.health.lines(), *self._outlook()]
+        return [line[0].upper() + line[1:] for line in lines]
 
     def describe(self) -> list[str]:
         """A description of the text, in lines for people. The ids are only read if meta.json has no counts.
