@@ -65,6 +65,7 @@ def test_every_copy_is_found_and_nothing_else(
         patch.setattr(repeats, "_CHUNK", chunk)
         patch.setattr(repeats, "_BATCH", batch)
         patch.setattr(repeats, "_PART", part)
+        patch.setattr(repeats, "_FLUSH", 3)
         found = find_repeats(symbol_file(text, num_train), length)
     copied, leaked, first = naive(text, num_train, length)
     assert (found.copied, found.val_in_train) == (copied, leaked)
@@ -116,9 +117,12 @@ def test_symbols_may_have_any_width(dtype: type[np.unsignedinteger]) -> None:
 
 
 def test_progress_is_reported_up_to_the_total() -> None:
-    calls: list[tuple[int, int]] = []
-    text = noise(200_000)
-    find_repeats(symbol_file(text, 180_000), 200, lambda done, total: calls.append((done, total)))
-    assert [done for done, _ in calls] == sorted(done for done, _ in calls)
-    assert {total for _, total in calls} == {200_000 - 199}
-    assert len(calls) > 4
+    calls: list[tuple[str, int, int]] = []
+    text = noise(100_000) + noise(190) + noise(100_000, 2) + noise(190)
+    find_repeats(symbol_file(text, 180_000), 200, lambda *call: calls.append(call), "letters")
+    assert [operation for operation, _, _ in calls] == (
+        (len(calls) - 1) * ["Looking for repeated passages in letters"] + ["Comparing passages of letters"]
+    )
+    assert [done for _, done, _ in calls[:-1]] == sorted(done for _, done, _ in calls[:-1])
+    assert {total for _, _, total in calls[:-1]} == {len(text) - 199}
+    assert len(calls) > 6

@@ -47,8 +47,8 @@ def test_the_symbols_are_the_text_without_white_space(documents: list[list[str]]
         assert len(set(names.values())) == len(names)
         assert symbols.num_symbols == len(visible)
         assert symbols.num_train == sum(i < cut for i, _ in visible)
-        for number, (position, character) in enumerate(visible):
-            place, words = text.locate(number)
+        located = text.locate(*range(len(visible))) if visible else []
+        for (position, character), (place, words) in zip(visible, located, strict=True):
             starts = list(accumulate((len("".join(document)) for document in documents), initial=0))
             i = bisect_right(starts, position) - 1
             assert place == Place(f"{i}.txt", 1 + whole.count("\n", starts[i], position))
@@ -57,8 +57,8 @@ def test_the_symbols_are_the_text_without_white_space(documents: list[list[str]]
 
 def test_the_first_words_are_on_one_line_and_end_with_a_word() -> None:
     text = read(corpus_of(["First Citizen:\nBefore we\tproceed \x07any further, ", "hear me speak. " * 20]))
-    assert text.locate(0) == (Place("0.txt", 1), "First Citizen: Before we proceed \ufffdany further, hear me …")
-    assert read(corpus_of(["字" * 100])).locate(30)[1] == "字" * 60 + " …"
+    assert text.locate(0)[0] == (Place("0.txt", 1), "First Citizen: Before we proceed \ufffdany further, hear me …")
+    assert read(corpus_of(["字" * 100])).locate(30)[0][1] == "字" * 60 + " …"
 
 
 @pytest.mark.parametrize(("characters", "dtype"), [(255, np.uint8), (256, np.uint16), (65_536, np.uint32)])

@@ -78,11 +78,10 @@ class HealthReport:
         Raises OSError if the file of symbols cannot be read or written, DatasetError if the corpus cannot be read.
         """
         symbols = text.symbols()
-        operation = f"Looking for repeated passages in {name}"
-        repeats = find_repeats(symbols, PASSAGE, lambda done, total: on_progress(operation, done, total))
+        repeats = find_repeats(symbols, PASSAGE, on_progress, name)
         first = None
         if repeats.first is not None:
-            (place, words), (again, _) = text.locate(repeats.first.earlier), text.locate(repeats.first.later)
+            (place, words), (again, _) = text.locate(repeats.first.earlier, repeats.first.later)
             first = RepeatedPassage(*place, *again, repeats.first.length, words)
         summary = text.corpus.summary
         odd = [OddCharacter(character, each.count, *each.first) for character, each in text.odd.items()]

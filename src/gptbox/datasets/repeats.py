@@ -15,7 +15,8 @@ So every copy is found. Windows are compared by 64-bit hashes: that a text of n 
 probability of about n² / 2^65, or 0.0003 for 100 million. Hashes are the same on every machine.
 """
 
-from collections.abc import Callable, Iterator
+import os
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any, BinaryIO, NamedTuple
@@ -23,8 +24,12 @@ from typing import Any, BinaryIO, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from gptbox.datasets.progress import ProgressCallback, no_progress
+
 Ints = NDArray[np.int64]
 Hashes = NDArray[np.uint64]
+Segments = NDArray[np.void]
+"""Of the type _SEGMENT, ordered by `start`."""
 Symbols = NDArray[np.unsignedinteger[Any]]
 
 _CHUNK = 1 << 15
@@ -32,7 +37,11 @@ _CHUNK = 1 << 15
 _BATCH = 1 << 20
 """Windows compared at once; takes 60 MB."""
 _PART = 1 << 26
-"""Windows whose segments are kept at once, about one in 70 of 24 bytes each; longer texts are hashed several times."""
+"""Windows whose segments are kept in memory, one in about 70, of 32 bytes; those of longer texts go to the disk."""
+_FLUSH = 1 << 16
+"""Segments written at once."""
+_SEGMENT = np.dtype([("start", np.int64), ("size", np.int64), ("minimum", np.uint64), ("content", np.uint64)])
+"""A run of `size` windows, at most `length`, from `start` on, that have the same minimum."""
 _NONE = np.iinfo(np.int64).max
 
 
@@ -61,6 +70,7 @@ class SymbolFile:
     """A text as a file of symbols: small integers, one for each character."""
 
     file: BinaryIO
+    """Open for reading and writing; `find_repeats` appends to it."""
     dtype: np.dtype[np.unsignedinteger]
     num_symbols: int
     num_train: int
@@ -68,16 +78,19 @@ class SymbolFile:
 
     def read(self, start: int, end: int) -> Symbols:
         """The symbols from `start` to `end`, shape (end - start,), or fewer at the end of the text. Raises OSError."""
-        self.file.seek(start * self.dtype.itemsize)
-        return np.frombuffer(self.file.read((end - start) * self.dtype.itemsize), self.dtype)
+        size = self.dtype.itemsize
+        self.file.seek(start * size)
+        return np.frombuffer(self.file.read((min(end, self.num_symbols) - start) * size), self.dtype)
 
 
-def find_repeats(text: SymbolFile, length: int, on_progress: Callable[[int, int], None] = lambda *_: None) -> Repeats:
-    """The copies of at least `length` symbols (2 or more). `on_progress` is called with the work done and the total.
+def find_repeats(
+    text: SymbolFile, length: int, on_progress: ProgressCallback = no_progress, name: str = "the text"
+) -> Repeats:
+    """The copies of at least `length` symbols (2 or more). `name` is that of the text, for reports of progress.
 
-    Raises OSError if the file cannot be read.
+    Raises OSError if the file cannot be read or written.
     """
-    finder = _Finder(text, _WindowHash(length), on_progress)
+    finder = _Finder(text, _WindowHash(length), on_progress, name)
     finder.find()
     copied, leaked = finder.copied.intervals, finder.leaked.intervals
     first = None
@@ -165,25 +178,63 @@ class _Coverage:
         self.intervals = np.stack([starts[begins], ends[last]], 1)
 
 
-class _Segments(NamedTuple):
-    """Runs of at most `length` windows that have the same minimum; all (n,)."""
+class _SegmentStore:
+    """Keeps segments in order: in memory, or, if there are several parts, after the symbols in their file.
 
-    start: Ints
-    """The first window."""
-    size: Ints
-    """Number of windows."""
-    minimum: Hashes
-    content: Hashes
+    Segments with the same minimum are in the same part.
+    """
 
-    def take(self, which: NDArray[np.integer] | NDArray[np.bool_]) -> "_Segments":
-        return _Segments(self.start[which], self.size[which], self.minimum[which], self.content[which])
+    def __init__(self, text: SymbolFile, parts: int) -> None:
+        self._file, self._parts = text.file, parts
+        self._pending: list[Segments] = []
+        self._num_pending = 0
+        self._written: list[list[tuple[int, int]]] = [[] for _ in range(parts)]
+        """Of each part, the blocks that were written: position and number of bytes."""
+
+    def add(self, segments: Segments) -> None:
+        """Raises OSError."""
+        self._pending.append(segments)
+        self._num_pending += len(segments)
+        if self._parts > 1 and self._num_pending >= _FLUSH:
+            self._flush()
+
+    def _flush(self) -> None:
+        segments = np.concatenate(self._pending)
+        self._pending, self._num_pending = [], 0
+        part = (segments["minimum"] >> np.uint64(8)) % np.uint64(self._parts)
+        position = self._file.seek(0, os.SEEK_END)
+        for i, written in enumerate(self._written):
+            content = segments[part == i].tobytes()
+            self._file.write(content)
+            written.append((position, len(content)))
+            position += len(content)
+
+    def take(self, part: int) -> Segments:
+        """The segments of a part, which the store forgets. Raises OSError."""
+        if self._parts == 1:
+            return np.concatenate(self._pending)
+        if self._pending:
+            self._flush()
+        blocks = []
+        for position, size in self._written[part]:
+            self._file.seek(position)
+            blocks.append(self._file.read(size))
+        return np.frombuffer(b"".join(blocks), _SEGMENT)
+
+
+def _with_repeated_minimum(segments: Segments) -> Segments:
+    """The segments whose minimum is also that of another one."""
+    minimum = segments["minimum"]
+    ordered = np.sort(minimum)
+    repeated = np.unique(ordered[1:][ordered[1:] == ordered[:-1]])
+    return segments[_is_in(minimum, repeated)]
 
 
 class _Finder:
     """One search: `copied`, `leaked` and `first` are its result."""
 
-    def __init__(self, text: SymbolFile, window: _WindowHash, on_progress: Callable[[int, int], None]) -> None:
-        self.text, self.window, self.on_progress = text, window, on_progress
+    def __init__(self, text: SymbolFile, window: _WindowHash, on_progress: ProgressCallback, name: str) -> None:
+        self.text, self.window, self.on_progress, self.name = text, window, on_progress, name
         self.length = window.length
         self.num_windows = max(0, text.num_symbols - self.length + 1)
         self.copied, self.leaked = _Coverage(), _Coverage()
@@ -192,40 +243,26 @@ class _Finder:
 
     def find(self) -> None:
         parts = -(-self.num_windows // _PART)
+        store = _SegmentStore(self.text, parts)
         self.window.reserve(1 << min(21, 8 * self.text.dtype.itemsize) if parts else 0)
+        for start, end in self._chunks():
+            self.on_progress(f"Looking for repeated passages in {self.name}", start, self.num_windows)
+            store.add(self._segments(start, end))
         for part in range(parts):
-            segments = self._repeated_segments(part, parts)
-            if len(segments.start):
+            segments = _with_repeated_minimum(store.take(part))
+            if len(segments):
                 self._find_copies(segments)
 
     # Step 1
 
-    def _repeated_segments(self, part: int, parts: int) -> _Segments:
-        """The segments whose minimum occurs in several; each of the `parts` has a share of the minima."""
-        # A segment lies in the training split, in the validation split or across the cut, like each of its windows.
+    def _chunks(self) -> Iterator[tuple[int, int]]:
+        """Ranges of windows. None crosses the cut, so that of a segment all windows or none lie in the same split."""
         cuts = [0, self.text.num_train - self.length + 1, self.text.num_train, self.num_windows]
-        bounds = sorted(min(max(cut, 0), self.num_windows) for cut in cuts)
-        found: list[_Segments] = []
-        for begin, end in pairwise(bounds):
+        for begin, end in pairwise(sorted(min(max(cut, 0), self.num_windows) for cut in cuts)):
             for start in range(begin, end, _CHUNK):
-                segments = self._segments(start, min(start + _CHUNK, end))
-                if parts > 1:
-                    segments = segments.take((segments.minimum >> np.uint64(8)) % np.uint64(parts) == part)
-                found.append(segments)
-                self.on_progress(part * self.num_windows + start, parts * self.num_windows)
-        segments = _Segments(
-            np.concatenate([some.start for some in found]),
-            np.concatenate([some.size for some in found]),
-            np.concatenate([some.minimum for some in found]),
-            np.concatenate([some.content for some in found]),
-        )
-        del found
-        ordered = np.sort(segments.minimum)
-        repeated = np.unique(ordered[1:][ordered[1:] == ordered[:-1]])
-        del ordered
-        return segments.take(_is_in(segments.minimum, repeated))
+                yield start, min(start + _CHUNK, end)
 
-    def _segments(self, start: int, end: int) -> _Segments:
+    def _segments(self, start: int, end: int) -> Segments:
         """The segments of the windows from `start` to `end`."""
         grams = self.window.grams(self.text.read(start, end + self.length - 1))
         minima, hashes = self.window.minima(grams), self.window.windows(grams)
@@ -240,15 +277,18 @@ class _Finder:
         content = (hashes[first] * np.uint64(0x9E3779B97F4A7C15) ^ last) * np.uint64(0xC2B2AE3D27D4EB4F)
         content ^= content >> np.uint64(31)
         content += size.astype(np.uint64)
-        return _Segments(first + start, size, minima[first], content)
+        segments = np.empty(len(first), _SEGMENT)
+        segments["start"], segments["size"] = first + start, size
+        segments["minimum"], segments["content"] = minima[first], content
+        return segments
 
     # Step 2
 
-    def _find_copies(self, segments: _Segments) -> None:
+    def _find_copies(self, segments: Segments) -> None:
         """Add what is copied in segments, which are in order."""
-        start, size = segments.start, segments.size
-        order = np.argsort(segments.content, kind="stable")
-        begins = _group_begins(segments.content[order])
+        start, size = segments["start"], segments["size"]
+        order = np.argsort(segments["content"], kind="stable")
+        begins = _group_begins(segments["content"][order])
         original = np.empty(len(start), np.int64)
         original[order] = np.repeat(order[begins], np.diff(begins, append=len(order)))
         # Otherwise the two overlap, and the later one is examined as a segment of its own.
@@ -273,20 +313,20 @@ class _Finder:
 
     # Step 3
 
-    def _compare(self, segments: _Segments, which: Ints, copied: Ints, leaked: Ints) -> None:
+    def _compare(self, segments: Segments, which: Ints, copied: Ints, leaked: Ints) -> None:
         """Compare the windows of the segments `which`.
 
         Sets, for each of them that has copies, the first and the last window that is one: rows of `copied`, and rows of
         `leaked` for copies of windows in the training split.
         """
-        which = which[np.argsort(segments.minimum[which], kind="stable")]
-        begins = _group_begins(segments.minimum[which])
+        which = which[np.argsort(segments["minimum"][which], kind="stable")]
+        begins = _group_begins(segments["minimum"][which])
         counts = np.diff(begins, append=len(which))
         which = which[np.repeat(counts > 1, counts)]  # a single segment has no two windows that do not overlap
         if not len(which):
             return
-        begins = _group_begins(segments.minimum[which])
-        windows = np.add.reduceat(segments.size[which], begins)
+        begins = _group_begins(segments["minimum"][which])
+        windows = np.add.reduceat(segments["size"][which], begins)
         ends = np.append(begins[1:], len(which))
         group = 0
         while group < len(begins):
@@ -295,16 +335,17 @@ class _Finder:
             batch = np.sort(which[begins[group] : ends[stop - 1]])
             rounds = -(-int(total[stop - group - 1]) // _BATCH)  # more than 1 for a single minimum with many windows
             for turn in range(rounds):
+                self.on_progress(f"Comparing passages of {self.name}", group, len(begins))
                 self._compare_batch(segments, batch, turn, rounds, copied, leaked)
             group = stop
 
     def _compare_batch(
-        self, segments: _Segments, batch: Ints, turn: int, rounds: int, copied: Ints, leaked: Ints
+        self, segments: Segments, batch: Ints, turn: int, rounds: int, copied: Ints, leaked: Ints
     ) -> None:
         """As `_compare`, for windows whose hash belongs to this turn, one of `rounds`."""
         hash_parts, window_parts, segment_parts = [], [], []
         for some in np.array_split(batch, -(-len(batch) // (_CHUNK // self.length + 1))):
-            start, size = segments.start[some], segments.size[some]
+            start, size = segments["start"][some], segments["size"][some]
             hashes, window, segment = self._window_hashes(start, size), _ranges(start, size), np.repeat(some, size)
             if rounds > 1:
                 now = (hashes >> np.uint64(8)) % np.uint64(rounds) == turn
@@ -325,7 +366,7 @@ class _Finder:
         is_copy = earliest + self.length <= window
         in_train = (earliest + self.length <= self.text.num_train) & (earliest < window)
         for found, rows in ((is_copy, copied), (in_train, leaked)):
-            offset = window[found] - segments.start[segment[found]]
+            offset = window[found] - segments["start"][segment[found]]
             np.minimum.at(rows[:, 0], segment[found], offset)
             np.maximum.at(rows[:, 1], segment[found], offset)
         if is_copy.any():

@@ -68,25 +68,32 @@ class SqueezedText:
         self._file.flush()
         return SymbolFile(self._file, self._dtype, self._num_symbols, self._num_train_symbols)
 
-    def locate(self, symbol: int) -> tuple[Place, str]:
-        """The place of a symbol, and the first words from there on. Reads the corpus again, up to them.
+    def locate(self, *symbols: int) -> list[tuple[Place, str]]:
+        """The places of symbols, in order, and the first words from there on. Reads the corpus again, up to them.
 
         Raises DatasetError if the text is not the same as before.
         """
-        index = int(np.searchsorted(np.frombuffer(self._ends, np.int64), symbol, "right"))
-        before = self._ends[index - 1] if index else 0
-        num_pieces = 0
+        ends = np.frombuffer(self._ends, np.int64)
+        places: list[Place] = []
+        texts: list[str] = []  # of the places, the beginning of what follows
+        number, before = 0, 0
         for document in self._source.documents():
-            line = 1
-            pieces = _pieces(document.blocks)
-            for piece in pieces:
-                if num_pieces == index:
+            line, first_here = 1, len(places)
+            for piece in _pieces(document.blocks):
+                for i in range(first_here, len(texts)):
+                    texts[i] += piece[: max(0, 4 * _WORDS - len(texts[i]))]
+                end = int(ends[number]) if number < len(ends) else before
+                while len(places) < len(symbols) and symbols[len(places)] < end:
                     visible = np.flatnonzero(self._convert(_code_points(piece)))
-                    start = int(visible[min(symbol - before, len(visible) - 1)])
-                    place = Place(document.name, line + piece.count("\n", 0, start))
-                    return place, _first_words(piece[start : start + 4 * _WORDS], pieces)
-                num_pieces += 1
+                    start = int(visible[min(symbols[len(places)] - before, len(visible) - 1)])
+                    places.append(Place(document.name, line + piece.count("\n", 0, start)))
+                    texts.append(piece[start : start + 4 * _WORDS])
+                if len(places) == len(symbols) and all(len(text) == 4 * _WORDS for text in texts[first_here:]):
+                    break
+                number, before = number + 1, end
                 line += piece.count("\n")
+            if len(places) == len(symbols):
+                return list(zip(places, map(_first_words, texts), strict=True))
         raise DatasetError(f"{self._source.source} changed while it was read. Start again once it is complete.")
 
     def _documents(self) -> Iterator[Document]:
@@ -144,11 +151,10 @@ def _code_points(text: str) -> NDArray[np.unsignedinteger[Any]]:
     return np.frombuffer(text.encode("utf-32-le"), "<u4")
 
 
-def _first_words(text: str, more: Iterator[str]) -> str:
-    """The first words of a text that goes on with `more`, on one line and without control characters."""
-    while len(text) < 4 * _WORDS and (piece := next(more, "")):
-        text += piece[: 4 * _WORDS]
-    line = "".join(character if character.isprintable() else "\ufffd" for character in " ".join(text.split()))
+def _first_words(text: str) -> str:
+    """The first words of a text, on one line and without control characters."""
+    line = " ".join(text.split())
+    line = "".join(character if character.isprintable() else "\ufffd" for character in line)
     if len(line) <= _WORDS:
         return line
     return (line[: _WORDS + 1].rpartition(" ")[0] or line[:_WORDS]) + " …"
