@@ -7,8 +7,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from gptbox.datasets import repeats
-from gptbox.datasets.repeats import Copy, SymbolFile, find_repeats
+from gptbox.datasets import repeats, winnowing
+from gptbox.datasets.repeats import Copy, find_repeats
+from gptbox.datasets.winnowing import SymbolFile
 
 
 def symbol_file(text: bytes, num_train: int) -> SymbolFile:
@@ -62,10 +63,11 @@ def test_every_copy_is_found_and_nothing_else(
 ) -> None:
     num_train = int(share * len(text))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(repeats, "_CHUNK", chunk)
+        patch.setattr(winnowing, "_CHUNK", chunk)
+        patch.setattr(repeats, "_PIECE", chunk)
         patch.setattr(repeats, "_BATCH", batch)
-        patch.setattr(repeats, "_PART", part)
-        patch.setattr(repeats, "_FLUSH", 3)
+        patch.setattr(winnowing, "_PART", part)
+        patch.setattr(winnowing, "_FLUSH", 3)
         found = find_repeats(symbol_file(text, num_train), length)
     copied, leaked, first = naive(text, num_train, length)
     assert (found.copied, found.val_in_train) == (copied, leaked)

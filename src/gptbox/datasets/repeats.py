@@ -3,7 +3,7 @@
 A passage is a window of `length` symbols; a copy is a window that equals an earlier one, which ends before it begins.
 Finding them takes three steps, of which only the first looks at every window:
 
-1. Winnowing (Schleimer, Wilkerson and Aiken, SIGMOD 2003): of the hashes of the k-grams in each window, the smallest is
+1. Winnowing: of the hashes of the k-grams in each window, the smallest is
    taken, here with k between a quarter and a half of `length`. Equal windows have equal minima, and consecutive windows
    mostly share theirs, so that a run of windows with the same minimum, a segment, is all that has to be kept: about one
    in `length` / 3 symbols. Only the windows of segments whose minimum occurs in several segments can be copies.
@@ -15,33 +15,20 @@ So every copy is found. Windows are compared by 64-bit hashes: that a text of n 
 probability of about n² / 2^65, or 0.0003 for 100 million. Hashes are the same on every machine.
 """
 
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from itertools import pairwise
-from typing import Any, BinaryIO, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gptbox.datasets.progress import ProgressCallback, no_progress
+from gptbox.datasets.winnowing import Hashes, Ints, Segments, SymbolFile, WindowHash, ranges, winnow
 
-Ints = NDArray[np.int64]
-Hashes = NDArray[np.uint64]
-Segments = NDArray[np.void]
-"""Of the type _SEGMENT, ordered by `start`."""
-Symbols = NDArray[np.unsignedinteger[Any]]
-
-_CHUNK = 1 << 15
-"""Windows hashed at once: their arrays fit the processor's cache."""
+_PIECE = 1 << 15
+"""Symbols hashed at once: their arrays fit the processor's cache."""
 _BATCH = 1 << 20
 """Windows compared at once; takes 60 MB."""
-_PART = 1 << 26
-"""Windows whose segments are kept in memory, one in about 70, of 32 bytes; those of longer texts go to the disk."""
-_FLUSH = 1 << 16
-"""Segments written at once."""
-_SEGMENT = np.dtype([("start", np.int64), ("size", np.int64), ("minimum", np.uint64), ("content", np.uint64)])
-"""A run of `size` windows, at most `length`, from `start` on, that have the same minimum."""
 _NONE = np.iinfo(np.int64).max
 
 
@@ -65,24 +52,6 @@ class Repeats:
     """The copy that begins first, with an earlier passage that it equals."""
 
 
-@dataclass(frozen=True)
-class SymbolFile:
-    """A text as a file of symbols: small integers, one for each character."""
-
-    file: BinaryIO
-    """Open for reading and writing; `find_repeats` appends to it."""
-    dtype: np.dtype[np.unsignedinteger]
-    num_symbols: int
-    num_train: int
-    """The first `num_train` symbols are the training split, the others the validation split."""
-
-    def read(self, start: int, end: int) -> Symbols:
-        """The symbols from `start` to `end`, shape (end - start,), or fewer at the end of the text. Raises OSError."""
-        size = self.dtype.itemsize
-        self.file.seek(start * size)
-        return np.frombuffer(self.file.read((min(end, self.num_symbols) - start) * size), self.dtype)
-
-
 def find_repeats(
     text: SymbolFile, length: int, on_progress: ProgressCallback = no_progress, name: str = "the text"
 ) -> Repeats:
@@ -90,7 +59,7 @@ def find_repeats(
 
     Raises OSError if the file cannot be read or written.
     """
-    finder = _Finder(text, _WindowHash(length), on_progress, name)
+    finder = _Finder(text, WindowHash(length), on_progress, name)
     finder.find()
     copied, leaked = finder.copied.intervals, finder.leaked.intervals
     first = None
@@ -115,51 +84,6 @@ def _common_length(text: SymbolFile, earlier: int, later: int) -> int:
     return same
 
 
-class _WindowHash:
-    """Hashes of the windows of `length` symbols, and their minima over the k-grams in them."""
-
-    def __init__(self, length: int) -> None:
-        self.length = length
-        self.k = 1 << (length.bit_length() - 2)  # so that 2 k-grams and 4 are as long as a window, or less and more
-        bits = np.random.PCG64(20030609)  # its raw bits are the same in all versions of NumPy
-        self._bits = bits
-        self._factors = np.array(bits.random_raw(64) | np.uint64(1), np.uint64)
-        self._table: Hashes = np.empty(0, np.uint64)
-
-    def reserve(self, num_symbols: int) -> None:
-        """Make hashes for the symbols below `num_symbols`."""
-        self._table = np.array(self._bits.random_raw(num_symbols), np.uint64)
-
-    def grams(self, symbols: Symbols) -> Hashes:
-        """The hashes of the k-grams of n symbols, shape (n - k + 1,)."""
-        hashes: Hashes = self._table[symbols]
-        size = 1
-        while size < self.k:
-            hashes = self._join(hashes, size, size)
-            size *= 2
-        return hashes
-
-    def windows(self, grams: Hashes) -> Hashes:
-        """The hashes of the windows, shape (n - length + 1,), from those of the k-grams."""
-        doubled = self._join(grams, self.k, 2 * self.k)  # 2k <= length < 4k
-        return self._join(doubled, self.length - 2 * self.k, 0)
-
-    def minima(self, grams: Hashes) -> Hashes:
-        """The smallest hash of a k-gram in each window, shape (n - length + 1,)."""
-        width, size = self.length - self.k + 1, 1
-        while 2 * size <= width:
-            grams = np.minimum(grams[:-size], grams[size:])
-            size *= 2
-        return np.minimum(grams[: len(grams) - (width - size)], grams[width - size :])
-
-    def _join(self, hashes: Hashes, distance: int, which: int) -> Hashes:
-        """The hash of each position with the one `distance` further on; `which` selects the factor."""
-        joined: Hashes = hashes[: len(hashes) - distance] * self._factors[which.bit_length()]
-        joined += hashes[distance:]
-        joined ^= joined >> np.uint64(29)
-        return joined
-
-
 @dataclass
 class _Coverage:
     """A union of intervals of symbols."""
@@ -178,50 +102,6 @@ class _Coverage:
         self.intervals = np.stack([starts[begins], ends[last]], 1)
 
 
-class _SegmentStore:
-    """Keeps segments in order: in memory, or, if there are several parts, after the symbols in their file.
-
-    Segments with the same minimum are in the same part.
-    """
-
-    def __init__(self, text: SymbolFile, parts: int) -> None:
-        self._file, self._parts = text.file, parts
-        self._pending: list[Segments] = []
-        self._num_pending = 0
-        self._written: list[list[tuple[int, int]]] = [[] for _ in range(parts)]
-        """Of each part, the blocks that were written: position and number of bytes."""
-
-    def add(self, segments: Segments) -> None:
-        """Raises OSError."""
-        self._pending.append(segments)
-        self._num_pending += len(segments)
-        if self._parts > 1 and self._num_pending >= _FLUSH:
-            self._flush()
-
-    def _flush(self) -> None:
-        segments = np.concatenate(self._pending)
-        self._pending, self._num_pending = [], 0
-        part = (segments["minimum"] >> np.uint64(8)) % np.uint64(self._parts)
-        position = self._file.seek(0, os.SEEK_END)
-        for i, written in enumerate(self._written):
-            content = segments[part == i].tobytes()
-            self._file.write(content)
-            written.append((position, len(content)))
-            position += len(content)
-
-    def take(self, part: int) -> Segments:
-        """The segments of a part, which the store forgets. Raises OSError."""
-        if self._parts == 1:
-            return np.concatenate(self._pending)
-        if self._pending:
-            self._flush()
-        blocks = []
-        for position, size in self._written[part]:
-            self._file.seek(position)
-            blocks.append(self._file.read(size))
-        return np.frombuffer(b"".join(blocks), _SEGMENT)
-
-
 def _with_repeated_minimum(segments: Segments) -> Segments:
     """The segments whose minimum is also that of another one."""
     minimum = segments["minimum"]
@@ -233,54 +113,19 @@ def _with_repeated_minimum(segments: Segments) -> Segments:
 class _Finder:
     """One search: `copied`, `leaked` and `first` are its result."""
 
-    def __init__(self, text: SymbolFile, window: _WindowHash, on_progress: ProgressCallback, name: str) -> None:
+    def __init__(self, text: SymbolFile, window: WindowHash, on_progress: ProgressCallback, name: str) -> None:
         self.text, self.window, self.on_progress, self.name = text, window, on_progress, name
         self.length = window.length
-        self.num_windows = max(0, text.num_symbols - self.length + 1)
         self.copied, self.leaked = _Coverage(), _Coverage()
         self.first: tuple[int, int] | None = None
         """The first copy: a window that it equals, and its own."""
 
     def find(self) -> None:
-        parts = -(-self.num_windows // _PART)
-        store = _SegmentStore(self.text, parts)
-        self.window.reserve(1 << min(21, 8 * self.text.dtype.itemsize) if parts else 0)
-        for start, end in self._chunks():
-            self.on_progress(f"Looking for repeated passages in {self.name}", start, self.num_windows)
-            store.add(self._segments(start, end))
-        for part in range(parts):
+        store = winnow(self.text, self.window, self.on_progress, f"Looking for repeated passages in {self.name}")
+        for part in range(store.parts):
             segments = _with_repeated_minimum(store.take(part))
             if len(segments):
                 self._find_copies(segments)
-
-    # Step 1
-
-    def _chunks(self) -> Iterator[tuple[int, int]]:
-        """Ranges of windows. None crosses the cut, so that of a segment all windows or none lie in the same split."""
-        cuts = [0, self.text.num_train - self.length + 1, self.text.num_train, self.num_windows]
-        for begin, end in pairwise(sorted(min(max(cut, 0), self.num_windows) for cut in cuts)):
-            for start in range(begin, end, _CHUNK):
-                yield start, min(start + _CHUNK, end)
-
-    def _segments(self, start: int, end: int) -> Segments:
-        """The segments of the windows from `start` to `end`."""
-        grams = self.window.grams(self.text.read(start, end + self.length - 1))
-        minima, hashes = self.window.minima(grams), self.window.windows(grams)
-        first = np.flatnonzero(minima[1:] != minima[:-1]) + 1
-        first = np.concatenate([[0], first])
-        size = np.diff(first, append=len(minima))
-        if size.max() > self.length:  # as in periodic text: cut into pieces
-            pieces = -(-size // self.length)
-            offset = _ranges(np.zeros(len(pieces), np.int64), pieces) * self.length
-            first, size = np.repeat(first, pieces) + offset, np.minimum(np.repeat(size, pieces) - offset, self.length)
-        last = hashes[first + size - 1]
-        content = (hashes[first] * np.uint64(0x9E3779B97F4A7C15) ^ last) * np.uint64(0xC2B2AE3D27D4EB4F)
-        content ^= content >> np.uint64(31)
-        content += size.astype(np.uint64)
-        segments = np.empty(len(first), _SEGMENT)
-        segments["start"], segments["size"] = first + start, size
-        segments["minimum"], segments["content"] = minima[first], content
-        return segments
 
     # Step 2
 
@@ -344,9 +189,9 @@ class _Finder:
     ) -> None:
         """As `_compare`, for windows whose hash belongs to this turn, one of `rounds`."""
         hash_parts, window_parts, segment_parts = [], [], []
-        for some in np.array_split(batch, -(-len(batch) // (_CHUNK // self.length + 1))):
+        for some in np.array_split(batch, -(-len(batch) // (_PIECE // self.length + 1))):
             start, size = segments["start"][some], segments["size"][some]
-            hashes, window, segment = self._window_hashes(start, size), _ranges(start, size), np.repeat(some, size)
+            hashes, window, segment = self._window_hashes(start, size), ranges(start, size), np.repeat(some, size)
             if rounds > 1:
                 now = (hashes >> np.uint64(8)) % np.uint64(rounds) == turn
                 hashes, window, segment = hashes[now], window[now], segment[now]
@@ -377,17 +222,11 @@ class _Finder:
         """The hashes of the windows of segments, which are in order."""
         extent = size + self.length - 1
         parts = []
-        for begin, end in _neighbours(start, _CHUNK):
+        for begin, end in _neighbours(start, _PIECE):
             symbols = self.text.read(int(start[begin]), int(start[end - 1] + extent[end - 1]))
-            parts.append(symbols[_ranges(start[begin:end] - start[begin], extent[begin:end])])
+            parts.append(symbols[ranges(start[begin:end] - start[begin], extent[begin:end])])
         hashes = self.window.windows(self.window.grams(np.concatenate(parts)))
-        return hashes[_ranges(np.cumsum(extent) - extent, size)]
-
-
-def _ranges(start: Ints, size: Ints) -> Ints:
-    """The integers from start[i] to start[i] + size[i] for each i, concatenated."""
-    ends = np.cumsum(size)
-    return np.repeat(start - (ends - size), size) + np.arange(ends[-1] if len(ends) else 0)
+        return hashes[ranges(np.cumsum(extent) - extent, size)]
 
 
 def _neighbours(positions: Ints, distance: int) -> Iterator[tuple[int, int]]:

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gptbox.datasets.base import Corpus, Document
-from gptbox.datasets.repeats import SymbolFile
 from gptbox.datasets.vocabulary import is_odd
+from gptbox.datasets.winnowing import SymbolFile
 from gptbox.errors import DatasetError
 
 _PIECE = 1 << 16
