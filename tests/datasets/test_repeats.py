@@ -7,7 +7,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from gptbox.datasets import repeats, winnowing
+from gptbox.datasets import record_store, repeats, winnowing
 from gptbox.datasets.repeats import Copy, find_repeats
 from gptbox.datasets.winnowing import SymbolFile
 
@@ -67,7 +67,8 @@ def test_every_copy_is_found_and_nothing_else(
         patch.setattr(repeats, "_PIECE", chunk)
         patch.setattr(repeats, "_BATCH", batch)
         patch.setattr(winnowing, "_PART", part)
-        patch.setattr(winnowing, "_FLUSH", 3)
+        patch.setattr(record_store, "_FLUSH", 3)
+        patch.setattr(repeats, "_SWEEP", 3 * batch)
         found = find_repeats(symbol_file(text, num_train), length)
     copied, leaked, first = naive(text, num_train, length)
     assert (found.copied, found.val_in_train) == (copied, leaked)

@@ -1,18 +1,17 @@
-"""Passages that stand in a text twice, found in memory that does not grow with the text.
+"""Passages that stand in a text twice: all of them, whatever the length of the text, in 100 MB of memory.
 
-A passage is a window of `length` symbols; a copy is a window that equals an earlier one, which ends before it begins.
-Finding them takes three steps, of which only the first looks at every window:
+A passage is a window of `length` symbols. A copy is a window that equals an earlier one, which ends before it begins.
+They are found in three steps, of which only the first looks at every window:
 
-1. Winnowing: of the hashes of the k-grams in each window, the smallest is
-   taken, here with k between a quarter and a half of `length`. Equal windows have equal minima, and consecutive windows
-   mostly share theirs, so that a run of windows with the same minimum, a segment, is all that has to be kept: about one
-   in `length` / 3 symbols. Only the windows of segments whose minimum occurs in several segments can be copies.
-2. Of segments with the same content, the first stands for all. The content is hashed as its first and its last window,
+1. Winnowing: of the hashes of the k-grams in a window, the smallest is taken. Equal windows have equal minima.
+   Consecutive windows mostly share theirs, so that only runs of windows with the same minimum are kept, the segments:
+   one for about 70 windows of 200 symbols. Copies can only be in segments whose minimum is that of another one, too.
+2. Of segments with the same content, the first stands for all. The content is hashed as the first and the last window,
    which together cover it, because a segment has at most `length` windows.
-3. The windows of the remaining segments are hashed and compared one by one.
+3. The windows of the remaining segments are compared with each other.
 
-So every copy is found. Windows are compared by 64-bit hashes: that a text of n symbols has any false copy at all has a
-probability of about n² / 2^65, or 0.0003 for 100 million. Hashes are the same on every machine.
+Windows are compared by 64-bit hashes. The probability that a text of n symbols has any false copy is about n² / 2^65:
+0.0003 for 100 million symbols.
 """
 
 from collections.abc import Iterator
@@ -23,12 +22,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gptbox.datasets.progress import ProgressCallback, no_progress
+from gptbox.datasets.record_store import Records, RecordStore
 from gptbox.datasets.winnowing import Hashes, Ints, Segments, SymbolFile, WindowHash, ranges, winnow
 
 _PIECE = 1 << 15
 """Symbols hashed at once: their arrays fit the processor's cache."""
 _BATCH = 1 << 20
 """Windows compared at once; takes 60 MB."""
+_SWEEP = 1 << 25
+"""Windows kept on the disk at once, in 16 bytes each, if that many have the same minimum."""
+_WINDOW = np.dtype([("hash", np.uint64), ("position", np.int64)])
 _NONE = np.iinfo(np.int64).max
 
 
@@ -178,45 +181,47 @@ class _Finder:
             total = np.cumsum(windows[group : group + _BATCH])
             stop = group + max(1, int(np.searchsorted(total, _BATCH, "right")))
             batch = np.sort(which[begins[group] : ends[stop - 1]])
-            rounds = -(-int(total[stop - group - 1]) // _BATCH)  # more than 1 for a single minimum with many windows
-            for turn in range(rounds):
+            num_windows = int(total[stop - group - 1])  # more than _BATCH if a single minimum has many windows
+            sweeps = -(-num_windows // _SWEEP)
+            for sweep in range(sweeps):
                 self.on_progress(f"Comparing passages of {self.name}", group, len(begins))
-                self._compare_batch(segments, batch, turn, rounds, copied, leaked)
+                store = RecordStore(self.text.file, -(-num_windows // sweeps // _BATCH), "hash")
+                self._store_windows(store, segments, batch, sweep, sweeps)
+                for part in range(store.parts):
+                    self._compare_windows(segments, store.take(part), copied, leaked)
+                store.close()
             group = stop
 
-    def _compare_batch(
-        self, segments: Segments, batch: Ints, turn: int, rounds: int, copied: Ints, leaked: Ints
-    ) -> None:
-        """As `_compare`, for windows whose hash belongs to this turn, one of `rounds`."""
-        hash_parts, window_parts, segment_parts = [], [], []
+    def _store_windows(self, store: RecordStore, segments: Segments, batch: Ints, sweep: int, sweeps: int) -> None:
+        """Store the windows of the segments `batch` whose hash belongs to this sweep, one of `sweeps`."""
         for some in np.array_split(batch, -(-len(batch) // (_PIECE // self.length + 1))):
             start, size = segments["start"][some], segments["size"][some]
-            hashes, window, segment = self._window_hashes(start, size), ranges(start, size), np.repeat(some, size)
-            if rounds > 1:
-                now = (hashes >> np.uint64(8)) % np.uint64(rounds) == turn
-                hashes, window, segment = hashes[now], window[now], segment[now]
-            hash_parts.append(hashes)
-            window_parts.append(window)
-            segment_parts.append(segment)
-        hashes, window = np.concatenate(hash_parts), np.concatenate(window_parts)
-        segment = np.concatenate(segment_parts)
-        del hash_parts, window_parts, segment_parts
-        if not len(hashes):
+            windows = np.empty(size.sum(), _WINDOW)
+            windows["hash"], windows["position"] = self._window_hashes(start, size), ranges(start, size)
+            if sweeps > 1:
+                windows = windows[windows["hash"] % np.uint64(sweeps) == sweep]
+            store.add(windows)
+
+    def _compare_windows(self, segments: Segments, windows: Records, copied: Ints, leaked: Ints) -> None:
+        """As `_compare`, for windows among which are all that equal one of them."""
+        if not len(windows):
             return
+        hashes, position = np.ascontiguousarray(windows["hash"]), windows["position"]
         order = np.argsort(hashes)
         begins = _group_begins(hashes[order])
-        earliest: Ints = np.empty_like(window)
-        first = np.minimum.reduceat(window[order], begins)
+        first = np.minimum.reduceat(position[order], begins)
+        earliest: Ints = np.empty_like(position)
         earliest[order] = np.repeat(first, np.diff(begins, append=len(order)))
-        is_copy = earliest + self.length <= window
-        in_train = (earliest + self.length <= self.text.num_train) & (earliest < window)
+        is_copy = earliest + self.length <= position
+        in_train = (earliest + self.length <= self.text.num_train) & (earliest < position)
         for found, rows in ((is_copy, copied), (in_train, leaked)):
-            offset = window[found] - segments["start"][segment[found]]
-            np.minimum.at(rows[:, 0], segment[found], offset)
-            np.maximum.at(rows[:, 1], segment[found], offset)
+            segment = np.searchsorted(segments["start"], position[found], "right") - 1
+            offset = position[found] - segments["start"][segment]
+            np.minimum.at(rows[:, 0], segment, offset)
+            np.maximum.at(rows[:, 1], segment, offset)
         if is_copy.any():
-            later = int(np.argmin(np.where(is_copy, window, _NONE)))
-            self._offer_first(int(earliest[later]), int(window[later]))
+            later = int(np.argmin(np.where(is_copy, position, _NONE)))
+            self._offer_first(int(earliest[later]), int(position[later]))
 
     def _window_hashes(self, start: Ints, size: Ints) -> Hashes:
         """The hashes of the windows of segments, which are in order."""

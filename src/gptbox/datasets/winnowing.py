@@ -3,7 +3,6 @@
 Saul Schleimer, Daniel Wilkerson, Alex Aiken: Winnowing: local algorithms for document fingerprinting. SIGMOD 2003.
 """
 
-import os
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, BinaryIO
@@ -12,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gptbox.datasets.progress import ProgressCallback, no_progress
+from gptbox.datasets.record_store import RecordStore
 
 Ints = NDArray[np.int64]
 Hashes = NDArray[np.uint64]
@@ -22,8 +22,6 @@ _CHUNK = 1 << 15
 """Windows hashed at once: their arrays fit the processor's cache."""
 _PART = 1 << 26
 """Windows whose segments are kept in memory, one in about 70, of 32 bytes; those of longer texts go to the disk."""
-_FLUSH = 1 << 16
-"""Segments written at once."""
 _SEGMENT = np.dtype([("start", np.int64), ("size", np.int64), ("minimum", np.uint64), ("content", np.uint64)])
 Segments = NDArray[np.void]
 """Runs of `size` windows, at most `length`, from `start` on, that have the same minimum, ordered by `start`.
@@ -55,7 +53,7 @@ class WindowHash:
 
     def __init__(self, length: int) -> None:
         self.length = length
-        self.k = 1 << (length.bit_length() - 2)  # so that 2 k-grams and 4 are as long as a window, or less and more
+        self.k = 1 << (length.bit_length() - 2)  # 2 k <= length < 4 k
         bits = np.random.PCG64(20030609)  # its raw bits are the same in all versions of NumPy
         self._bits = bits
         self._factors = np.array(bits.random_raw(64) | np.uint64(1), np.uint64)
@@ -76,7 +74,7 @@ class WindowHash:
 
     def windows(self, grams: Hashes) -> Hashes:
         """The hashes of the windows, shape (n - length + 1,), from those of the k-grams."""
-        doubled = self._join(grams, self.k, 2 * self.k)  # 2k <= length < 4k
+        doubled = self._join(grams, self.k, 2 * self.k)
         return self._join(doubled, self.length - 2 * self.k, 0)
 
     def minima(self, grams: Hashes) -> Hashes:
@@ -95,62 +93,17 @@ class WindowHash:
         return joined
 
 
-class SegmentStore:
-    """Keeps segments in order: in memory, or, if there are several parts, after the symbols in their file.
-
-    Segments with the same minimum are in the same part.
-    """
-
-    def __init__(self, text: SymbolFile, parts: int) -> None:
-        self._file, self.parts = text.file, parts
-        self._pending: list[Segments] = []
-        self._num_pending = 0
-        self._written: list[list[tuple[int, int]]] = [[] for _ in range(parts)]
-        """Of each part, the blocks that were written: position and number of bytes."""
-
-    def add(self, segments: Segments) -> None:
-        """Raises OSError."""
-        self._pending.append(segments)
-        self._num_pending += len(segments)
-        if self.parts > 1 and self._num_pending >= _FLUSH:
-            self._flush()
-
-    def _flush(self) -> None:
-        segments = np.concatenate(self._pending)
-        self._pending, self._num_pending = [], 0
-        part = (segments["minimum"] >> np.uint64(8)) % np.uint64(self.parts)
-        position = self._file.seek(0, os.SEEK_END)
-        for i, written in enumerate(self._written):
-            content = segments[part == i].tobytes()
-            self._file.write(content)
-            written.append((position, len(content)))
-            position += len(content)
-
-    def take(self, part: int) -> Segments:
-        """The segments of a part, which the store forgets. Raises OSError."""
-        if self.parts == 1:
-            segments = np.concatenate(self._pending)
-            self._pending = []
-            return segments
-        if self._pending:
-            self._flush()
-        blocks = []
-        for position, size in self._written[part]:
-            self._file.seek(position)
-            blocks.append(self._file.read(size))
-        return np.frombuffer(b"".join(blocks), _SEGMENT)
-
-
 def winnow(
     text: SymbolFile, window: WindowHash, on_progress: ProgressCallback = no_progress, operation: str = ""
-) -> SegmentStore:
-    """The segments of all windows, in order. Each lies, with all of its windows, in one split or across the cut.
+) -> RecordStore:
+    """The segments of all windows, in order, and in parts by their minimum.
 
+    The windows of a segment all lie in the training split, in the validation split, or across the cut.
     Raises OSError if the file cannot be read or written.
     """
     num_windows = max(0, text.num_symbols - window.length + 1)
     window.reserve(1 << min(21, 8 * text.dtype.itemsize) if num_windows else 0)
-    store = SegmentStore(text, -(-num_windows // _PART))
+    store = RecordStore(text.file, -(-num_windows // _PART), "minimum")
     cuts = [0, text.num_train - window.length + 1, text.num_train, num_windows]
     for begin, end in pairwise(sorted(min(max(cut, 0), num_windows) for cut in cuts)):
         for start in range(begin, end, _CHUNK):
