@@ -40,6 +40,25 @@ def test_progress_is_shown_as_text_and_as_a_bar(box, open_page: Open, wait_for) 
     expect(bar).to_have_attribute("aria-valuenow", "50")
 
 
+def test_the_health_of_the_text_is_behind_a_disclosure(box, open_page: Open) -> None:
+    box.status("preparing", dataset_source="the text letters (2 files)")
+    page = open_page(box.url)
+    summary = page.get_by_text("About the text", exact=True)
+    expect(page.locator("#dataset")).to_have_text("the text letters (2 files)")
+    expect(summary).to_be_hidden()  # prepared by an older version
+    lines = ["Size: 1,115,394 characters", f"First repeated passage: <b>{'word ' * 60}"]
+    box.status("training", dataset_health=lines)
+    expect(summary).to_be_visible()
+    expect(page.locator("#health")).to_be_hidden()
+    summary.click()
+    expect(page.locator("#health")).to_be_visible()
+    assert page.locator("#health").inner_text() == "\n\n".join(map(str.strip, lines))
+    height = page.locator("#health").bounding_box()["height"]
+    box.status("training", step=7)
+    expect(page.locator("#steps-done")).to_have_text("Step 7")
+    assert page.locator("#health").bounding_box()["height"] == height  # still open
+
+
 def test_estimated_and_exact_losses_are_distinguished(box, open_page: Open) -> None:
     box.status("training", step=1200, steps=4000, val_loss_estimate=1.8123, best_val_loss=1.7912)
     page = open_page(box.url)

@@ -70,7 +70,10 @@ def test_tiny_shakespeare_becomes_nanogpts_files(tiny_shakespeare: Path, data: P
         "vocabulary: 65 characters: (line break) (space) ! $ & ' , - . 3 : ; ? A-Z a-z",
         "split: 1,003,854 tokens for training (90 %), 111,540 for validation",
         "tokenizer: char, because the text has only 65 different characters and is not very long",
+        "repeated passages: none of 200 characters or more, white space ignored",
         "rare characters, hardly learned: $ (1 x), & (3 x)",
+        "outlook: good for a model of five minutes, too small for one of hours; a run of five minutes on two cores "
+        "reads it about 8 times",
     ]
 
 

@@ -2,6 +2,7 @@
 
 import pytest
 
+from gptbox.datasets import health
 from gptbox.train import recipe
 from gptbox.train.config import TrainConfig
 from gptbox.train.data_parallel import DataParallel
@@ -56,3 +57,14 @@ def test_the_measured_speed_is_plausible() -> None:
     data_parallel = DataParallel(1)
     speeds = [recipe.measure_speed(data_parallel) for _ in range(3)]
     assert all(0.01 < speed < 20 for speed in speeds)
+
+
+def test_the_health_report_expects_what_the_recipes_do() -> None:
+    """Its figures are its own, because datasets know nothing of training."""
+    config = choose(300)
+    assert config.model.context_length == health.CONTEXT_LENGTH
+    read = 130e9 * 300 / (6 * config.model.parameters)
+    assert read == pytest.approx(health.RUN_TOKENS, rel=0.25)
+    for tokens, is_memorised in ((180_000, True), (1_000_000, False)):
+        assert ("by heart" in health.outlook(tokens, tokens // 9, "character")[0]) == is_memorised
+        assert (choose(300, tokens).dropout >= 0.25) == is_memorised

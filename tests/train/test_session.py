@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tests.train.commands import train
+from tests.train.commands import status_of, train
 
+from gptbox.datasets.prepared import PreparedDataset
 from gptbox.errors import DiskFullError, RunError
 from gptbox.models import folder as model_folder
 from gptbox.models.runs import RunFolder, Status
@@ -99,6 +100,16 @@ def test_two_trainers_on_one_run_are_refused(tmp_path: Path, data: Path) -> None
     assert done.stderr == (
         "gptbox: Another trainer is at work on the run 'bottles'; wait for it, or train under another name (--run).\n"
     )  # and no traceback
+
+
+def test_the_health_of_the_text_is_in_the_log_and_the_status(home: Path) -> None:
+    done = train(home, "bottles", "--steps", "3")
+    assert done.returncode == 0, done.stderr
+    lines = PreparedDataset.load(home / "models" / "bottles" / "dataset").health_lines()
+    assert any(line.startswith("Outlook: too small to learn more than by heart") for line in lines)
+    assert status_of(home).dataset_health == lines
+    before, _, _ = done.stdout.partition("Plan: ")
+    assert all(line[1:] in before for line in lines[2:])
 
 
 def test_a_loss_is_promised_only_for_a_measured_plan(home: Path) -> None:

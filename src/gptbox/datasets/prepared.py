@@ -2,7 +2,7 @@
 
     dataset/  train.bin  val.bin    ids, little-endian: the first 90 % of the characters, and the last 10 %
               meta.json             the tokenizer, the ids' `dtype`, counts, the source of the text, its SHA-256, stat
-                                    data of its files
+                                    data of its files, the report on its health
 
 The ids are uint16, as nanoGPT's, or uint32 if the vocabulary has more than 65,536.
 
@@ -19,6 +19,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any, Self
 
 import numpy as np
@@ -26,7 +27,9 @@ from numpy.typing import NDArray
 
 from gptbox.datasets import find_dataset
 from gptbox.datasets.base import Corpus, Dataset, FileStat
+from gptbox.datasets.health import HealthReport, outlook
 from gptbox.datasets.progress import ProgressCallback, no_progress
+from gptbox.datasets.squeezed_text import SqueezedText
 from gptbox.datasets.token_files import count_ids, write_ids
 from gptbox.datasets.vocabulary import describe_vocabulary
 from gptbox.errors import DatasetError, ModelFolderError, RunError
@@ -67,6 +70,8 @@ class PreparedDataset:
     """Why `auto` chose the tokenizer, as a clause after "because"; "" if it was named."""
     origin: str | None = None
     """Dataset.origin; None if prepared by an older version, which only read the .txt files of a folder itself."""
+    health: HealthReport | None = None
+    """None if prepared by an older version."""
 
     @property
     def train(self) -> NDArray[np.unsignedinteger]:
@@ -94,6 +99,8 @@ class PreparedDataset:
             tokenizer = tokenizer_from_json(meta.pop("tokenizer"))
             meta["notes"] = tuple(meta["notes"])
             meta["files"] = tuple(FileStat(**stat) for stat in meta.get("files", ()))
+            if "health" in meta:
+                meta["health"] = HealthReport.from_json(meta["health"])
             for key in ("train_counts", "val_counts"):
                 if key in meta:
                     meta[key] = tuple(map(int, meta[key]))
@@ -145,13 +152,21 @@ class PreparedDataset:
             raise DatasetError(f"{self.folder} is damaged: its vocabulary lacks the id {len(counts) - 1:,}.")
         return counts
 
+    def _outlook(self) -> list[str]:
+        return outlook(self.train_tokens, self.val_tokens, self.tokenizer.unit)
+
+    def health_lines(self) -> list[str]:
+        """The health of the text and what to expect of it, for the page; [] if prepared by an older version."""
+        lines = [] if self.health is None else [*self.health.lines(), *self._outlook()]
+        return [line[0].upper() + line[1:] for line in lines]
+
     def describe(self) -> list[str]:
         """A description of the text, in lines for people. The ids are only read if meta.json has no counts.
 
         Raises DatasetError if the ids are damaged.
         """
         train, val = self._counts(self.train, self.train_counts), self._counts(self.val, self.val_counts)
-        vocabulary, warnings = describe_vocabulary(self.tokenizer, train, val)
+        vocabulary, warnings = describe_vocabulary(self.tokenizer, train, val, name_odd=self.health is None)
         reason = f", because {self.tokenizer_reason}" if self.tokenizer_reason else ""
         percent = 100 * self.train_tokens / (self.train_tokens + self.val_tokens)
         return [
@@ -160,7 +175,9 @@ class PreparedDataset:
             f"vocabulary: {vocabulary}",
             f"split: {self.train_tokens:,} tokens for training ({percent:.0f} %), {self.val_tokens:,} for validation",
             f"tokenizer: {self.tokenizer.name}{reason}",
+            *(() if self.health is None else self.health.findings()),
             *warnings,
+            *self._outlook(),
             *(f"note: {note}" for note in self.notes),
         ]
 
@@ -287,7 +304,10 @@ def _write(
     try:
         with atomic_folder(run.dataset) as folder:
             operation = f"Writing the token ids of {name}"
-            counts = write_ids(corpus, tokenizer, num_train, folder, on_progress, operation)
+            with TemporaryFile(dir=folder) as file:
+                text = SqueezedText(corpus, num_train, file)
+                counts = write_ids(text.corpus, tokenizer, num_train, folder, on_progress, operation)
+                meta["health"] = asdict(HealthReport.of(text, name, on_progress))
             for split, n in zip(("train", "val"), counts, strict=True):
                 meta |= {f"{split}_tokens": int(n.sum()), f"{split}_bytes": int(n @ token_sizes)}
             meta["tokenizer"] = tokenizer.to_json()

@@ -15,26 +15,37 @@ _MAX_ITEMS = 100  # of the vocabulary
 _MAX_TOKENS = 20  # per warning
 
 
+def is_odd(token: str) -> bool:
+    """Whether a text is a single odd character.
+
+    Odd are control, invisible, private and unassigned characters, and U+FFFD, the trace of a wrong decoding.
+    """
+    if token in ("\n", "\t") or len(token) != 1:
+        return False
+    return token == "\ufffd" or unicodedata.category(token) in _ODD_CATEGORIES
+
+
 def describe_vocabulary(
-    tokenizer: Tokenizer, train_counts: NDArray[np.int64], val_counts: NDArray[np.int64]
+    tokenizer: Tokenizer, train_counts: NDArray[np.int64], val_counts: NDArray[np.int64], name_odd: bool = True
 ) -> tuple[str, list[str]]:
     """The vocabulary in a line, and a list of warnings about the tokens that occur in the text.
 
     `train_counts` and `val_counts`, each (vocab_size,), are the occurrences of each id in the two splits.
+    `name_odd` is whether to warn of odd characters, which HealthReport names with their places.
     """
     totals = train_counts + val_counts
     counts = Counter({tokenizer.token_text(int(i)): int(totals[i]) for i in np.flatnonzero(totals)})
     unseen = [tokenizer.token_text(int(i)) for i in np.flatnonzero((train_counts == 0) & (val_counts > 0))]
     units = f"{tokenizer.unit}s"
     warnings = []
-    if odd := [token for token in counts if _is_odd(token)]:
+    if name_odd and (odd := [token for token in counts if is_odd(token)]):
         warnings.append(f"odd {units}: {_with_counts(odd, counts)}")
 
     def listed(tokens: list[str]) -> str:
         # Longer tokens are the tokenizer's choice; which ones are rare tells nothing about the text.
         return f"{len(tokens):,}" if tokenizer.unit == "token" else _with_counts(tokens, counts)
 
-    if rare := sorted((t for t in counts if counts[t] < _MIN_COUNT and not _is_odd(t)), key=counts.__getitem__):
+    if rare := sorted((t for t in counts if counts[t] < _MIN_COUNT and not is_odd(t)), key=counts.__getitem__):
         warnings.append(f"rare {units}, hardly learned: {listed(rare)}")
     if unseen:
         warnings.append(f"{units} only in the validation split, never learned: {listed(unseen)}")
@@ -47,13 +58,6 @@ def describe_vocabulary(
 def _name(token: str) -> str:
     """A token's text in a visible form."""
     return printable(token) if len(token) == 1 else token
-
-
-def _is_odd(token: str) -> bool:
-    """Control, invisible, private and unassigned characters, and U+FFFD, the trace of a wrong decoding."""
-    if token in ("\n", "\t") or len(token) != 1:
-        return False
-    return token == "\ufffd" or unicodedata.category(token) in _ODD_CATEGORIES
 
 
 def _ranges(characters: list[str]) -> str:

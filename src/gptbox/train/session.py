@@ -180,6 +180,9 @@ def _prepare(
     run: RunFolder, dataset: str, data: Path, tokenizer: str | Tokenizer, url: str | None, reporter: Reporter
 ) -> PreparedDataset:
     prepared = prepare(dataset, run, data, ProgressLines(reporter.say), tokenizer, url)
+    now = run.status()
+    if now is not None and now.phase == "preparing":
+        run.write_status(replace(now, dataset_source=prepared.source, dataset_health=prepared.health_lines()))
     for line in prepared.describe():
         reporter.say(line)
     return prepared

@@ -55,6 +55,13 @@ def test_training_is_the_status_of_the_newest_run(tiny_run: Path, client_for: Ca
     }  # fmt: skip
 
 
+def test_the_health_of_the_text_is_in_the_status(tiny_run: Path, client: TestClient) -> None:
+    assert client.get("/api/status").json()["training"]["dataset_health"] is None
+    lines = ["Size: 7 characters", "Odd characters: \ufffd (1 x, first in a.txt, line 2)"]
+    RunFolder(tiny_run, "tiny").write_status(Status(run="tiny", phase="preparing", dataset_health=lines))
+    assert client.get("/api/status").json()["training"]["dataset_health"] == lines
+
+
 def test_the_page_learns_what_a_token_is(byte_client: TestClient) -> None:
     assert byte_client.get("/api/status").json()["server"]["token_unit"] == "byte"
 

@@ -46,6 +46,7 @@ function render() {
   const model = [parameters && `${format.parameters(parameters)} parameters`, architecture, device];
   const trained = training?.tokens > 0;
   setDetail("dataset", training?.dataset_source);
+  setDetail("health", training?.dataset_health?.join("\n\n"));
   setDetail("model", model.filter(Boolean).join(", "));
   setDetail("elapsed", trained && `${format.duration(training.elapsed_s)}, ${format.number(training.tokens)} tokens`);
   $("about").hidden = ![...$("about").children].some((row) => !row.hidden);
