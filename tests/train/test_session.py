@@ -10,14 +10,18 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from tests.train.commands import status_of, train
 
-from gptbox.datasets.prepared import PreparedDataset
+from gptbox.datasets.prepared import PreparedDataset, prepare
 from gptbox.errors import DiskFullError, RunError
 from gptbox.models import folder as model_folder
 from gptbox.models.runs import RunFolder, Status
 from gptbox.train import session
+from gptbox.train.budget import Timestamp
+from gptbox.train.data_parallel import DataParallel
+from gptbox.train.distributed import Distributed
 
 
 def command(tmp_path: Path, *options: str) -> tuple[list[str], dict[str, str]]:
@@ -118,6 +122,25 @@ def test_a_loss_is_promised_only_for_a_measured_plan(home: Path) -> None:
     few = train(home, "bottles", "--steps", "3", "--run", "few")
     assert (changed.returncode, few.returncode) == (0, 0), changed.stderr + few.stderr
     assert promise not in changed.stdout + few.stdout
+
+
+@pytest.mark.parametrize(("tokenizer", "promised"), [("char", True), ("byte", False), ("bpe", False)])
+def test_the_losses_of_recipes_are_promised_per_character_only(tmp_path: Path, tokenizer: str, promised: bool) -> None:
+    (tmp_path / "data" / "long").mkdir(parents=True)
+    text = "".join(f"{i} bottles of beer\n" for i in range(30_000))
+    (tmp_path / "data" / "long" / "a.txt").write_text(text)
+    run = RunFolder(tmp_path / "models", "long")
+    prepared = prepare("long", run, tmp_path / "data", tokenizer=tokenizer)
+    pool = DataParallel(1)
+    try:
+        plan = session._plan(
+            run, prepared, session.TrainOptions(minutes=2.0), None, pool, Distributed.from_environment(),
+            Timestamp.now(),
+        )  # fmt: skip
+    finally:
+        pool.close()
+    assert plan.config.model.vocab_size == prepared.vocab_size
+    assert (plan.expected_loss is not None) == promised
 
 
 def test_a_run_that_trained_and_could_not_be_saved_has_failed(tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ from gptbox.models.runs import RunFolder, Status
 from gptbox.system.atomic import remove_temporaries
 from gptbox.tokenizers import AUTO, Tokenizer
 from gptbox.tokenizers.bpe import BPETokenizer
+from gptbox.tokenizers.char import CharTokenizer
 from gptbox.train import failure, initial_model, optim, precompile, preflight, recipe
 from gptbox.train.budget import Timestamp
 from gptbox.train.checkpoint import Checkpoint
@@ -223,13 +224,15 @@ def _plan(
         if stored is not None and stored.preset == "default":
             config = stored
             if options.target_loss is not None:
-                config = replace(config, horizon_minutes=recipe.seconds_to_reach(options.target_loss) / 60)
+                seconds = recipe.seconds_to_reach(options.target_loss / prepared.characters_per_token)
+                config = replace(config, horizon_minutes=seconds / 60)
         else:
             chosen, speed = _choose_config(prepared, options, data_parallel, distributed, start)
             config = replace(chosen.config, horizon_minutes=chosen.budget_s / speed / 60)
             if initial is not None:
                 config = initial_model.with_shape_of(config, initial.config)
-            if options.steps is None and options.target_loss is None:
+            # The losses were measured per character.
+            if options.steps is None and options.target_loss is None and prepared.tokenizer.name == CharTokenizer.name:
                 expected_loss = chosen.expected_loss
     config = config.with_vocab_size(prepared.vocab_size)
     init = options.init or (stored.init if stored is not None else None)
@@ -263,7 +266,7 @@ def _choose_config(
     spent_s = (time.process_time() - start.cpu_s) / data_parallel.threads if by_cpu else time.monotonic() - start.wall_s
     budget_s = max(1.0, (options.minutes or recipe.MINUTES) * 60 - spent_s) * speed
     if options.minutes is None and options.target_loss is not None:
-        budget_s = recipe.seconds_to_reach(options.target_loss)
+        budget_s = recipe.seconds_to_reach(options.target_loss / prepared.characters_per_token)
     elif options.minutes is None and options.steps is not None:
         budget_s = recipe.MINUTES * 60  # steps must give the same model on every machine
     return recipe.choose_config(budget_s, prepared.train_tokens, prepared.val_tokens), speed
