@@ -106,6 +106,14 @@ class TestStored:
         assert everything(data / FOLDER) == ["a.txt", "download.json"]
         assert not models.exists()
 
+    def test_another_name_of_the_text_needs_no_other_download(
+        self, serve: Callable[..., Server], data: Path, models: Path
+    ) -> None:
+        server = serve(sends(TEXT.encode()))
+        for name in ("fox", "dog"):
+            assert UrlText(name, server.at("a.txt"), models).read(data).text == TEXT
+        assert len(server.requests) == 1
+
     def test_another_address_is_another_download(self, serve: Callable[..., Server], data: Path, models: Path) -> None:
         server = serve(sends(b"one"), sends(b"two"))
         assert text_at(server.at("a.txt?v=1"), models).read(data).text == "one"
@@ -136,11 +144,23 @@ class TestStored:
         ):
             text_at("http://127.0.0.1:9/a.txt", tmp_path / "models").read(tmp_path / "nowhere")
 
-    def test_a_damaged_one_is_downloaded_again(self, serve: Callable[..., Server], data: Path, models: Path) -> None:
+    @pytest.mark.parametrize(
+        "damage",
+        [
+            lambda stored: shutil.rmtree(stored.parent),
+            lambda stored: stored.unlink(),
+            lambda stored: stored.write_text("cut"),
+            lambda stored: (stored.parent / "download.json").write_text("[]"),
+            lambda stored: (stored.parent / "download.json").unlink(),
+        ],
+    )
+    def test_a_damaged_one_is_downloaded_again(
+        self, serve: Callable[..., Server], data: Path, models: Path, damage: Callable[[Path], object]
+    ) -> None:
         server = serve(sends(TEXT.encode()))
         text_at(server.at("a.txt"), models).read(data)
         [stored] = (data / FOLDER).rglob("a.txt")
-        shutil.rmtree(stored.parent)
+        damage(stored)
         assert text_at(server.at("a.txt"), models).read_user_files(data) is None
         assert text_at(server.at("a.txt"), models).read(data).text == TEXT
         assert len(server.requests) == 2

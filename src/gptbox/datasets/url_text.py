@@ -1,6 +1,6 @@
 """DATASET_URL: a text or archive from a web address, downloaded once and kept.
 
-    data/.downloads/NAME-0123456789ab/   or, where data/ cannot be written, beside the runs: models/.downloads/...
+    data/.downloads/enwik8-0123456789ab/   or, where data/ cannot be written, beside the runs: models/.downloads/...
         enwik8.zip       the file, as it was downloaded
         download.json    its SHA-256 and size
 
@@ -9,6 +9,7 @@ The digits are the beginning of the address's SHA-256. A folder is complete or a
 
 import hashlib
 import json
+import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass, replace
@@ -23,6 +24,7 @@ from gptbox.datasets.text_file import read_files, stat_files
 from gptbox.datasets.text_folder import text_files
 from gptbox.datasets.text_form import SUPPORTED, TextForm, printable_name
 from gptbox.errors import DatasetError, DownloadError
+from gptbox.settings import name_from_url
 from gptbox.system import file_lock
 from gptbox.system.atomic import atomic_folder, remove_temporaries, write_json
 
@@ -77,6 +79,7 @@ class UrlText(Dataset):
         self.url = address
         self.sha256 = fragment.removeprefix(_PIN).lower() or None
         self.origin = hashlib.sha256(address.encode()).hexdigest()[:12]
+        self._folder_name = f"{name_from_url(address)}-{self.origin}"
         self._models = models
         self._download = Download(
             f"The text {name}", address, max_bytes, self.sha256, timeout_s, total_timeout_s, retry_delays_s
@@ -98,7 +101,7 @@ class UrlText(Dataset):
         """Download the file, unless it is stored. Raises DatasetError, DownloadError."""
         if self._stored(data) is None:
             with self._writable_folder(data) as folder:
-                self._fetch_into(folder / f"{self.name}-{self.origin}", on_progress)
+                self._fetch_into(folder / self._folder_name, on_progress)
 
     def user_files(self, data: Path) -> tuple[FileStat, ...]:
         stored = self._stored(data)
@@ -120,19 +123,15 @@ class UrlText(Dataset):
     def _stored(self, data: Path) -> _Stored | None:
         """The complete download; None if there is none. Raises DatasetError if it is not the expected one."""
         for folder in self._folders(data):
-            path = folder / f"{self.name}-{self.origin}"
-            try:
-                record = _Record(**json.loads((path / "download.json").read_text(encoding="utf-8")))
-                if (path / record.file).stat().st_size != record.size:
-                    continue
-            except (OSError, ValueError, TypeError):
+            stored = _load(folder / self._folder_name)
+            if stored is None:
                 continue
-            if self.sha256 not in (None, record.sha256):
+            if self.sha256 not in (None, stored.record.sha256):
                 raise DatasetError(
-                    f"The text {self.name}, as it was downloaded, has the SHA-256 {record.sha256}, expected "
-                    f"{self.sha256}. Correct DATASET_URL, or delete {path} to download it again."
+                    f"The text {self.name}, as it was downloaded, has the SHA-256 {stored.record.sha256}, expected "
+                    f"{self.sha256}. Correct DATASET_URL, or delete {stored.path.parent} to download it again."
                 )
-            return _Stored(path / record.file, record)
+            return stored
         return None
 
     def _folders(self, data: Path) -> Sequence[Path]:
@@ -172,8 +171,10 @@ class UrlText(Dataset):
                 name = self._file_name(downloaded.url)
                 unnamed.rename(temporary / name)
                 write_json(temporary / "download.json", asdict(_Record(name, downloaded.size, downloaded.sha256)))
+                if _load(path) is None:
+                    shutil.rmtree(path, ignore_errors=True)  # damaged
         except OSError as error:
-            if not (path / "download.json").exists():  # else another process was faster
+            if _load(path) is None:  # else another process was faster
                 raise DownloadError(
                     f"The text {self.name} cannot be stored in {path}: {error.strerror or error}."
                 ) from None
@@ -189,3 +190,14 @@ class UrlText(Dataset):
             f"one of the {SUPPORTED}.",
             is_permanent=True,
         )
+
+
+def _load(path: Path) -> _Stored | None:
+    """The download in a folder; None if there is none or it is damaged."""
+    try:
+        record = _Record(**json.loads((path / "download.json").read_text(encoding="utf-8")))
+        if (path / record.file).stat().st_size == record.size:
+            return _Stored(path / record.file, record)
+    except (OSError, ValueError, TypeError):
+        pass
+    return None
