@@ -44,9 +44,9 @@ TINY = {
 def _own_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """Remove the settings of the person who runs the tests."""
     for name in (
-        "GPTBOX_MODELS", "GPTBOX_DATA", "DATASET", "TOKENIZER", "INIT", "TRAIN_MINUTES", "PRESET", "THREADS", "API_KEY",
-        "MAX_QUEUE", "MAX_TOKENS", "SNAPSHOTS_KEPT", "QUANTIZE", "RUN", "TRAIN_CLOCK", "GPTBOX_SUPERVISOR",
-        "LOG_FORMAT",
+        "GPTBOX_MODELS", "GPTBOX_DATA", "DATASET", "DATASET_URL", "TOKENIZER", "INIT", "TRAIN_MINUTES", "PRESET",
+        "THREADS", "API_KEY", "MAX_QUEUE", "MAX_TOKENS", "SNAPSHOTS_KEPT", "QUANTIZE", "RUN", "TRAIN_CLOCK",
+        "GPTBOX_SUPERVISOR", "LOG_FORMAT",
     ):  # fmt: skip
         monkeypatch.delenv(name, raising=False)
 

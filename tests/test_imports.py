@@ -16,6 +16,18 @@ def test_the_web_app_loads_neither_torch_nor_training() -> None:
     assert not loaded & {"torch", "transformers", "tiktoken", "gptbox.train", "gptbox.datasets", "matplotlib"}
 
 
+def test_encoding_a_prompt_loads_tiktoken_but_nothing_for_training_or_downloads() -> None:
+    loaded = loaded_after(
+        "from gptbox.tokenizers import tokenizer_from_json\n"
+        "from gptbox.tokenizers.bpe import BPETokenizer\n"
+        "content = BPETokenizer([bytes((byte,)) for byte in range(256)]).to_json()\n"
+        "assert tokenizer_from_json(content).encode('a prompt').tolist() == list(b'a prompt')"
+    )
+    assert "tiktoken" in loaded
+    # Some of these are not in the web image: see scripts/lock.
+    assert not loaded & {"tokenizers", "transformers", "torch", "regex", "requests", "urllib3", "certifi"}
+
+
 def test_the_engine_loads_no_web_framework() -> None:
     loaded = loaded_after("import gptbox.engine.scheduler")
     assert not loaded & {"torch", "starlette", "uvicorn", "pydantic", "gptbox.web"}

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from gptbox.errors import SettingError
+from gptbox.models.runs import RunFolder
 from gptbox.settings import _VARIABLES, Settings
 from gptbox.system.cpus import available_cpus
 
@@ -31,6 +32,7 @@ def test_every_variable_is_read() -> None:
         "GPTBOX_MODELS": "/models",
         "GPTBOX_DATA": "/data",
         "DATASET": "letters",
+        "DATASET_URL": "https://example.org/a.txt",
         "TOKENIZER": "byte",
         "INIT": "first",
         "TRAIN_MINUTES": "0.5",
@@ -50,6 +52,7 @@ def test_every_variable_is_read() -> None:
         models=Path("/models"),
         data=Path("/data"),
         dataset="letters",
+        dataset_url="https://example.org/a.txt",
         tokenizer="byte",
         init="first",
         train_minutes=0.5,
@@ -79,6 +82,25 @@ def test_white_space_around_a_value_is_stripped() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("url", "name"),
+    [
+        ("https://example.org/texts/letters.txt", "letters"),
+        ("https://example.org/Letters.JSONL.gz?download=1#sha256=" + 64 * "0", "Letters"),
+        ("https://www.gutenberg.org/ebooks/100.txt.utf-8", "100"),
+        ("http://example.org/v1.2%20m%C3%A4rchen.zip", "v1.2-m-rchen"),
+        ("http://example.org/..txt", "download"),
+        ("http://example.org/%2e%2e%2f%2e%2e%2fetc.md", "etc"),
+        ("http://example.org/" + "a" * 100, "a" * 64),
+    ],
+)
+def test_a_text_from_an_address_is_named_after_its_file(url: str, name: str) -> None:
+    settings = Settings.from_environment({"DATASET_URL": url})
+    assert (settings.dataset, settings.dataset_url) == (name, url)
+    RunFolder(Path("models"), name)
+    assert Settings.from_environment({"DATASET_URL": url, "DATASET": "mine"}).dataset == "mine"
+
+
 def test_other_variables_are_ignored() -> None:
     assert Settings.from_environment({"PATH": "/bin", "threads": "7"}) == Settings()
 
@@ -92,6 +114,13 @@ def test_other_variables_are_ignored() -> None:
         ("TRAIN_MINUTES", "nan"),
         ("TRAIN_MINUTES", "inf"),
         ("TRAIN_MINUTES", "1e999"),
+        ("DATASET_URL", "letters.txt"),
+        ("DATASET_URL", "file:///etc/passwd"),
+        ("DATASET_URL", "ftp://example.org/a.txt"),
+        ("DATASET_URL", "https:///a.txt"),
+        ("DATASET_URL", "https://[bad/a.txt"),
+        ("DATASET_URL", "https://example.org/a.txt#sha256=abc"),
+        ("DATASET_URL", "https://example.org/a.txt#top"),
         ("THREADS", "0"),
         ("THREADS", "-2"),
         ("THREADS", "1.5"),

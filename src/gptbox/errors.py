@@ -40,6 +40,11 @@ class DatasetError(GptboxError):
 class DownloadError(DatasetError):
     """A text could not be downloaded, or the download is not the expected text."""
 
+    def __init__(self, message: str, is_permanent: bool = False) -> None:
+        """`is_permanent` is whether a later attempt would fail in the same way, such as for a wrong address."""
+        super().__init__(message)
+        self.is_permanent = is_permanent
+
 
 class ModelFolderError(GptboxError):
     """A published model folder is incomplete, damaged or of an unsupported kind."""

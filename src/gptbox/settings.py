@@ -4,10 +4,12 @@
 """
 
 import os
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Self
+from urllib.parse import unquote, urlsplit
 
 from gptbox.errors import SettingError
 from gptbox.system.cpus import available_cpus
@@ -42,11 +44,32 @@ def _positive_float(text: str) -> float:
     return value
 
 
+def _text_url(text: str) -> str:
+    parts = urlsplit(text)
+    if parts.scheme not in ("http", "https") or not parts.hostname or not text.isprintable():
+        raise ValueError
+    if parts.fragment and not re.fullmatch("sha256=[0-9A-Fa-f]{64}", parts.fragment):
+        raise ValueError
+    return text
+
+
+def name_from_url(url: str) -> str:
+    """What the text at an address is called: the name of its file, made a valid name of a run, without its endings."""
+    name = unquote(re.split("[?#]", url)[0]).rstrip("/").rpartition("/")[2]
+    name = re.sub(r"(\.(txt|md|jsonl|gz|zip|utf-?8))+$", "", name, flags=re.IGNORECASE)
+    return re.sub("[^A-Za-z0-9._-]+", "-", name)[:64].strip("._-") or "download"
+
+
 # environment variable: (field, parser, description of a valid value)
 _VARIABLES: dict[str, tuple[str, Callable[[str], Any], str]] = {
     "GPTBOX_MODELS": ("models", Path, "a folder"),
     "GPTBOX_DATA": ("data", Path, "a folder"),
     "DATASET": ("dataset", str, "a dataset's name"),
+    "DATASET_URL": (
+        "dataset_url",
+        _text_url,
+        "an http or https address, which may end in #sha256= and 64 hexadecimal digits",
+    ),
     "TOKENIZER": ("tokenizer", str, "a tokenizer's name"),
     "INIT": ("init", str, "a run's name or the path of a model folder"),
     "TRAIN_MINUTES": ("train_minutes", _positive_float, "a number of minutes above 0, such as 5 or 0.5"),
@@ -71,6 +94,8 @@ class Settings:
     """Folder of the user's own texts: one folder per dataset."""
     dataset: str = "shakespeare_char"
     """Dataset to train on if the command names none."""
+    dataset_url: str | None = None
+    """Address of the text to train on, which `dataset` then only names; None for the dataset of that name."""
     tokenizer: str = "auto"
     """Tokenizer of a new run: a name in `gptbox.tokenizers.TOKENIZERS`, or `auto` for the one that suits the text."""
     init: str | None = None
@@ -106,7 +131,7 @@ class Settings:
     def from_environment(
         cls, environment: Mapping[str, str] | None = None, options: Mapping[str, tuple[str, str]] | None = None
     ) -> Self:
-        """Read the settings. An unset or empty variable means its default.
+        """Read the settings. An unset or empty variable means its default, and DATASET the name in DATASET_URL.
 
         `options` maps variables to the command-line options (name, value) that override them. Raises SettingError,
         which names the variable or option, its value and a description of a valid one.
@@ -122,6 +147,8 @@ class Settings:
             except ValueError:
                 source = f"{option} {text}" if option else f"{variable}={text!r}"
                 raise SettingError(f"{source} is not {expected}.") from None
+        if "dataset_url" in values:
+            values.setdefault("dataset", name_from_url(values["dataset_url"]))
         return cls(**values)
 
 

@@ -315,17 +315,24 @@ def test_slider_follows_the_newest_sample_unless_moved_back(ready, open_page: Op
 
 
 @pytest.mark.parametrize(
-    ("loss", "meaning"),
+    ("loss", "characters_per_token", "meaning"),
     [
-        (4.17, "a jumble of letters. For each letter, the model hesitates between about 65."),
-        (2.2, "syllables and spaces in the right places, but few words"),
-        (1.9, "word shapes"),
-        (1.5, "mostly real words"),
-        (1.2, "real words in sentences"),
+        (4.17, None, "a jumble of letters. For each letter, the model hesitates between about 65."),
+        (2.2, 1.0, "syllables and spaces in the right places, but few words"),
+        (1.9, 1.0, "word shapes"),
+        (1.5, None, "mostly real words"),
+        (1.2, None, "real words in sentences"),
+        (1.2, 0.51, "syllables and spaces in the right places, but few words. For each token of 0.51 letters, the "
+                    "model hesitates between about 3."),
+        (4.5, 3.02, "mostly real words, in lines that almost make sense. For each token of 3.0 letters, the model "
+                    "hesitates between about 90."),
+        (7.2, 2.5, "a jumble of letters. For each token of 2.5 letters, the model hesitates between about 1,339."),
     ],
-)
-def test_meaning_of_a_loss_is_explained(box, open_page: Open, loss: float, meaning: str) -> None:
-    box.status("training", step=10, steps=100, val_loss=loss)
+)  # fmt: skip
+def test_meaning_of_a_loss_is_explained(
+    box, open_page: Open, loss: float, characters_per_token: float | None, meaning: str
+) -> None:
+    box.status("training", step=10, steps=100, val_loss=loss, characters_per_token=characters_per_token)
     page = open_page(box.url)
     expect(page.locator("#loss-meaning")).to_contain_text(f"A loss of {loss:.2f} reads as {meaning}")
 

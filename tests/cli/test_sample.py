@@ -2,7 +2,11 @@
 
 from pathlib import Path
 
+import pytest
 from tests.cli.process import gptbox
+from tests.eos_tokenizer import load_with_eos
+
+from gptbox.cli.sample import sample
 
 
 def test_sample_prints_in_the_format_of_nanogpts_sample_py(trained: Path) -> None:
@@ -29,3 +33,27 @@ def test_sample_reads_its_start_from_a_file_and_names_unknown_characters(trained
     assert done.returncode == 0, done.stderr
     assert "\n1 gr n" in done.stdout
     assert done.stderr == "The model does not know ü and reads (space) instead.\n"
+
+
+def test_sample_ends_a_text_at_the_eos(
+    trained: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In this process, where a test can give the model an EOS."""
+    monkeypatch.chdir(trained)
+
+    def texts() -> list[str]:
+        sample(
+            start="7 green", num_samples=4, seed=1, max_tokens=60, temperature=0.8, top_k=200, top_p=1.0, model=None,
+            quantize=None,
+        )  # fmt: skip
+        _, out = capsys.readouterr().out.split("\n", 1)
+        *samples, rest = out.split("\n---------------\n")
+        assert rest == ""
+        return samples
+
+    whole = texts()
+    eos = next(character for character in whole[2][30:] if character not in "7 green")
+    load_with_eos(monkeypatch, eos)
+    ended = texts()
+    assert ended == [text.partition(eos)[0] for text in whole]
+    assert len({len(text) for text in ended}) > 1

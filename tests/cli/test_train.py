@@ -95,3 +95,19 @@ def test_the_tokenizer_is_that_of_the_initial_model(home: Path, tmp_path: Path) 
     assert "256 tokens (tokenizer byte" in refused.stderr
     assert "tokens (tokenizer char" in refused.stderr
     assert not (tmp_path / "chars").exists()
+
+
+def test_bpe_of_the_initial_model_is_taken_as_it_is(home: Path, tmp_path: Path) -> None:
+    """Trained on another text, it would have other tokens, which the weights do not know."""
+    models = {"GPTBOX_MODELS": str(tmp_path)}
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "text.txt").write_text("Ünder the bridge\n" * 500)
+    lesson = ("--preset", "lesson", "--steps", "10")
+    first = gptbox(home, "train", "bottles", *lesson, TOKENIZER="bpe", **models)
+    assert first.returncode == 0, first.stderr
+    for run, option in (("auto", "auto"), ("named", "bpe")):
+        options = (*lesson, "--run", run, "--init", "bottles", "--tokenizer", option)
+        done = gptbox(home, "train", "other", *options, GPTBOX_DATA=str(tmp_path), **models)
+        assert done.returncode == 0, done.stderr
+        tokenizers = [(tmp_path / each / "best" / "tokenizer.json").read_bytes() for each in ("bottles", run)]
+        assert tokenizers[0] == tokenizers[1]

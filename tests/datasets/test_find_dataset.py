@@ -33,8 +33,8 @@ def test_the_error_lists_the_datasets_and_how_to_add_one(tmp_path: Path) -> None
     message = str(error.value)
     assert f"{tmp_path / 'lettres'} does not exist" in message
     assert f"There are: {', '.join(DATASETS)}, diaries, letters." in message
-    assert f".txt files, in UTF-8, into {tmp_path / 'lettres'}" in message
-    with pytest.raises(DatasetError, match=r"without has no \.txt file"):
+    assert f"put your text into {tmp_path / 'lettres'}, as .txt, .md and .jsonl files, also as .gz or .zip." in message
+    with pytest.raises(DatasetError, match="without has no text"):
         find_dataset("without", tmp_path)
 
 

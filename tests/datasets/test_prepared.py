@@ -1,10 +1,12 @@
 """Prepared datasets: nanoGPT's bytes, written atomically, replaced only before training has begun."""
 
+import gzip
 import hashlib
 import json
 import os
 import shutil
 import time
+import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -22,6 +24,8 @@ from gptbox.datasets.tiny_shakespeare import SHA256, TinyShakespeare
 from gptbox.datasets.token_files import write_ids
 from gptbox.errors import DatasetError, RunError
 from gptbox.models.runs import RunFolder
+from gptbox.tokenizers.bpe import BPETokenizer
+from gptbox.tokenizers.byte import ByteTokenizer
 
 # SHA-256 of the files that nanoGPT's data/shakespeare_char/prepare.py writes.
 NANOGPT = {
@@ -65,6 +69,7 @@ def test_tiny_shakespeare_becomes_nanogpts_files(tiny_shakespeare: Path, data: P
         "size: 1,115,394 characters, 1,115,394 bytes",
         "vocabulary: 65 characters: (line break) (space) ! $ & ' , - . 3 : ; ? A-Z a-z",
         "split: 1,003,854 tokens for training (90 %), 111,540 for validation",
+        "tokenizer: char, because the text has only 65 different characters and is not very long",
         "repeated passages: none of 200 characters or more, white space ignored",
         "rare characters, hardly learned: $ (1 x), & (3 x)",
         "outlook: good for a model of five minutes, too small for one of hours; a run of five minutes on two cores "
@@ -290,7 +295,7 @@ class TestFolderOfAnOlderVersion:
     def older(self, data: Path, run: RunFolder) -> PreparedDataset:
         prepare("letters", run, data)
         meta = json.loads((run.dataset / "meta.json").read_text())
-        for key in ("train_counts", "val_counts", "files"):
+        for key in ("train_counts", "val_counts", "files", "origin"):
             del meta[key]
         (run.dataset / "meta.json").write_text(json.dumps(meta))
         return PreparedDataset.load(run.dataset)
@@ -303,6 +308,19 @@ class TestFolderOfAnOlderVersion:
         (older.folder / "val.bin").write_bytes(b"\xff" * 40)
         with pytest.raises(DatasetError, match="damaged: its vocabulary lacks the id 65,535"):
             older.describe()
+
+    @pytest.mark.parametrize("begun", [True, False])
+    def test_files_that_it_did_not_read_matter_only_before_training(
+        self, older: PreparedDataset, run: RunFolder, data: Path, begun: bool, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(text_file, "_SETTLE_TIME_NS", -1)
+        prepare("letters", run, data)  # stores the stat data of a.txt, as older versions did
+        (data / "letters" / "notes.md").write_text("notes\n")
+        (data / "letters" / "more").mkdir()
+        (data / "letters" / "more" / "b.txt").write_text("more\n")
+        if begun:
+            run.checkpoint.mkdir()
+        assert prepare("letters", run, data).characters == (200 if begun else 211)
 
     def test_its_text_is_recognised(self, older: PreparedDataset, run: RunFolder, data: Path) -> None:
         run.checkpoint.mkdir()
@@ -352,6 +370,32 @@ class TestReadingAgain:
         prepare("letters", run, data)
         assert reads == ["a.txt"]
 
+    def test_unchanged_files_in_sub_folders_and_archives_are_not_read(
+        self, data: Path, run: RunFolder, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        (data / "letters" / "more").mkdir()
+        (data / "letters" / "more" / "b.jsonl.gz").write_bytes(gzip.compress(b'{"text": "b"}'))
+        with zipfile.ZipFile(data / "letters" / "more" / "c.zip", "w") as file:
+            file.writestr("c.txt", "c")
+        prepared = prepare("letters", run, data)
+        assert [stat.name for stat in prepared.files] == ["a.txt", "more/b.jsonl.gz", "more/c.zip"]
+        assert prepared.characters == 203
+        run.checkpoint.mkdir()
+        monkeypatch.setattr(TextFile, "documents", lambda *_: pytest.fail("a file was read"))
+        assert prepare("letters", run, data).files == prepared.files
+
+    @pytest.mark.parametrize("name", ["more/b.txt", "b.zip"])
+    def test_a_changed_archive_or_file_in_a_sub_folder_is_noticed(self, data: Path, run: RunFolder, name: str) -> None:
+        path = data / "letters" / name
+        path.parent.mkdir(exist_ok=True)
+        for content in ("one", "three"):
+            if name.endswith("zip"):
+                with zipfile.ZipFile(path, "w") as file:
+                    file.writestr("b.txt", content)
+            else:
+                path.write_text(content)
+            assert prepare("letters", run, data).characters == 200 + len(content)
+
     def test_a_new_file_is_read(self, data: Path, run: RunFolder, reads: list[str]) -> None:
         prepare("letters", run, data)
         (data / "letters" / "b.txt").write_text("more\n")
@@ -394,6 +438,24 @@ class TestReadingAgain:
         assert prepare("letters", run, data).characters == 200
 
 
+def test_an_archive_that_changes_between_the_two_readings_is_an_error(
+    data: Path, run: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def write_archive(text: str) -> None:
+        with zipfile.ZipFile(data / "letters" / "b.zip", "w") as file:
+            file.writestr("b.txt", text)
+
+    def write_later(corpus: Corpus, *others: Any) -> Any:
+        write_archive("other")
+        return write_ids(corpus, *others)
+
+    write_archive("text")
+    monkeypatch.setattr(prepared_module, "write_ids", write_later)
+    with pytest.raises(DatasetError, match=r"b\.zip changed while it was read"):
+        prepare("letters", run, data)
+    assert not run.dataset.exists()
+
+
 def test_a_file_that_changes_between_the_two_readings_is_an_error(
     data: Path, run: RunFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -425,10 +487,12 @@ class TestTokenizers:
         assert (prepared.train_tokens, prepared.val_tokens) == (len(train), len(val))
         assert (prepared.train_bytes, prepared.val_bytes) == (len(train), len(val))
         assert prepared.characters == len(self.TEXT)
-        assert prepared.describe()[1:4] == [
+        assert prepared.characters_per_token == len(self.TEXT) / len(self.TEXT.encode())
+        assert prepared.describe()[1:5] == [
             f"size: {len(self.TEXT)} characters, {len(train) + len(val)} bytes",
             "vocabulary: 256 bytes, of which 33 occur in the text",
             f"split: {len(train)} tokens for training (90 %), {len(val)} for validation",
+            "tokenizer: byte",
         ]
 
     def test_bits_per_byte_are_comparable(self, data: Path, tmp_path: Path) -> None:
@@ -443,16 +507,59 @@ class TestTokenizers:
         runs = [RunFolder(tmp_path / "models", name) for name in ("auto", "char")]
         prepared = [prepare("letters", run, data, tokenizer=run.name) for run in runs]
         assert [each.tokenizer.name for each in prepared] == ["char", "char"]
-        for file in ("train.bin", "val.bin", "meta.json"):
+        for file in ("train.bin", "val.bin"):
             first, second = ((run.dataset / file).read_bytes() for run in runs)
             assert first == second
+        reasons = [next(line for line in each.describe() if line.startswith("tokenizer: ")) for each in prepared]
+        assert reasons == [
+            "tokenizer: char, because the text has only 29 different characters and is not very long",
+            "tokenizer: char",
+        ]
 
-    def test_auto_is_byte_for_a_text_with_too_many_characters(self, data: Path, run: RunFolder) -> None:
+    def test_auto_is_bpe_for_a_text_with_many_characters(self, data: Path, run: RunFolder) -> None:
         text = "".join(map(chr, range(0x10000, 0x20001)))
         (data / "letters" / "a.txt").write_text(text, encoding="utf-8")
         with pytest.raises(DatasetError, match="65,537 different characters"):
             prepare("letters", run, data, tokenizer="char")
-        assert prepare("letters", run, data).tokenizer.name == "byte"
+        prepared = prepare("letters", run, data)
+        assert prepared.tokenizer.name == "bpe"
+        assert prepared.tokenizer.decode(np.concatenate([prepared.train, prepared.val])) == text
+        assert "tokenizer: bpe, because the text has 65,537 different characters" in prepared.describe()
+
+    def test_a_trained_tokenizer_is_used_as_it_is(self, data: Path, run: RunFolder) -> None:
+        tokenizer = BPETokenizer.train(["another text\n" * 100])
+        prepared = prepare("letters", run, data, tokenizer=tokenizer)
+        assert prepared.tokenizer.to_json() == tokenizer.to_json()
+        (data / "letters" / "b.txt").write_text("more")
+        assert prepare("letters", run, data, tokenizer=tokenizer).tokenizer.to_json() == tokenizer.to_json()
+        with pytest.raises(RunError, match="prepared with the tokenizer bpe, not with byte"):
+            prepare("letters", run, data, tokenizer=ByteTokenizer())
+
+    @pytest.mark.parametrize(("merges", "dtype"), [(0, "uint16"), (65_279, "uint16"), (65_280, "uint32")])
+    def test_ids_are_as_wide_as_the_vocabulary_needs(self, data: Path, run: RunFolder, merges: int, dtype: str) -> None:
+        pairs = [bytes((first, second)) for first in range(256) for second in range(256)]
+        tokenizer = BPETokenizer([bytes((byte,)) for byte in range(256)] + pairs[:merges])
+        (data / "letters" / "b.txt").write_text("more", encoding="utf-8")
+        prepared = prepare("letters", run, data, tokenizer=tokenizer)
+        assert json.loads((run.dataset / "meta.json").read_text(encoding="utf-8"))["dtype"] == dtype
+        assert prepared.train.dtype == prepared.val.dtype == tokenizer.dtype == np.dtype(dtype)
+        ids = np.concatenate([prepared.train, prepared.val])
+        assert prepared.tokenizer.decode(ids) == self.TEXT + "more"
+        assert int(ids[-1]) == int(ids.max()) == prepared.vocab_size - 1 == 256 + merges
+        assert (ids == tokenizer.eos_id).sum() == 2  # one behind each file
+
+    def test_a_dtype_that_is_none_of_ours_is_an_error(self, data: Path, run: RunFolder) -> None:
+        prepare("letters", run, data)
+        meta = json.loads((run.dataset / "meta.json").read_text(encoding="utf-8"))
+        (run.dataset / "meta.json").write_text(json.dumps(meta | {"dtype": "object"}))
+        with pytest.raises(DatasetError, match=r"no readable prepared text: meta.json has the dtype 'object'"):
+            PreparedDataset.load(run.dataset)
+        (run.dataset / "meta.json").write_text(json.dumps(meta | {"dtype": "uint32"}))
+        with pytest.raises(DatasetError, match=r"meta.json says"):
+            PreparedDataset.load(run.dataset)
+        del meta["dtype"]  # as older versions wrote it
+        (run.dataset / "meta.json").write_text(json.dumps(meta))
+        assert PreparedDataset.load(run.dataset).train.dtype == np.uint16
 
     @pytest.mark.parametrize(("first", "second"), [("char", "byte"), ("byte", "char")])
     def test_another_tokenizer_than_the_runs_is_an_error(
@@ -497,6 +604,8 @@ def test_progress_is_reported(data: Path, run: RunFolder) -> None:
     prepare("letters", run, data, lambda *report: reports.append(report))
     assert reports[-1] == ("Writing the token ids of letters", 200, 200)
     assert ("Reading letters", 200, 200) in reports
+    prepare("letters", RunFolder(run.path.parent, "bpe"), data, lambda *report: reports.append(report), "bpe")
+    assert ("Learning the tokens of letters", 200, 200) in reports
 
 
 def test_an_unusable_text_leaves_nothing_behind(data: Path, run: RunFolder) -> None:

@@ -1,5 +1,6 @@
 """Reading a file in blocks gives the same as reading it at once, wherever the blocks end."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from gptbox.datasets import encoding
 from gptbox.datasets.text_file import TextFile, TextFiles
 from gptbox.errors import DatasetError
 
@@ -21,27 +23,7 @@ quickly = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], 
 def read_whole(path: Path) -> tuple[str, list[str]]:
     """Reference implementation that reads the whole file at once. Raises DatasetError with the same message."""
     content, name = path.read_bytes(), path.name
-    for mark, encoding in ((b"\xff\xfe\0\0", "UTF-32"), (b"\xff\xfe", "UTF-16"), (b"\xfe\xff", "UTF-16")):
-        if content.startswith(mark):
-            raise DatasetError(
-                f"{path} is {encoding}, not UTF-8. Convert it: iconv -f {encoding} -t UTF-8 {name} > new.txt"
-            )
-    if content.count(0) * 1000 > len(content):
-        raise DatasetError(
-            f"{path} looks like a binary file: {content.count(0):,} of its {len(content):,} bytes are NUL. "
-            "Save only its text, as UTF-8, or remove the file."
-        )
-    try:
-        text = content.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise DatasetError(
-            f"{path} is not UTF-8: invalid byte 0x{content[error.start]:02x} at offset {error.start} (counted from 0). "
-            f"Convert it: iconv -f WINDOWS-1252 -t UTF-8 {name} > new.txt"
-        ) from None
-    notes = []
-    if text.startswith("\ufeff"):
-        text = text[1:]
-        notes.append(f"{name}: the byte order mark at the beginning was dropped.")
+    text, notes = decode_whole(path, content)
     if windows := text.count("\r\n"):
         text = text.replace("\r\n", "\n")
         notes.append(f"{name}: {windows:,} Windows line endings (CR LF) became LF.")
@@ -53,12 +35,54 @@ def read_whole(path: Path) -> tuple[str, list[str]]:
     return text, notes
 
 
+def decode_whole(path: Path, content: bytes) -> tuple[str, list[str]]:
+    name = path.name
+    if content.startswith((b"\xff\xfe", b"\xfe\xff")):
+        kind = "utf-32" if content.startswith(b"\xff\xfe\0\0") else "utf-16"
+        try:
+            text = content.decode(kind)
+        except UnicodeDecodeError as error:
+            raise DatasetError(f"{path} is not {kind.upper()}, at {error.start}") from None
+        if text.count("\0") * 1000 > len(text):
+            raise DatasetError(
+                f"{path} looks like a binary file: {text.count(chr(0)):,} of its {len(text):,} characters are NUL. "
+                "Save only its text, as UTF-8, or remove the file."
+            )
+        return text, [f"{name}: {kind.upper()}, by its byte order mark, was converted to UTF-8."]
+    if content.count(0) * 1000 > len(content):
+        raise DatasetError(
+            f"{path} looks like a binary file: {content.count(0):,} of its {len(content):,} bytes are NUL. "
+            "Save only its text, as UTF-8, or remove the file."
+        )
+    has_mark = content.startswith("\ufeff".encode())
+    guess = None if has_mark or encoding.is_mostly_utf8(content) or 0 in content else encoding.guess(content)
+    if guess is not None and guess.confidence >= 0.9:
+        return content.decode(guess.codec), [
+            f"{name}: {guess.name}, by a guess of {int(100 * guess.confidence)} % confidence, was converted to UTF-8. "
+            "If the text looks wrong, convert the file yourself."
+        ]
+    if guess is not None and guess.confidence < 0.75:
+        guess = None
+    perhaps = f" Perhaps it is {guess.name} ({int(100 * guess.confidence)} % confidence)." if guess else ""
+    try:
+        text = content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise DatasetError(
+            f"{path} is not UTF-8: invalid byte 0x{content[error.start]:02x} at offset {error.start} (counted from 0)."
+            f"{perhaps} Convert it: iconv -f {guess.name if guess else 'WINDOWS-1252'} -t UTF-8 {name} > new.txt"
+        ) from None
+    if has_mark:
+        return text[1:], [f"{name}: the byte order mark at the beginning was dropped."]
+    return text, []
+
+
 def outcome(read: Callable[[], tuple[str, list[str]]]) -> tuple[str, list[str]] | str:
     """The result, or the message of the error."""
     try:
         return read()
     except DatasetError as error:
-        return str(error)
+        # Where it ends may be found by the decoder at the beginning or the end of a character.
+        return re.sub(r", which its beginning looks like: invalid byte 0x.. at offset (\d+) .*", r", at \1", str(error))
 
 
 @quickly

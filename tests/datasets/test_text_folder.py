@@ -1,12 +1,10 @@
 """The user's .txt files: joined, normalised, or rejected with a helpful message."""
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import pytest
+from tests.datasets.conftest import not_root
 
 from gptbox.datasets.text_folder import TextFolder, text_files
 from gptbox.errors import DatasetError
@@ -98,11 +96,25 @@ def test_an_invalid_byte_is_named_with_offset_and_fix(folder: Path, content: byt
     assert "\n" not in message
 
 
-@pytest.mark.parametrize("encoding", ["UTF-16", "UTF-32"])
-def test_other_unicode_encodings_are_recognised(folder: Path, encoding: str) -> None:
-    (folder / "a.txt").write_bytes("Schöne Grüße".encode(encoding))
-    with pytest.raises(DatasetError, match=rf"a\.txt is {encoding}, not UTF-8.*iconv -f {encoding}"):
-        read(folder)
+@pytest.mark.parametrize("encoding", ["UTF-16", "UTF-32", "UTF-16-BE", "UTF-32-BE"])
+def test_other_unicode_encodings_are_converted_by_their_mark(folder: Path, encoding: str) -> None:
+    mark = "\ufeff" if encoding.endswith("BE") else ""
+    (folder / "a.txt").write_bytes(f"{mark}Schöne Grüße 🐎\r\n".encode(encoding))
+    text, notes = read(folder)
+    assert text == "Schöne Grüße 🐎\n"
+    assert notes[0] == f"a.txt: {encoding[:6]}, by its byte order mark, was converted to UTF-8."
+
+
+def test_another_encoding_is_guessed_and_said(folder: Path) -> None:
+    text = "Schöne Grüße aus der Küche: Äpfel, Öl und süße Brötchen für fünf Gäste.\n" * 2
+    (folder / "a.txt").write_bytes(text.encode("cp1252"))
+    assert read(folder) == (
+        text,
+        (
+            "a.txt: WINDOWS-1252, by a guess of 92 % confidence, was converted to UTF-8. If the text looks wrong, "
+            "convert the file yourself.",
+        ),
+    )
 
 
 def test_binary_files_and_utf16_without_a_mark_are_rejected(folder: Path) -> None:
@@ -125,17 +137,81 @@ def test_an_empty_file_is_rejected_by_name(folder: Path, content: bytes) -> None
 
 
 def test_a_note_names_other_files_except_readme_and_hidden_ones(folder: Path) -> None:
-    for name in ("a.txt", "README.md", ".DS_Store", "._a.txt", "b.docx"):
+    for name in ("a.txt", "README.md", ".DS_Store", "._a.txt", "b.docx", "c.tar"):
         (folder / name).write_text("x")
     (folder / "more").mkdir()
-    (folder / "folder.txt").mkdir()
+    (folder / "more" / "pic\ture.png").touch()
     text, notes = read(folder)
     assert text == "x"
-    assert notes == ("Not used, because they are not .txt files: b.docx, folder.txt, more.",)
+    kinds = ".txt, .md and .jsonl files, also as .gz or .zip"
+    assert notes == (f"Not used, because they are of other kinds than {kinds}: b.docx, c.tar, more/pic\\ture.png.",)
+
+
+def test_sub_folders_are_read_in_the_order_of_their_paths(folder: Path) -> None:
+    for path in ("b.txt", "a/2.txt", "a/1/z.md", "c.txt/d.txt", ".git/e.txt", "a/.f.txt", "a/README.md"):
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / path).write_text(path)
+    text, notes = read(folder)
+    assert text.split("\n") == ["a/1/z.md", "a/2.txt", "a/README.md", "b.txt", "c.txt/d.txt"]
+    assert notes == ()
+
+
+def test_files_in_sub_folders_are_named_by_their_path(folder: Path) -> None:
+    (folder / "a").mkdir()
+    (folder / "a" / "b.txt").write_bytes(b"one\r\n")
+    corpus = TextFolder("letters").read(folder.parent)
+    assert corpus.notes == ("a/b.txt: 1 Windows line endings (CR LF) became LF.",)
+    assert [document.name for document in corpus.documents()] == ["a/b.txt"]
+    assert [stat.name for stat in TextFolder("letters").user_files(folder.parent)] == ["a/b.txt"]
+
+
+def test_notes_about_many_files_are_limited(folder: Path) -> None:
+    for i in range(30):
+        (folder / f"{i:02}.txt").write_bytes(b"one\r\n")
+    notes = read(folder)[1]
+    assert len(notes) == 21
+    assert notes[-1] == "10 more notes of this kind are left out."
+
+
+class TestLinks:
+    @pytest.fixture(autouse=True)
+    def _outside(self, folder: Path) -> None:
+        (folder / "a.txt").write_text("a\n")
+        (folder.parent / "outside").mkdir()
+        (folder.parent / "outside" / "secret.txt").write_text("secret\n")
+
+    @pytest.mark.parametrize(
+        "target", ["../outside/secret.txt", "../outside", "../../outside/secret.txt", "/etc/passwd"]
+    )
+    def test_one_that_leads_out_is_refused(self, folder: Path, target: str) -> None:
+        (folder / "more").mkdir()
+        link = folder / "more" / "link.txt" if target.startswith("../..") else folder / "link.txt"
+        link.symlink_to(target)
+        with pytest.raises(DatasetError, match=r"link\.txt is a link that leads out of .*letters\. Copy"):
+            read(folder)
+
+    def test_one_that_stays_inside_is_read(self, folder: Path) -> None:
+        (folder / "b.txt").symlink_to("a.txt")
+        assert read(folder)[0] == "a\na\n"
+
+    def test_a_link_to_a_folder_inside_is_not_followed(self, folder: Path) -> None:
+        (folder / "more").mkdir()
+        (folder / "more" / "up").symlink_to("..")
+        assert read(folder)[0] == "a\n"
+
+    def test_the_datasets_folder_itself_may_be_a_link(self, folder: Path) -> None:
+        (folder.parent / "linked").symlink_to("outside")
+        assert TextFolder("linked").read(folder.parent).text == "secret\n"
+
+    def test_a_circle_is_an_error(self, folder: Path) -> None:
+        (folder / "b.txt").symlink_to("c.txt")
+        (folder / "c.txt").symlink_to("b.txt")
+        with pytest.raises(DatasetError, match=r"b\.txt cannot be read: Too many levels of symbolic links"):
+            read(folder)
 
 
 def test_a_folder_without_texts_and_a_missing_folder_have_different_errors(folder: Path) -> None:
-    with pytest.raises(DatasetError, match=r"letters: it has no \.txt file"):
+    with pytest.raises(DatasetError, match="letters: it has no file of a supported kind"):
         read(folder)
     with pytest.raises(DatasetError, match="elsewhere: there is no such folder"):
         read(folder.parent / "elsewhere")
@@ -146,28 +222,6 @@ def test_a_broken_link_is_an_error(folder: Path) -> None:
     (folder / "b.txt").symlink_to("gone.txt")
     with pytest.raises(DatasetError, match=r"b\.txt cannot be read: No such file or directory"):
         read(folder)
-
-
-@pytest.fixture
-def open_folder() -> Iterator[Path]:
-    """A folder that another user can access, unlike pytest's own."""
-    with TemporaryDirectory() as name:
-        folder = Path(name) / "letters"
-        folder.mkdir()
-        folder.parent.chmod(0o755)
-        yield folder
-
-
-@contextmanager
-def not_root() -> Iterator[None]:
-    """Run as another user, because root may read every file."""
-    user = os.geteuid()
-    if user == 0:
-        os.seteuid(65_534)
-    try:
-        yield
-    finally:
-        os.seteuid(user)
 
 
 def test_a_file_without_permission_is_named(open_folder: Path) -> None:

@@ -5,18 +5,17 @@ import re
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import pytest
+from tests.datasets.http_server import Server, refuses, sends
 
 from gptbox.datasets.base import Corpus, Dataset
 from gptbox.datasets.progress import ProgressCallback, no_progress
 from gptbox.datasets.tiny_shakespeare import SHA256, URL, TinyShakespeare
 from gptbox.errors import DatasetError, DownloadError
-
-Answer = Callable[[BaseHTTPRequestHandler], None]
 
 
 class Plays(Dataset):
@@ -33,61 +32,6 @@ class Missing(Dataset):
 
     def read(self, data: Path, on_progress: ProgressCallback = no_progress) -> Corpus:
         raise DatasetError("The plays are not installed.")
-
-
-class Server:
-    """Gives its answers in turn and repeats the last one; records the requests."""
-
-    def __init__(self, *answers: Answer) -> None:
-        self.requests: list[str] = []
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(handler) -> None:  # noqa: N805
-                self.requests.append(handler.headers["User-Agent"])
-                answers[min(len(self.requests), len(answers)) - 1](handler)
-
-            def log_message(self, *_: object) -> None:
-                pass
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.thread = threading.Thread(target=self.server.serve_forever, kwargs={"poll_interval": 0.01})
-        self.thread.start()
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server.server_port}/input.txt"
-
-    def close(self) -> None:
-        self.server.shutdown()
-        self.thread.join()
-        self.server.server_close()
-
-
-@pytest.fixture
-def serve() -> Iterator[Callable[..., Server]]:
-    servers: list[Server] = []
-
-    def start(*answers: Answer) -> Server:
-        servers.append(Server(*answers))
-        return servers[-1]
-
-    yield start
-    for server in servers:
-        server.close()
-
-
-def sends(content: bytes, promised: int | None = None) -> Answer:
-    def answer(handler: BaseHTTPRequestHandler) -> None:
-        handler.send_response(200)
-        handler.send_header("Content-Length", str(len(content) if promised is None else promised))
-        handler.end_headers()
-        handler.wfile.write(content)
-
-    return answer
-
-
-def refuses(code: int) -> Answer:
-    return lambda handler: handler.send_error(code)
 
 
 def dataset(

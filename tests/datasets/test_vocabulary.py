@@ -1,5 +1,6 @@
 """The vocabulary in the description of a prepared text."""
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,13 +11,14 @@ from gptbox.models.runs import RunFolder
 def test_rare_and_unseen_characters_are_named(data: Path, run: RunFolder) -> None:
     text = "plain \u200b text\t\ue000 \x07 \ufffd caf\u00e9 e\u0301\r\n" + "plain text " * 100 + "Q"
     (data / "letters" / "a.txt").write_text(text, encoding="utf-8", newline="")
-    (data / "letters" / "b.md").write_text("x")
+    (data / "letters" / "b.pdf").write_text("x")
     description = "\n".join(prepare("letters", run, data).describe())
     assert "rare characters, hardly learned: (tab) (1 x), (line break) (1 x), Q (1 x)" in description
     assert "\u00e9 (1 x), U+0301 COMBINING ACUTE ACCENT (1 x)" in description
-    assert "only in the validation split, never learned: Q (1 x)" in description
+    assert "characters only in the validation split, never learned: Q (1 x)" in description
     assert "note: a.txt: 1 Windows line endings (CR LF) became LF." in description
-    assert "note: Not used, because they are not .txt files: b.md." in description
+    assert "b.pdf." in description
+    assert "note: Not used, because they are of other kinds than" in description
 
 
 def test_bytes_that_do_not_occur_are_counted_only(data: Path, run: RunFolder) -> None:
@@ -30,7 +32,7 @@ def test_bytes_that_do_not_occur_are_counted_only(data: Path, run: RunFolder) ->
 def test_a_large_vocabulary_is_abbreviated(data: Path, run: RunFolder) -> None:
     characters = "".join(chr(0x4E00 + 2 * i) for i in range(3000))
     (data / "letters" / "a.txt").write_text(characters * 2, encoding="utf-8")
-    lines = prepare("letters", run, data).describe()
+    lines = prepare("letters", run, data, tokenizer="char").describe()
     assert max(map(len, lines)) < 600
     assert lines[2].endswith(" and 2,900 more")
     (rare,) = (line for line in lines if line.startswith("rare"))
@@ -43,3 +45,11 @@ def test_odd_characters_of_a_text_without_a_health_report_are_counted(data: Path
     older = replace(prepare("letters", run, data), health=None)
     odd = "odd characters: U+0007 (1 x), U+200B ZERO WIDTH SPACE (1 x), U+E000 (1 x), \ufffd (1 x)"
     assert odd in older.describe()
+
+
+def test_rare_tokens_of_bpe_are_counted_only(data: Path, run: RunFolder) -> None:
+    (data / "letters" / "a.txt").write_text("so and so\n" * 20 + "the end of it", encoding="utf-8")
+    lines = prepare("letters", run, data, tokenizer="bpe").describe()
+    assert lines[2].startswith("vocabulary: 26")
+    assert [line for line in lines if re.fullmatch(r"rare tokens, hardly learned: \d+", line)]
+    assert [line for line in lines if re.fullmatch(r"tokens only in the validation split, never learned: \d+", line)]

@@ -63,7 +63,7 @@ def test_a_field_of_another_type_is_no_part_of_the_interface() -> None:
 
 def test_symbols_differ_by_interface() -> None:
     assert symbol("gptbox_score") == f"gptbox_score_{VERSION}"
-    assert "params: [('temperature', '<f8')" in _describe(DecodeArguments)
+    assert "params: [('min_tokens', '<i8'), ('temperature', '<f8')" in _describe(DecodeArguments)
     assert _describe(Outer) == (
         "(first: int64, inner: (numbers: [('', '<f4')][2], records: [('number', '<f8'), ('token', '<i8')][1]), "
         "last: int64)"

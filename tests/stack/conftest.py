@@ -21,7 +21,7 @@ ROOT = Path(__file__).parent.parent.parent
 HERE = Path(__file__).parent
 
 SETTINGS = {
-    "DATASET": "little", "TRAIN_MINUTES": "0.75", "PRESET": "", "SNAPSHOTS_KEPT": "", "THREADS": "",
+    "DATASET": "little", "DATASET_URL": "", "TRAIN_MINUTES": "0.75", "PRESET": "", "SNAPSHOTS_KEPT": "", "THREADS": "",
     "API_KEY": "", "MAX_QUEUE": "", "MAX_TOKENS": "", "RUN": "", "TRAIN_CLOCK": "", "LOG_FORMAT": "",
 }  # fmt: skip
 """Every setting, so that the developer's environment and .env have no effect."""

@@ -2,14 +2,21 @@
 
 import pytest
 
-from gptbox.errors import DatasetError, SettingError
-from gptbox.tokenizers import AUTO, TOKENIZERS, check_tokenizer_name, train_tokenizer
-from gptbox.tokenizers.char import MAX_CHARACTERS
+from gptbox.errors import SettingError
+from gptbox.tokenizers import (
+    AUTO,
+    MAX_AUTO_BYTES,
+    MAX_AUTO_CHARACTERS,
+    TOKENIZERS,
+    check_tokenizer_name,
+    choose_tokenizer,
+    train_tokenizer,
+)
 
 
 @pytest.mark.parametrize("name", TOKENIZERS)
 def test_a_tokenizer_is_found_by_its_name(name: str) -> None:
-    tokenizer = train_tokenizer(name, ("banana",), ("a", "b", "n"))
+    tokenizer = train_tokenizer(name, ("banana",), ("a", "b", "n"), 6)
     assert type(tokenizer) is TOKENIZERS[name]
     assert tokenizer.name == name
     assert tokenizer.decode(tokenizer.encode("banana")) == "banana"
@@ -28,12 +35,29 @@ def test_an_unknown_name_is_an_error_that_lists_the_names() -> None:
         check_tokenizer_name("CHAR", "--tokenizer")
 
 
-def test_auto_takes_characters_unless_there_are_too_many() -> None:
-    alphabet = [chr(0x10000 + i) for i in range(MAX_CHARACTERS + 1)]
-    assert train_tokenizer(AUTO, (), alphabet[:-1]).name == "char"
-    assert train_tokenizer(AUTO, (), alphabet).name == "byte"
-    with pytest.raises(DatasetError, match="The tokenizer byte takes any text"):
-        train_tokenizer("char", (), alphabet)
+@pytest.mark.parametrize(
+    ("characters", "num_bytes", "name", "reason"),
+    [
+        (65, 1_115_394, "char", "the text has only 65 different characters and is not very long"),
+        (
+            MAX_AUTO_CHARACTERS,
+            MAX_AUTO_BYTES,
+            "char",
+            "the text has only 256 different characters and is not very long",
+        ),
+        (MAX_AUTO_CHARACTERS + 1, 100, "bpe", "the text has 257 different characters"),
+        (4000, 3_000_000, "bpe", "the text has 4,000 different characters"),
+        (65, MAX_AUTO_BYTES + 1, "bpe", "the text is long (20 MB)"),
+    ],
+)
+def test_auto_chooses_by_the_text_and_says_why(characters: int, num_bytes: int, name: str, reason: str) -> None:
+    assert choose_tokenizer(characters, num_bytes) == (name, reason)
+
+
+def test_auto_trains_what_it_chooses() -> None:
+    assert train_tokenizer(AUTO, ("banana",), ("a", "b", "n"), 6).name == "char"
+    alphabet = [chr(0x4E00 + i) for i in range(MAX_AUTO_CHARACTERS + 1)]
+    assert train_tokenizer(AUTO, alphabet, alphabet, 3 * len(alphabet)).name == "bpe"
 
 
 @pytest.mark.parametrize("name", ["char", "byte"])
@@ -42,4 +66,4 @@ def test_the_text_is_not_read_for_an_alphabet_that_is_known(name: str) -> None:
         def __iter__(self) -> object:
             raise AssertionError("the text is read")
 
-    train_tokenizer(name, Unread(), ("a", "b"))  # type: ignore[arg-type]
+    train_tokenizer(name, Unread(), ("a", "b"), 2)  # type: ignore[arg-type]

@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 from tests.train.commands import status_of, train
 
+from gptbox.errors import DownloadError
 from gptbox.models.runs import RunFolder, Status
-from gptbox.train.failure import remove_failed_starts
+from gptbox.train.failure import exit_code, remove_failed_starts
 
 HUGE = ("--n-layer", "48", "--n-embd", "8192", "--n-head", "64", "--steps", "10")
 
@@ -49,6 +50,22 @@ def test_under_compose_the_status_has_the_message_and_nothing_is_restarted(
     assert train(home, "bottles", "--preset", "lesson", "--steps", "2", "--run", "good").returncode == 0
     kept = {"good", *(("bottles",) if code == 1 else ())}
     assert {path.name for path in (home / "models").iterdir()} == kept
+
+
+def test_a_download_that_may_succeed_later_is_repeated_under_compose(home: Path) -> None:
+    done = train(home, supervisor="compose", DATASET_URL="http://127.0.0.1:9/texts/fox.txt")
+    assert done.returncode == 2
+    status = status_of(home, "fox")
+    assert status.phase == "failed"
+    assert status.message == (
+        "The text fox could not be downloaded from http://127.0.0.1:9/texts/fox.txt: Connection refused."
+    )
+
+
+def test_a_download_that_cannot_succeed_is_not_repeated_under_compose(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GPTBOX_SUPERVISOR", "compose")
+    assert exit_code(DownloadError("404", is_permanent=True)) == 0
+    assert exit_code(DownloadError("503")) == 2
 
 
 def test_an_invalid_run_name_is_reported_under_a_valid_one(home: Path) -> None:

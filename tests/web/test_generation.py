@@ -43,11 +43,12 @@ PAIRS = SimpleNamespace(stream_decoder=lambda prompt: Pairs())
 
 
 def start(
-    max_tokens: int = 3, stop: Sequence[str] = (), texts: int = 1, tokenizer: Any = PAIRS, prompt: Sequence[int] = (0,)
-) -> tuple[FakeScheduler, Generation]:
+    max_tokens: int = 3, stop: Sequence[str] = (), texts: int = 1, tokenizer: Any = PAIRS, prompt: Sequence[int] = (0,),
+    **params: Any,
+) -> tuple[FakeScheduler, Generation]:  # fmt: skip
     engine = FakeScheduler()
     model: Any = SimpleNamespace(gpt=SimpleNamespace(config=SimpleNamespace(vocab_size=256)), tokenizer=tokenizer)
-    job = TextJob(np.array(prompt, np.int64), SamplingParams(max_tokens=max_tokens))
+    job = TextJob(np.array(prompt, np.int64), SamplingParams(max_tokens=max_tokens, **params))
     return engine, Generation(engine, model, [job] * texts, stop)  # type: ignore[arg-type]
 
 
@@ -111,6 +112,78 @@ def test_a_stop_string_in_the_last_token_is_the_finish_reason() -> None:
 
     delta = asyncio.run(check())
     assert (delta.text, delta.finish_reason) == ("a", "stop")
+
+
+def one_delta(
+    ids: Sequence[int], logprobs: bool = False, max_tokens: int = 9, end: Exception | None = None, **more: Any
+) -> TextDelta:
+    """The delta of all these tokens, which come at once; `end` is the error with which the engine then ends."""
+
+    async def check() -> TextDelta:
+        engine, generation = start(max_tokens, **more)
+        given = Logprobs([-float(i) for i in range(len(ids))], [[]] * len(ids)) if logprobs else None
+        engine.requests[0].sink.tokens(list(ids), given)
+        if end is not None:
+            engine.requests[0].sink.end(end)
+        [delta] = await next_deltas(generation)
+        assert generation.completion_tokens == len(ids)
+        assert not engine.requests[0].cancelled  # the engine knows that the text has ended
+        return delta
+
+    return asyncio.run(check())
+
+
+@pytest.mark.parametrize("logprobs", [False, True])
+@pytest.mark.parametrize("end", [None, EngineError("The server is stopping.")])
+def test_a_stop_token_ends_the_text_before_the_engine_calls_end(logprobs: bool, end: Exception | None) -> None:
+    delta = one_delta([0, 0, 1, 1, 2, 7], logprobs, stop_token_ids=(7, 8), end=end)
+    assert (delta.text, delta.finish_reason, delta.stop_reason) == ("ab\ufffd", "stop", 7)
+    if logprobs:  # a token that is not sent has a log-probability, and begins where the text ends
+        assert [token.id for token in delta.tokens] == [0, 0, 1, 1, 2, 7]
+        assert (delta.tokens[-1].text_offset, delta.tokens[-1].logprob) == (3, -5)
+
+
+def test_the_eos_is_no_stop_reason_unless_it_is_ignored() -> None:
+    for more, reason in (
+        ({}, None), ({"stop_token_ids": (7,)}, None), ({"stop_token_ids": (7,), "ignore_eos": True}, 7)
+    ):  # fmt: skip
+        delta = one_delta([0, 0, 7], eos_token_id=7, **more)
+        assert (delta.text, delta.finish_reason, delta.stop_reason) == ("a", "stop", reason)
+    delta = one_delta([0, 0, 7], max_tokens=3, eos_token_id=7, ignore_eos=True)
+    assert (delta.text, delta.finish_reason, delta.stop_reason) == ("a\ufffd", "length", None)
+
+
+def test_a_stop_token_follows_an_incomplete_character_and_text_held_back() -> None:
+    for logprobs in (False, True):
+        delta = one_delta(
+            [*b"ab", 0xE2, 0], logprobs, stop=["b\ufffdc"], tokenizer=ByteTokenizer(), stop_token_ids=(0,)
+        )
+        assert (delta.text, delta.finish_reason, delta.stop_reason) == ("ab\ufffd", "stop", 0)
+        assert [token.text_offset for token in delta.tokens] == ([0, 1, 2, 3] if logprobs else [])
+
+
+def test_a_stop_string_before_the_stop_token_is_the_stop_reason() -> None:
+    async def check(stop: str) -> TextDelta:
+        engine, generation = start(9, [stop], tokenizer=ByteTokenizer(), stop_token_ids=(0,))
+        engine.requests[0].sink.tokens([*b"abc", 0], Logprobs([-1.0] * 4, [[]] * 4))
+        return (await next_deltas(generation))[0]
+
+    delta = asyncio.run(check("b"))
+    assert (delta.text, delta.stop_reason, len(delta.tokens)) == ("a", "b", 1)
+    delta = asyncio.run(check("c\0"))  # the stop token's text is not part of the text
+    assert (delta.text, delta.stop_reason, len(delta.tokens)) == ("abc", 0, 4)
+
+
+def test_stop_strings_that_end_within_min_tokens_are_ignored() -> None:
+    for min_tokens, text in ((0, "a"), (1, "a"), (2, "ab"), (3, "abbc"), (4, "abbc")):
+
+        async def check(min_tokens: int = min_tokens) -> TextDelta:
+            engine, generation = start(4, ["b"], tokenizer=ByteTokenizer(), min_tokens=min_tokens)
+            engine.requests[0].sink.tokens([*b"abbc"], None)
+            return (await next_deltas(generation))[0]
+
+        delta = asyncio.run(check())
+        assert (delta.text, delta.stop_reason) == (text, "b" if len(text) < 4 else None)
 
 
 def test_an_error_is_raised_before_the_last_token_and_ignored_after_it() -> None:

@@ -60,7 +60,7 @@ def check_training_can_start(
     check_tokenizer(settings, tokenizer)
     folder = run_folder(settings, dataset, run)
     if not folder.dataset.exists():
-        find_dataset(dataset or settings.dataset, settings.data)
+        find_dataset(dataset or settings.dataset, settings.data, settings.dataset_url, settings.models)
     if settings.init is not None and not folder.checkpoint.exists():
         find_initial_model(settings.models, settings.init, "INIT" if init is None else "--init")
     if find_spec("torch") is None:

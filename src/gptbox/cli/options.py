@@ -11,7 +11,8 @@ from gptbox.system import logs
 Dataset = Annotated[
     str | None,
     typer.Argument(
-        help="A built-in text, or a folder of .txt files in data/; an unknown name lists them all. Default: $DATASET."
+        help="A built-in text, or a folder with your text in data/; an unknown name lists them all. Default: $DATASET. "
+        "It only names the text if $DATASET_URL is set."
     ),
 ]
 RunName = Annotated[str | None, typer.Option("--run", help="Name of the run. Default: $RUN, or the dataset's.")]

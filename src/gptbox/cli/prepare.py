@@ -13,7 +13,9 @@ def prepare(dataset: Dataset = None, run: RunName = None, tokenizer: Tokenizer =
     check_tokenizer(settings, tokenizer)
     folder = run_folder(settings, dataset, run)
     with show_progress() as on_progress:
-        prepared = prepare_dataset(dataset or settings.dataset, folder, settings.data, on_progress, settings.tokenizer)
+        prepared = prepare_dataset(
+            dataset or settings.dataset, folder, settings.data, on_progress, settings.tokenizer, settings.dataset_url
+        )
     for line in prepared.describe():
         print(line)
     print(f"Prepared in {prepared.folder}.")

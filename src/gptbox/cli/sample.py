@@ -66,9 +66,12 @@ def sample(
     for first in range(0, num_samples, _MAX_BATCH_SIZE):
         seeds = range(seed + first, seed + min(first + _MAX_BATCH_SIZE, num_samples))
         params = [
-            SamplingParams(max_tokens=max_tokens, temperature=temperature, top_k=top_k, top_p=top_p, seed=text_seed)
+            SamplingParams(
+                max_tokens=max_tokens, eos_token_id=folder.tokenizer.eos_id, temperature=temperature, top_k=top_k,
+                top_p=top_p, seed=text_seed,
+            )
             for text_seed in seeds
-        ]
+        ]  # fmt: skip
         new_tokens = generate(gpt, [prompt] * len(params), params, pool)
         _print_in_order(folder.tokenizer, prompt, new_tokens, len(params), max_tokens)
 
@@ -82,21 +85,24 @@ def _print_in_order(
 ) -> None:
     """Print texts one after the other, although they are generated together. The current text is printed as it grows.
 
-    `new_tokens` yields, per step, a list of new ids for each text.
+    `new_tokens` yields, per step, a list of new ids for each text. A text ends after `max_tokens`, or before its EOS.
     """
     buffers: list[list[int]] = [[] for _ in range(num_texts)]
     tokens_left = [max_tokens] * num_texts
+    finished = [max_tokens == 0] * num_texts
     current = 0
     decoder = tokenizer.stream_decoder()
     print(tokenizer.decode(prompt), end="", flush=True)
     while current < num_texts:
-        if tokens_left[current] > len(buffers[current]):
-            for buffer, tokens in zip(buffers, next(new_tokens), strict=True):
-                buffer.extend(tokens)
-        tokens_left[current] -= len(buffers[current])
+        if not finished[current]:
+            for i, tokens in enumerate(next(new_tokens)):
+                ended = bool(tokens) and tokens[-1] == tokenizer.eos_id
+                tokens_left[i] -= len(tokens)
+                finished[i] |= ended or tokens_left[i] == 0
+                buffers[i].extend(tokens[:-1] if ended else tokens)
         print(decoder.push(buffers[current]), end="", flush=True)
         buffers[current].clear()
-        if tokens_left[current] == 0:
+        if finished[current]:
             print(f"{decoder.flush()}\n---------------")
             current, decoder = current + 1, tokenizer.stream_decoder()
             if current < num_texts:

@@ -12,7 +12,7 @@ import typer
 from gptbox.cli.common import check_training_can_start, report_error
 from gptbox.cli.options import Dataset, Init, Minutes, Preset, RunName, Tokenizer, configure_logs_and_read_settings
 from gptbox.errors import GptboxError
-from gptbox.settings import Settings
+from gptbox.settings import Settings, name_from_url
 
 _IMPORTED_AT = time.monotonic()
 
@@ -95,7 +95,9 @@ def _train(
         folder = check_training_can_start(settings, dataset, run, preset=preset, tokenizer=tokenizer, init=init)
     except GptboxError as error:
         models = Path(os.environ.get("GPTBOX_MODELS") or Settings.models)
-        name = run or os.environ.get("RUN") or dataset or os.environ.get("DATASET") or Settings.dataset
+        url = os.environ.get("DATASET_URL")
+        default = name_from_url(url) if url else Settings.dataset
+        name = run or os.environ.get("RUN") or dataset or os.environ.get("DATASET") or default
         failure.tell_before_the_run(models, name, error)
         raise
     # How long OpenMP's threads spin at a barrier before they sleep. With torch's default, a step of two threads takes
@@ -107,6 +109,7 @@ def _train(
     # $TRAIN_MINUTES only applies if no option limits the training otherwise.
     limited_otherwise = steps is not None or target_loss is not None
     options = session.TrainOptions(
+        dataset_url=settings.dataset_url,
         tokenizer=settings.tokenizer,
         preset=settings.preset,
         init=settings.init,

@@ -65,16 +65,17 @@ class FileStat:
     """Stat data that shows, without reading a file, whether it has changed."""
 
     name: str
+    """The file's place in the dataset's folder, with "/"."""
     size: int
     mtime_ns: int
     ctime_ns: int
     """Changes with the content, like mtime, but programs cannot set it, as tar sets mtime when it unpacks a file."""
 
     @classmethod
-    def of(cls, path: Path) -> Self:
+    def of(cls, path: Path, name: str) -> Self:
         """Raises OSError."""
         status = path.stat()
-        return cls(path.name, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+        return cls(name, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
 
 
 @dataclass(frozen=True)
@@ -91,6 +92,8 @@ class Corpus:
     """Where the text came from, as a phrase for people: "Tiny Shakespeare (downloaded)"."""
     notes: tuple[str, ...] = ()
     """A sentence for each normalisation or fallback that was applied."""
+    origin: str = ""
+    """Dataset.origin."""
     files: tuple[FileStat, ...] = ()
     """The user's files that the text was read from; () if it came from elsewhere, or if a file may still change."""
 
@@ -122,9 +125,21 @@ class Dataset(ABC):
         Raises DatasetError if the text cannot be found, read or used, DownloadError if it cannot be downloaded.
         """
 
-    def user_files(self, data: Path) -> list[Path]:
-        """The user's files that `read_user_files` would read. Raises DatasetError."""
-        return []
+    origin: str = ""
+    """Identifies the text among those of one name, such as by its address; "" if the name alone does."""
+
+    def fetch(self, data: Path, on_progress: ProgressCallback = no_progress) -> None:  # noqa: B027
+        """Download what `read` needs and keeps, so that it need not be done then; nothing by default.
+
+        Raises DatasetError.
+        """
+
+    def user_files(self, data: Path) -> tuple[FileStat, ...]:
+        """Stat data of the user's files that `read_user_files` would read; () if it is not known.
+
+        Raises DatasetError.
+        """
+        return ()
 
     def read_user_files(self, data: Path, on_progress: ProgressCallback = no_progress) -> Corpus | None:
         """The corpus from the user's files; None if the text comes from elsewhere.

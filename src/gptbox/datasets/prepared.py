@@ -1,8 +1,10 @@
 """A prepared dataset: a corpus split into training and validation, tokenized, in the run's folder.
 
-    dataset/  train.bin  val.bin    uint16 ids, little-endian: the first 90 % of the characters, and the last 10 %
-              meta.json             the tokenizer, counts, the source of the text, its SHA-256, stat data of its files,
-                                    the report on its health
+    dataset/  train.bin  val.bin    ids, little-endian: the first 90 % of the characters, and the last 10 %
+              meta.json             the tokenizer, the ids' `dtype`, counts, the source of the text, its SHA-256, stat
+                                    data of its files, the report on its health
+
+The ids are uint16, as nanoGPT's, or uint32 if the vocabulary has more than 65,536.
 
 The split is the same as nanoGPT's; with the tokenizer char, so are train.bin and val.bin, byte for byte. The folder is
 written atomically: after a crash it is complete or absent. The text is read in blocks: once for its size, hash and
@@ -13,7 +15,7 @@ if the stat data of its files (size and times) has changed.
 import json
 import math
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -24,7 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gptbox.datasets import find_dataset
-from gptbox.datasets.base import Corpus, FileStat
+from gptbox.datasets.base import Corpus, Dataset, FileStat
 from gptbox.datasets.health import HealthReport, outlook
 from gptbox.datasets.progress import ProgressCallback, no_progress
 from gptbox.datasets.squeezed_text import SqueezedText
@@ -33,7 +35,7 @@ from gptbox.datasets.vocabulary import describe_vocabulary
 from gptbox.errors import DatasetError, ModelFolderError, RunError
 from gptbox.models.runs import RunFolder, start_over_advice
 from gptbox.system.atomic import atomic_folder, write_json
-from gptbox.tokenizers import AUTO, Tokenizer, tokenizer_from_json, train_tokenizer
+from gptbox.tokenizers import AUTO, Tokenizer, choose_tokenizer, tokenizer_from_json, train_tokenizer
 
 FORMAT_VERSION = 1
 
@@ -62,18 +64,27 @@ class PreparedDataset:
     """Occurrences of each id in val.bin; None if prepared by an older version."""
     files: tuple[FileStat, ...] = ()
     """Stat data of the user's files that the text was read from; () if not known for certain."""
+    dtype: str = "uint16"
+    """Type of the ids in the two files: "uint16" or "uint32". Older versions wrote only the first, and no `dtype`."""
+    tokenizer_reason: str = ""
+    """Why `auto` chose the tokenizer, as a clause after "because"; "" if it was named."""
+    origin: str | None = None
+    """Dataset.origin; None if prepared by an older version, which only read the .txt files of a folder itself."""
     health: HealthReport | None = None
     """None if prepared by an older version."""
 
     @property
-    def train(self) -> NDArray[np.uint16]:
+    def train(self) -> NDArray[np.unsignedinteger]:
         """The training ids, shape (train_tokens,), memory-mapped."""
-        return np.memmap(self.folder / "train.bin", dtype="<u2", mode="r", shape=(self.train_tokens,))
+        return self._ids("train.bin", self.train_tokens)
 
     @property
-    def val(self) -> NDArray[np.uint16]:
+    def val(self) -> NDArray[np.unsignedinteger]:
         """The validation ids, shape (val_tokens,), memory-mapped."""
-        return np.memmap(self.folder / "val.bin", dtype="<u2", mode="r", shape=(self.val_tokens,))
+        return self._ids("val.bin", self.val_tokens)
+
+    def _ids(self, name: str, tokens: int) -> NDArray[np.unsignedinteger]:
+        return np.memmap(self.folder / name, np.dtype(self.dtype).newbyteorder("<"), "r", shape=(tokens,))
 
     @classmethod
     def load(cls, folder: Path) -> Self:
@@ -96,9 +107,12 @@ class PreparedDataset:
                     if len(meta[key]) != tokenizer.vocab_size:
                         raise ValueError(f"meta.json counts {len(meta[key]):,} ids")
             prepared = cls(folder=folder, tokenizer=tokenizer, **meta)
+            if prepared.dtype not in ("uint16", "uint32"):
+                raise ValueError(f"meta.json has the dtype {prepared.dtype!r}")
             for name, tokens in (("train.bin", prepared.train_tokens), ("val.bin", prepared.val_tokens)):
-                if (size := (folder / name).stat().st_size) != 2 * tokens:
-                    raise DatasetError(f"{folder / name} has {size:,} bytes; meta.json says {2 * tokens:,}.")
+                expected = tokens * np.dtype(prepared.dtype).itemsize
+                if (size := (folder / name).stat().st_size) != expected:
+                    raise DatasetError(f"{folder / name} has {size:,} bytes; meta.json says {expected:,}.")
         except FileNotFoundError as error:
             raise DatasetError(f"{error.filename} is missing.") from None
         except (OSError, ValueError, TypeError, KeyError, AttributeError, ModelFolderError) as error:
@@ -120,11 +134,16 @@ class PreparedDataset:
             "or choose a shorter context."
         )
 
+    @property
+    def characters_per_token(self) -> float:
+        """Mean number of characters per token."""
+        return self.characters / (self.train_tokens + self.val_tokens)
+
     def bits_per_byte(self, val_loss: float) -> float:
         """Convert a validation loss from nats per token to bits per byte, which is comparable between tokenizers."""
         return val_loss * self.val_tokens / self.val_bytes / math.log(2)
 
-    def _counts(self, ids: NDArray[np.uint16], stored: tuple[int, ...] | None) -> NDArray[np.int64]:
+    def _counts(self, ids: NDArray[np.unsignedinteger], stored: tuple[int, ...] | None) -> NDArray[np.int64]:
         """Occurrences of each id, shape (vocab_size,). Raises DatasetError if an id is outside the vocabulary."""
         if stored is not None:
             return np.array(stored, np.int64)
@@ -148,12 +167,14 @@ class PreparedDataset:
         """
         train, val = self._counts(self.train, self.train_counts), self._counts(self.val, self.val_counts)
         vocabulary, warnings = describe_vocabulary(self.tokenizer, train, val, name_odd=self.health is None)
+        reason = f", because {self.tokenizer_reason}" if self.tokenizer_reason else ""
         percent = 100 * self.train_tokens / (self.train_tokens + self.val_tokens)
         return [
             f"{self.dataset}: {self.source}",
             f"size: {self.characters:,} characters, {self.text_bytes:,} bytes",
             f"vocabulary: {vocabulary}",
             f"split: {self.train_tokens:,} tokens for training ({percent:.0f} %), {self.val_tokens:,} for validation",
+            f"tokenizer: {self.tokenizer.name}{reason}",
             *(() if self.health is None else self.health.findings()),
             *warnings,
             *self._outlook(),
@@ -162,15 +183,28 @@ class PreparedDataset:
 
 
 def prepare(
-    name: str, run: RunFolder, data: Path, on_progress: ProgressCallback = no_progress, tokenizer: str = AUTO
+    name: str,
+    run: RunFolder,
+    data: Path,
+    on_progress: ProgressCallback = no_progress,
+    tokenizer: str | Tokenizer = AUTO,
+    url: str | None = None,
 ) -> PreparedDataset:
     """The run's prepared dataset, created if it is missing or the user's text has changed.
 
     A complete one is reused without the network, and without reading the text if its files have not changed.
-    `tokenizer` is a name in TOKENIZERS, or AUTO, which keeps the tokenizer of a prepared dataset. Raises DatasetError
-    if the text cannot be found or used, RunError if the run has another tokenizer, training has begun on another text
-    or the run's folder cannot be written.
+    `tokenizer` is a name in TOKENIZERS, a trained tokenizer, or AUTO, which keeps the tokenizer of a prepared dataset;
+    `url` is the address of the text, if it is downloaded (DATASET_URL). Raises DatasetError if the text cannot be found
+    or used, RunError if the run has another tokenizer, training has begun on another text or the run's folder cannot be
+    written.
     """
+
+    def find() -> Dataset:
+        return find_dataset(name, data, url, run.path.parent)
+
+    def write(corpus: Corpus, tokenizer: str | Tokenizer) -> PreparedDataset:
+        return _write(run, name, corpus, on_progress, tokenizer, data)
+
     training_begun = run.checkpoint.exists() or bool(run.snapshots())
     try:
         prepared = PreparedDataset.load(run.dataset)
@@ -180,23 +214,34 @@ def prepare(
                 f"The run {run.name!r} cannot go on, because its prepared text is damaged: {error} "
                 + start_over_advice(run.name)
             ) from None
-        return _write(run, name, find_dataset(name, data).read(data, on_progress), on_progress, tokenizer)
+        return write(find().read(data, on_progress), tokenizer)
     if prepared.dataset != name:
         if training_begun:
             raise RunError(
                 f"The run {run.name!r} was trained on {prepared.dataset}, not on {name}. {start_over_advice(run.name)}"
             )
-        return _write(run, name, find_dataset(name, data).read(data, on_progress), on_progress, tokenizer)
-    if tokenizer not in (AUTO, prepared.tokenizer.name):
+        return write(find().read(data, on_progress), tokenizer)
+    wanted = tokenizer if isinstance(tokenizer, str) else tokenizer.name
+    if wanted not in (AUTO, prepared.tokenizer.name):
         raise RunError(
-            f"The run {run.name!r} was prepared with the tokenizer {prepared.tokenizer.name}, not with {tokenizer}. "
+            f"The run {run.name!r} was prepared with the tokenizer {prepared.tokenizer.name}, not with {wanted}. "
             + start_over_advice(run.name)
         )
     try:
-        dataset = find_dataset(name, data)
+        dataset = find()
     except DatasetError:
         return prepared  # the text was deleted; training only needs the run's folder
-    if prepared.files and prepared.files == _stats(dataset.user_files(data)):
+    if dataset.origin and dataset.origin != prepared.origin:
+        if training_begun:
+            raise RunError(
+                f"The run {run.name!r} was trained on another text called {name} ({prepared.source}), not on the one "
+                f"that DATASET_URL gives. {start_over_advice(run.name)}"
+            )
+        return write(dataset.read(data, on_progress), tokenizer)
+    files = dataset.user_files(data)
+    if prepared.origin is None and training_begun:
+        files = tuple(file for file in files if "/" not in file.name and file.name.lower().endswith(".txt"))
+    if prepared.files and prepared.files == files:
         return prepared
     corpus = dataset.read_user_files(data, on_progress)
     if corpus is None:
@@ -209,15 +254,7 @@ def prepare(
             f"then ({prepared.source}), {corpus.summary.characters:,} now ({corpus.source}). "
             + start_over_advice(run.name)
         )
-    return _write(run, name, corpus, on_progress, prepared.tokenizer.name)
-
-
-def _stats(files: Sequence[Path]) -> tuple[FileStat, ...]:
-    """Stat data of the files; () if one has none, which is reported when the file is read."""
-    try:
-        return tuple(FileStat.of(file) for file in files)
-    except OSError:
-        return ()
+    return write(corpus, tokenizer if isinstance(tokenizer, Tokenizer) else prepared.tokenizer.name)
 
 
 def _store_stats(prepared: PreparedDataset, files: tuple[FileStat, ...]) -> PreparedDataset:
@@ -232,24 +269,37 @@ def _store_stats(prepared: PreparedDataset, files: tuple[FileStat, ...]) -> Prep
 
 
 def _write(
-    run: RunFolder, name: str, corpus: Corpus, on_progress: ProgressCallback, tokenizer_name: str
+    run: RunFolder,
+    name: str,
+    corpus: Corpus,
+    on_progress: ProgressCallback,
+    tokenizer: str | Tokenizer,
+    data: Path,
 ) -> PreparedDataset:
     """Publish the corpus as the run's dataset, replacing an existing one."""
     summary = corpus.summary
     num_train = int(summary.characters * 0.9)
     if not 0 < num_train < summary.characters:
         raise DatasetError(f"The text of {name} has fewer than 2 characters: too few to learn from.")
-    tokenizer = train_tokenizer(tokenizer_name, corpus, summary.alphabet)
+    reason = ""
+    if tokenizer == AUTO:
+        tokenizer, reason = choose_tokenizer(len(summary.alphabet), summary.bytes)
+    if isinstance(tokenizer, str):
+        blocks = _ReportedBlocks(corpus, on_progress, f"Learning the tokens of {name}")
+        tokenizer = train_tokenizer(tokenizer, blocks, summary.alphabet, summary.bytes, data)
     token_sizes = np.array([len(tokenizer.token_bytes(token)) for token in range(tokenizer.vocab_size)])
     meta: dict[str, Any] = {
         "format_version": FORMAT_VERSION,
         "dataset": name,
+        "origin": corpus.origin,
         "source": corpus.source,
         "notes": corpus.notes,
         "text_sha256": summary.sha256,
         "text_bytes": summary.bytes,
         "characters": summary.characters,
         "vocab_size": tokenizer.vocab_size,
+        "dtype": tokenizer.dtype.name,
+        "tokenizer_reason": reason,
     }
     try:
         with atomic_folder(run.dataset) as folder:
@@ -270,3 +320,17 @@ def _write(
     except OSError as error:
         raise RunError(f"The prepared text cannot be written to {run.dataset}: {error.strerror or error}.") from None
     return PreparedDataset.load(run.dataset)
+
+
+class _ReportedBlocks:
+    """The blocks of a corpus; reading them is reported."""
+
+    def __init__(self, corpus: Corpus, on_progress: ProgressCallback, operation: str) -> None:
+        self._corpus, self._on_progress, self._operation = corpus, on_progress, operation
+
+    def __iter__(self) -> Iterator[str]:
+        done = 0
+        for block in self._corpus:
+            done += len(block)
+            yield block
+            self._on_progress(self._operation, done, self._corpus.summary.characters)

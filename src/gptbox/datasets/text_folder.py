@@ -1,13 +1,17 @@
-"""The user's own text: the .txt files of a folder, as one corpus."""
+"""The user's own text: the files of a folder and its sub-folders, as one corpus."""
 
+import os
 import re
 from dataclasses import replace
 from pathlib import Path
 
-from gptbox.datasets.base import Corpus, Dataset
+from gptbox.datasets.base import Corpus, Dataset, FileStat
 from gptbox.datasets.progress import ProgressCallback, no_progress
-from gptbox.datasets.text_file import read_files
+from gptbox.datasets.text_file import read_files, stat_files
+from gptbox.datasets.text_form import SUPPORTED, TextForm, printable_name
 from gptbox.errors import DatasetError
+
+_MAX_UNUSED = 10  # files named in a note
 
 
 def dataset_folder(data: Path, name: str) -> Path:
@@ -21,47 +25,74 @@ def dataset_folder(data: Path, name: str) -> Path:
 
 
 def text_files(folder: Path) -> list[Path]:
-    """The .txt files of a folder, sorted by name, without hidden files; [] if there is no folder.
+    """The files of a folder and its sub-folders that hold text, sorted by path; [] if there is no folder.
 
-    Raises DatasetError if the folder cannot be read.
+    Hidden files and folders are passed over, and so is README.md in the folder itself. Raises DatasetError if a folder
+    cannot be read, or if a link leads out of it.
     """
+    return _list(folder)[0]
+
+
+def _list(folder: Path) -> tuple[list[Path], list[Path]]:
+    """The files of `text_files`, and the others, except hidden ones and README.md."""
+    texts: list[Path] = []
+    others: list[Path] = []
+    pending = [folder]
     try:
         if not folder.is_dir():
-            return []
-        files = [path for path in folder.iterdir() if path.suffix.lower() == ".txt" and path.name[0] != "."]
-        # A broken link is kept, so that reading it reports an error; folders and pipes named .txt are not texts.
-        return sorted(path for path in files if path.is_file() or path.is_symlink())
+            return [], []
+        root = _target(folder)
+        while pending:
+            for path in pending.pop().iterdir():
+                if path.name[0] == "." or (path.parent == folder and path.name.lower() == "readme.md"):
+                    continue
+                is_text = TextForm.of(path.name) is not None
+                if path.is_symlink() and (is_text or path.is_dir()) and not _target(path).is_relative_to(root):
+                    raise DatasetError(
+                        f"{printable_name(str(path))} is a link that leads out of {folder}. Copy what it leads to."
+                    )
+                if path.is_dir() and not path.is_symlink():
+                    pending.append(path)
+                # A broken link is kept, so that reading it reports an error; pipes named .txt are not texts.
+                elif is_text and (path.is_file() or (path.is_symlink() and not path.exists())):
+                    texts.append(path)
+                else:
+                    others.append(path)
     except OSError as error:
-        raise DatasetError(f"{folder} cannot be read: {error.strerror}.") from None
+        place = error.filename or folder
+        raise DatasetError(f"{printable_name(os.fspath(place))} cannot be read: {error.strerror}.") from None
+    return sorted(texts), sorted(others)
+
+
+def _target(path: Path) -> Path:
+    """Where links lead to; unlike Path.resolve, also for links in a circle."""
+    return Path(os.path.realpath(path))
 
 
 class TextFolder(Dataset):
-    """`data/NAME/*.txt`, sorted by name, each starting on a new line."""
+    """The files in `data/NAME`, sorted by path; each of their documents starts on a new line."""
 
     def __init__(self, name: str) -> None:
         self.name = name
 
     def read(self, data: Path, on_progress: ProgressCallback = no_progress) -> Corpus:
         folder = dataset_folder(data, self.name)
-        files = text_files(folder)
+        files, others = _list(folder)
         if not files:
-            problem = "there is no such folder" if not folder.is_dir() else "it has no .txt file"
-            raise DatasetError(f"No text in {folder}: {problem}. Put one or more .txt files there, in UTF-8.")
+            problem = "there is no such folder" if not folder.is_dir() else "it has no file of a supported kind"
+            raise DatasetError(f"No text in {folder}: {problem}. Put your text there as {SUPPORTED}.")
         count = "1 file" if len(files) == 1 else f"{len(files):,} files"
-        corpus = read_files(self.name, files, f"the text {self.name} ({count})", on_progress)
-        if unused := self._unused(folder, files):
-            note = f"Not used, because they are not .txt files: {', '.join(unused)}."
-            corpus = replace(corpus, notes=(*corpus.notes, note))
-        return corpus
+        corpus = read_files(self.name, files, f"the text {self.name} ({count})", on_progress, folder)
+        if not others:
+            return corpus
+        names = [printable_name(path.relative_to(folder).as_posix()) for path in others]
+        more = f" and {len(names) - _MAX_UNUSED:,} more" if len(names) > _MAX_UNUSED else ""
+        note = f"Not used, because they are of other kinds than {SUPPORTED}: {', '.join(names[:_MAX_UNUSED])}{more}."
+        return replace(corpus, notes=(*corpus.notes, note))
 
-    def user_files(self, data: Path) -> list[Path]:
-        return text_files(dataset_folder(data, self.name))
+    def user_files(self, data: Path) -> tuple[FileStat, ...]:
+        folder = dataset_folder(data, self.name)
+        return stat_files(text_files(folder), folder)
 
     def read_user_files(self, data: Path, on_progress: ProgressCallback = no_progress) -> Corpus | None:
-        return self.read(data, on_progress) if self.user_files(data) else None
-
-    @staticmethod
-    def _unused(folder: Path, files: list[Path]) -> list[str]:
-        """The other contents of the folder, except hidden files and README.md, which belong there."""
-        others = [path for path in sorted(folder.iterdir()) if path not in files]
-        return [path.name for path in others if path.name[0] != "." and path.name.lower() != "readme.md"]
+        return self.read(data, on_progress) if text_files(dataset_folder(data, self.name)) else None

@@ -1,7 +1,7 @@
-"""Token ids on disk: train.bin and val.bin, uint16, little-endian."""
+"""Token ids on disk: train.bin and val.bin, of the tokenizer's dtype, little-endian."""
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +15,7 @@ from gptbox.tokenizers import Tokenizer
 _CHUNK = 1 << 16  # ids counted at once: their arrays fit the processor's cache
 
 
-def count_ids(ids: NDArray[np.uint16], vocab_size: int) -> NDArray[np.int64]:
+def count_ids(ids: NDArray[np.unsignedinteger], vocab_size: int) -> NDArray[np.int64]:
     """Occurrences of each id, shape (vocab_size,), or longer if an id is outside the vocabulary."""
     total = np.zeros(vocab_size, np.int64)
     for start in range(0, len(ids), _CHUNK):  # in chunks, because bincount widens its input to 64 bits
@@ -40,34 +40,22 @@ def write_ids(
     one that `corpus.summary` describes, OSError if the files cannot be written.
     """
     text = _TextReader(corpus, on_progress, operation)
-    eos_id = tokenizer.eos_id if corpus.summary.documents > 1 else None
-    train = _write_split(folder / "train.bin", tokenizer, text, num_train, eos_id)
-    val = _write_split(folder / "val.bin", tokenizer, text, None, eos_id)
+    has_ends = tokenizer.eos_id is not None and corpus.summary.documents > 1
+    train = _write_split(folder / "train.bin", tokenizer, text.read(num_train, has_ends))
+    val = _write_split(folder / "val.bin", tokenizer, text.read(None, has_ends))
     if text.sha256.hexdigest() != corpus.summary.sha256:
         raise DatasetError(f"{corpus.source} changed while it was read. Start again once it is complete.")
     return train, val
 
 
-def _write_split(
-    path: Path, tokenizer: Tokenizer, text: "_TextReader", num_characters: int | None, eos_id: int | None
-) -> NDArray[np.int64]:
-    """Write the ids of the next `num_characters` characters, or all of the rest; returns the occurrences of each id.
-
-    `eos_id`, unless None, follows each document that ends in them.
-    """
+def _write_split(path: Path, tokenizer: Tokenizer, blocks: Iterable[str | None]) -> NDArray[np.int64]:
+    """Write the ids of blocks, as `Tokenizer.encode_documents` takes them; returns the occurrences of each id."""
     counts = np.zeros(tokenizer.vocab_size, np.int64)
+    little_endian = tokenizer.dtype.newbyteorder("<")
     with path.open("wb") as file:
-
-        def write(ids: NDArray[np.uint16]) -> None:
-            nonlocal counts
-            file.write(ids.astype("<u2", copy=False).data)
+        for ids in tokenizer.encode_documents(blocks):
+            file.write(ids.astype(little_endian, copy=False).data)
             counts += count_ids(ids, tokenizer.vocab_size)
-
-        for blocks in text.documents(num_characters):
-            for ids in tokenizer.encode_blocks(blocks):
-                write(ids)
-            if eos_id is not None and text.at_document_end:
-                write(np.array([eos_id], np.uint16))
     return counts
 
 
@@ -82,25 +70,28 @@ class _TextReader:
         """The rest of the document that the last part ended in."""
         self._unread = ""
         """The rest of the block that the last part ended in."""
-        self.at_document_end = True
+        self._at_document_end = True
         """Whether the document that was read last has been read to its end."""
         self._num_read = 0
         self._num_characters = corpus.summary.characters
         self._on_progress, self._operation = on_progress, operation
 
-    def documents(self, num_characters: int | None) -> Iterator[Iterator[str]]:
-        """The next `num_characters` characters, as the blocks of each document; None takes the rest of the text.
+    def read(self, num_characters: int | None, has_ends: bool) -> Iterator[str | None]:
+        """The next `num_characters` characters, in blocks; None takes the rest of the text.
 
-        The first document may have begun in the part before, and the last may go on in the next one.
+        If `has_ends`, None follows each document that ends in them. The first document may have begun in the part
+        before, and the last may go on in the next one.
         """
         end = None if num_characters is None else self._num_read + num_characters
         while end is None or self._num_read < end:
-            if self.at_document_end:
+            if self._at_document_end:
                 document = next(self._documents, None)
                 if document is None:
                     return
-                self._blocks, self.at_document_end = iter(document.blocks), False
-            yield self._until(end)
+                self._blocks, self._at_document_end = iter(document.blocks), False
+            yield from self._until(end)
+            if has_ends and self._at_document_end:
+                yield None
 
     def _until(self, end: int | None) -> Iterator[str]:
         """The blocks of the current document, up to the character `end` of the text."""
@@ -108,7 +99,7 @@ class _TextReader:
             if not self._unread:
                 block = next(self._blocks, None)
                 if block is None:
-                    self.at_document_end = True
+                    self._at_document_end = True
                     return
                 self._unread = block
                 continue

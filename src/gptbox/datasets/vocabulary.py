@@ -40,10 +40,15 @@ def describe_vocabulary(
     warnings = []
     if name_odd and (odd := [token for token in counts if is_odd(token)]):
         warnings.append(f"odd {units}: {_with_counts(odd, counts)}")
+
+    def listed(tokens: list[str]) -> str:
+        # Longer tokens are the tokenizer's choice; which ones are rare tells nothing about the text.
+        return f"{len(tokens):,}" if tokenizer.unit == "token" else _with_counts(tokens, counts)
+
     if rare := sorted((t for t in counts if counts[t] < _MIN_COUNT and not is_odd(t)), key=counts.__getitem__):
-        warnings.append(f"rare {units}, hardly learned: {_with_counts(rare, counts)}")
+        warnings.append(f"rare {units}, hardly learned: {listed(rare)}")
     if unseen:
-        warnings.append(f"only in the validation split, never learned: {_with_counts(unseen, counts)}")
+        warnings.append(f"{units} only in the validation split, never learned: {listed(unseen)}")
     size = f"{tokenizer.vocab_size:,} {units}"
     if tokenizer.unit == "character":
         return f"{size}: {_ranges(list(counts))}", warnings

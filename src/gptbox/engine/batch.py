@@ -42,6 +42,8 @@ class Row:
     """Tokens in the slot's window; those beyond the cache's length are computed next."""
     num_remaining: int
     """Tokens still to generate."""
+    stop_tokens: frozenset[int]
+    """Tokens that end the text."""
     prefix_source: "Row | None" = None
     """A row that is still prefilling a shared prefix: this row waits for it, then copies the prefix."""
     prompt_logprobs: Logprobs | None = None
@@ -127,10 +129,13 @@ class Batch:
         # A prefix is not reused where each token must be computed for its log-probability, nor before it is complete.
         reusing = scores is None and source is None
         slot = self._prefixes.allocate(self._max_pages(request), window if reusing else None)
-        self._sequences.begin(slot, request.prompt, request.params)
+        params = request.params
+        self._sequences.begin(slot, request.prompt, params)
         self._sequences.tokens[slot, : len(window)] = window
         request.interrupt = self._interrupt
-        self.rows.append(Row(request, slot, window, len(window), request.params.max_tokens, source, scores))
+        self.rows.append(
+            Row(request, slot, window, len(window), params.max_tokens, params.ending_token_ids, source, scores)
+        )
 
     def _prefix_source(self, window: NDArray[np.integer]) -> Row | None:
         """A row that is still prefilling and shares a prefix with this window, or None."""
@@ -232,19 +237,25 @@ class Batch:
             self._tuner.record(num_rows, batch.strategy, tokens, seconds, batch.time_share)
 
     def deliver(self, batch: ScheduledBatch, output: ModelOutput) -> int:
-        """Send each row's sampled tokens to its sink; returns the number of tokens."""
+        """Send each row's sampled tokens to its sink, up to its first stop token; returns the number of tokens."""
         lengths, num_generated = self._cache.lengths, 0
-        for i, (row, samples, count) in enumerate(zip(batch.rows, batch.do_sample, output.steps_run, strict=True)):
+        for i, (row, samples) in enumerate(zip(batch.rows, batch.do_sample, strict=True)):
             if not samples:
                 continue
+            tokens = output.tokens(i)
+            row.num_remaining -= len(tokens)
+            if row.stop_tokens and not row.stop_tokens.isdisjoint(tokens):
+                # The steps after the stop token were computed in vain: at most the rest of a time slice.
+                count = next(i + 1 for i, token in enumerate(tokens) if token in row.stop_tokens)
+                lengths[row.slot] -= len(tokens) - count
+                row.num_remaining, tokens = 0, tokens[:count]
             # The last sampled token is in the window, but not in the cache yet.
             row.num_tokens = int(lengths[row.slot]) + 1
-            row.num_remaining -= count
-            num_generated += count
+            num_generated += len(tokens)
             if not row.request.cancelled:
                 num_alternatives = row.request.params.logprobs
-                logprobs = None if num_alternatives is None else output.logprobs(i, num_alternatives)
-                row.request.sink.tokens(output.tokens(i), logprobs)
+                logprobs = None if num_alternatives is None else output.logprobs(i, len(tokens), num_alternatives)
+                row.request.sink.tokens(tokens, logprobs)
         return num_generated
 
     def _is_prefilling(self, row: Row) -> bool:

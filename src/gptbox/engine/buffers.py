@@ -96,6 +96,8 @@ class Sequences(NamedTuple):
     """Sampling parameters."""
     random: Annotated[NDArray[np.uint64], "slots"]
     """Random states."""
+    num_generated: Annotated[IntArray, "slots"]
+    """Tokens generated so far."""
     seen: Annotated[NDArray[np.int8], "slots V"]
     """Whether prompt or generated text has the token; maintained only for a repetition penalty."""
     counts: Annotated[Array, "slots V"]
@@ -106,14 +108,15 @@ class Sequences(NamedTuple):
         slots, vocabulary = len(lengths), config.vocab_size
         return cls(
             np.zeros((slots, config.context_length + 1), np.int64), lengths, np.zeros(slots, SAMPLING_DTYPE),
-            np.zeros(slots, np.uint64), np.zeros((slots, vocabulary), np.int8),
+            np.zeros(slots, np.uint64), np.zeros(slots, np.int64), np.zeros((slots, vocabulary), np.int8),
             np.zeros((slots, vocabulary), np.float32),
         )  # fmt: skip
 
     def begin(self, slot: int, prompt: NDArray[np.integer], params: SamplingParams) -> None:
-        """Start a sequence in a slot: set its parameters and random state, and reset what its penalties count."""
+        """Start a sequence in a slot: set its parameters and random state, and reset its counts."""
         params.fill(self.params[slot])
         self.random[slot] = params.state()
+        self.num_generated[slot] = 0
         if params.repetition_penalty != 1:
             self.seen[slot] = 0
             self.seen[slot, prompt] = 1

@@ -29,7 +29,10 @@ class _ListSink(list[int]):
 def generate(
     model: GPT, prompts: Sequence[NDArray[np.integer]], params: Sequence[SamplingParams], pool: WorkerPool | None = None
 ) -> Iterator[list[list[int]]]:
-    """Continue each prompt (tokens,), in the calling thread; yields each one's new tokens as they are generated."""
+    """Continue each prompt (tokens,), in the calling thread; yields each one's new tokens as they are generated.
+
+    A stop token is the last token of its text.
+    """
     batch, sinks = Batch(model, len(prompts), pool), [_ListSink() for _ in prompts]
     for prompt, each, sink in zip(prompts, params, sinks, strict=True):
         batch.add(Request(model=model, prompt=prompt, params=each, sink=sink))

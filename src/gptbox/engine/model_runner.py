@@ -30,9 +30,8 @@ class ModelOutput(NamedTuple):
         ids: list[int] = self.sampled.tokens[: self.steps_run[i], i].tolist()
         return ids
 
-    def logprobs(self, i: int, num_alternatives: int) -> Logprobs:
-        """Log-probabilities of batch row i's tokens and of the `num_alternatives` that its request asks for."""
-        count = self.steps_run[i]
+    def logprobs(self, i: int, count: int, num_alternatives: int) -> Logprobs:
+        """Log-probabilities of batch row i's first `count` tokens, and of `num_alternatives` for each of them."""
         ids, values = (
             self.sampled.top_tokens[:count, i, :num_alternatives],
             self.sampled.top_logprobs[:count, i, :num_alternatives],
@@ -105,7 +104,7 @@ class ModelRunner:
         Returns the log-probability of the token after each of them.
         """
         native.score(self._argument_tables[0].ctypes.data, slot, num_tokens, num_alternatives)
-        return ModelOutput(self._sampled, [num_tokens]).logprobs(0, num_alternatives)
+        return ModelOutput(self._sampled, [num_tokens]).logprobs(0, num_tokens, num_alternatives)
 
 
 def _partition(num_new_tokens: NDArray[np.int64], parts: int) -> list[int]:

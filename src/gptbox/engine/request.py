@@ -35,7 +35,7 @@ class Sink(Protocol):
         """
 
     def tokens(self, ids: list[int], logprobs: Logprobs | None) -> None:
-        """The next tokens, at least one."""
+        """The next tokens, at least one. If a stop token ended the text, it is the last of them."""
 
     def end(self, error: Exception | None) -> None:
         """Called exactly once, after the last token; `error` is None if the request was completed or cancelled."""
@@ -45,7 +45,7 @@ class Sink(Protocol):
 class Request:
     """One sequence to generate.
 
-    Raises EngineError for an empty prompt, or an id outside of the vocabulary.
+    Raises EngineError for an empty prompt, for an id outside of the vocabulary, and if min_tokens would leave no token.
     """
 
     model: GPT
@@ -70,9 +70,13 @@ class Request:
         size = self.model.config.vocab_size
         if self.prompt.min() < 0 or self.prompt.max() >= size:
             raise EngineError(f"The prompt has an id that the model lacks; its ids are 0 to {size - 1}.")
-        for token in self.params.logit_bias:
-            if not 0 <= token < size:
-                raise EngineError(f"logit_bias has the id {token}, which the model lacks; its ids are 0 to {size - 1}.")
+        stop_tokens = self.params.all_stop_token_ids
+        for name, tokens in (("logit_bias", self.params.logit_bias), ("stop_token_ids", stop_tokens)):
+            for token in tokens:
+                if not 0 <= token < size:
+                    raise EngineError(f"{name} has the id {token}, which the model lacks; its ids are 0 to {size - 1}.")
+        if self.params.min_tokens > 0 and len(stop_tokens) == size:
+            raise EngineError("Every token is a stop token, so that min_tokens leaves none; give fewer stop_token_ids.")
 
     def cancel(self) -> None:
         """Stop within one step; `end(None)` is still called. Thread-safe and idempotent."""

@@ -11,6 +11,8 @@ from gptbox.errors import EngineError
 
 MAX_BIASES = 300
 """Most tokens that logit_bias may have, as in OpenAI's API."""
+MAX_STOP_TOKENS = 64
+"""Most ids that stop_token_ids may have."""
 MAX_ALTERNATIVES = 20
 """Most alternatives per token that logprobs may request."""
 
@@ -23,7 +25,15 @@ class SamplingParams:
     """
 
     max_tokens: int = 16
-    """Number of tokens to generate."""
+    """Number of tokens to generate, unless a stop token ends the text earlier."""
+    min_tokens: int = 0
+    """Number of tokens before which no stop token is sampled."""
+    stop_token_ids: tuple[int, ...] = ()
+    """Tokens that end the text: the first of them to be sampled is its last token."""
+    eos_token_id: int | None = None
+    """The tokenizer's end-of-text token, a stop token like those of stop_token_ids; None if it has none."""
+    ignore_eos: bool = False
+    """Let the text go on after eos_token_id."""
     temperature: float = 1.0
     """Divides the logits; 0 always takes the most probable token."""
     top_k: int = 0
@@ -49,6 +59,7 @@ class SamplingParams:
         infinity = float("inf")
         for name, low, high, bounds in (
             ("max_tokens", 0, infinity, "0 or more"),
+            ("min_tokens", 0, self.max_tokens, f"between 0 and max_tokens, {self.max_tokens}"),
             ("top_k", 0, 2**63 - 1, "0 (off) or more, and less than 2^63"),
             ("top_p", 0, 1, "between 0 and 1"),
             ("min_p", 0, 1, "between 0 and 1"),
@@ -63,8 +74,24 @@ class SamplingParams:
             raise EngineError(f"repetition_penalty is {self.repetition_penalty}; it must be above 0.")
         if len(self.logit_bias) > MAX_BIASES:
             raise EngineError(f"logit_bias has {len(self.logit_bias)} tokens; at most {MAX_BIASES} are possible.")
+        if len(self.stop_token_ids) > MAX_STOP_TOKENS:
+            raise EngineError(
+                f"stop_token_ids has {len(self.stop_token_ids)} tokens; at most {MAX_STOP_TOKENS} are possible."
+            )
         if self.logprobs is not None and not 0 <= self.logprobs <= MAX_ALTERNATIVES:
             raise EngineError(f"logprobs is {self.logprobs}; it must be between 0 and {MAX_ALTERNATIVES}.")
+
+    @property
+    def all_stop_token_ids(self) -> frozenset[int]:
+        """The tokens that are not sampled before min_tokens: as in vLLM with eos_token_id, even if it is ignored."""
+        return frozenset(
+            self.stop_token_ids if self.eos_token_id is None else (*self.stop_token_ids, self.eos_token_id)
+        )
+
+    @property
+    def ending_token_ids(self) -> frozenset[int]:
+        """The tokens that end the text."""
+        return frozenset(self.stop_token_ids) if self.ignore_eos else self.all_stop_token_ids
 
     def state(self) -> np.uint64:
         """The initial random state of a sequence."""
@@ -75,6 +102,9 @@ class SamplingParams:
         for name, _ in _NUMBERS:
             record[name] = getattr(self, name)
         record["num_alternatives"] = -1 if self.logprobs is None else self.logprobs
+        stop_tokens = sorted(self.all_stop_token_ids)
+        record["num_stop_tokens"] = len(stop_tokens)
+        record["stop_tokens"][: len(stop_tokens)] = stop_tokens
         record["num_biases"] = count = len(self.logit_bias)
         record["bias_tokens"][:count] = list(self.logit_bias)
         record["bias_values"][:count] = list(self.logit_bias.values())
@@ -88,7 +118,8 @@ _NUMBERS = [
 SAMPLING_DTYPE = np.dtype(
     [
         *_NUMBERS, ("num_alternatives", np.int64), ("num_biases", np.int64), ("bias_tokens", np.int64, MAX_BIASES),
-        ("bias_values", np.float32, MAX_BIASES),
+        ("bias_values", np.float32, MAX_BIASES), ("num_stop_tokens", np.int64),
+        ("stop_tokens", np.int64, MAX_STOP_TOKENS + 1),
     ],
     align=True,
 )  # fmt: skip

@@ -88,21 +88,26 @@ def write(
         # Not save_file: only their owner can read the files it writes.
         tensors = save(layouts.to_huggingface(weights, config), metadata={"format": "pt"})
         (folder / "model.safetensors").write_bytes(tensors)
-        special_tokens = {} if tokenizer.eos_id is None else {"eos_token_id": tokenizer.eos_id}
+        special_ids, special_tokens = {}, {}
+        if (eos_id := tokenizer.eos_id) is not None:
+            special_ids = {"eos_token_id": eos_id}
+            # Without the second, transformers would read the name of the token in a text as the token.
+            special_tokens = {"eos_token": tokenizer.token_text(eos_id), "split_special_tokens": True}
         documents = {
-            "config.json": config.to_huggingface() | special_tokens,
+            "config.json": config.to_huggingface() | special_ids,
             "generation_config.json": {
                 "do_sample": True,
                 "temperature": 0.8,
                 "top_k": min(200, config.vocab_size),
                 "max_new_tokens": 500,
-                **special_tokens,
+                **special_ids,
             },
             "tokenizer.json": tokenizer.to_json(),
             "tokenizer_config.json": {
                 "tokenizer_class": "PreTrainedTokenizerFast",
                 "model_max_length": config.context_length,
                 "clean_up_tokenization_spaces": False,
+                **special_tokens,
             },
             "gptbox.json": asdict(info),
         }

@@ -65,6 +65,8 @@ class Status:
     dataset_source: str | None = None
     dataset_health: list[str] | None = None
     """The health of the text, in lines for people."""
+    characters_per_token: float | None = None
+    """Mean number of the text's characters per token: losses per token divided by it are comparable."""
     latest_snapshot: str | None = None
     best_snapshot: str | None = None
     updated_at: str = ""

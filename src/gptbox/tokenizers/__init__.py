@@ -1,16 +1,26 @@
 """The tokenizers. To add one, add a file here and its class to TOKENIZERS."""
 
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 from gptbox.errors import ModelFolderError, SettingError
 from gptbox.tokenizers.base import StreamDecoder, Tokenizer, printable
+from gptbox.tokenizers.bpe import BPETokenizer
 from gptbox.tokenizers.byte import ByteTokenizer
-from gptbox.tokenizers.char import MAX_CHARACTERS, CharTokenizer
+from gptbox.tokenizers.char import CharTokenizer
+from gptbox.tokenizers.gpt2 import GPT2Tokenizer
 
-TOKENIZERS: dict[str, type[Tokenizer]] = {tokenizer.name: tokenizer for tokenizer in (CharTokenizer, ByteTokenizer)}
+TOKENIZERS: dict[str, type[Tokenizer]] = {
+    tokenizer.name: tokenizer for tokenizer in (CharTokenizer, ByteTokenizer, GPT2Tokenizer, BPETokenizer)
+}
 AUTO = "auto"
 """Used instead of a name, selects the tokenizer that suits the text."""
+
+MAX_AUTO_CHARACTERS = 256
+"""AUTO takes BPE for a text with more different characters: most would be too rare to be learned."""
+MAX_AUTO_BYTES = 20_000_000
+"""AUTO takes BPE for a text that is longer in UTF-8: there is enough of it to learn each token."""
 
 __all__ = [
     "AUTO",
@@ -18,6 +28,7 @@ __all__ = [
     "StreamDecoder",
     "Tokenizer",
     "check_tokenizer_name",
+    "choose_tokenizer",
     "printable",
     "tokenizer_from_json",
     "train_tokenizer",
@@ -30,15 +41,28 @@ def check_tokenizer_name(name: str, source: str = "TOKENIZER") -> None:
         raise SettingError(f"{source} {name!r} is not one of {', '.join((AUTO, *TOKENIZERS))}.")
 
 
-def train_tokenizer(name: str, blocks: Iterable[str], alphabet: Sequence[str]) -> Tokenizer:
-    """Train the tokenizer of that name on a text; see `Tokenizer.train`.
+def choose_tokenizer(num_characters: int, num_bytes: int) -> tuple[str, str]:
+    """What AUTO means for a text: a name in TOKENIZERS, and the reason, as a clause after "because".
 
-    AUTO means characters, or bytes if the text has too many different characters. Raises DatasetError if the tokenizer
-    cannot represent the text.
+    `num_characters` is the number of different characters in the text, `num_bytes` its size in UTF-8.
+    """
+    if num_characters > MAX_AUTO_CHARACTERS:
+        return BPETokenizer.name, f"the text has {num_characters:,} different characters"
+    if num_bytes > MAX_AUTO_BYTES:
+        return BPETokenizer.name, f"the text is long ({num_bytes / 1e6:,.0f} MB)"
+    return CharTokenizer.name, f"the text has only {num_characters:,} different characters and is not very long"
+
+
+def train_tokenizer(
+    name: str, blocks: Iterable[str], alphabet: Sequence[str], num_bytes: int, data: Path | None = None
+) -> Tokenizer:
+    """Train the tokenizer of that name, or the one that AUTO means, on a text; see `Tokenizer.train`.
+
+    Raises DatasetError if the tokenizer cannot represent the text or lacks something, such as a file or a package.
     """
     if name == AUTO:
-        name = CharTokenizer.name if len(alphabet) <= MAX_CHARACTERS else ByteTokenizer.name
-    return TOKENIZERS[name].train(blocks, alphabet)
+        name, _ = choose_tokenizer(len(alphabet), num_bytes)
+    return TOKENIZERS[name].train(blocks, alphabet, num_bytes, data)
 
 
 def tokenizer_from_json(content: dict[str, Any]) -> Tokenizer:

@@ -4,6 +4,8 @@ import codecs
 import unicodedata
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import groupby, islice
+from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -58,17 +60,33 @@ class Tokenizer(ABC):
         """Id of the token that ends a text; None if the vocabulary has none."""
         return None
 
-    def encode(self, text: str) -> NDArray[np.uint16]:
-        """Ids of the text, shape (tokens,). Never fails: unknown characters are replaced, see `unknown`."""
-        return np.concatenate([np.empty(0, np.uint16), *self.encode_blocks((text,))])
+    @property
+    def dtype(self) -> np.dtype[np.unsignedinteger]:
+        """Type of the ids in arrays: uint16 if it can number the vocabulary, else uint32."""
+        return np.dtype(np.uint16 if self.vocab_size <= 1 << 16 else np.uint32)
+
+    def encode(self, text: str) -> NDArray[np.unsignedinteger]:
+        """Ids of the text, of `dtype`, shape (tokens,). Unknown characters are replaced, see `unknown`; never fails."""
+        return np.concatenate([np.empty(0, self.dtype), *self.encode_blocks((text,))])
 
     @abstractmethod
-    def encode_blocks(self, blocks: Iterable[str]) -> Iterator[NDArray[np.uint16]]:
-        """Yield the ids of a text that is given in blocks, in arrays of shape (tokens,).
+    def encode_blocks(self, blocks: Iterable[str]) -> Iterator[NDArray[np.unsignedinteger]]:
+        """Yield the ids of a text that is given in blocks, in arrays of `dtype`, shape (tokens,).
 
         Their concatenation is the ids of the joined text, wherever it is split into blocks. Memory does not grow with
         the length of the text.
         """
+
+    def encode_documents(self, blocks: Iterable[str | None]) -> Iterator[NDArray[np.unsignedinteger]]:
+        """As `encode_blocks`, for several texts, each of which None ends: it becomes `eos_id`, which must not be None.
+
+        The last text may go on in another call.
+        """
+        for is_text, group in groupby(blocks, key=lambda block: block is not None):
+            if is_text:
+                yield from self.encode_blocks(block for block in group if block is not None)
+            else:
+                yield np.array([self.eos_id for _ in group], self.dtype)
 
     @abstractmethod
     def token_bytes(self, token: int) -> bytes:
@@ -108,12 +126,19 @@ class Tokenizer(ABC):
 
     @classmethod
     @abstractmethod
-    def train(cls, blocks: Iterable[str], alphabet: Sequence[str] | None = None) -> Self:
+    def train(
+        cls,
+        blocks: Iterable[str],
+        alphabet: Sequence[str] | None = None,
+        num_bytes: int | None = None,
+        data: Path | None = None,
+    ) -> Self:
         """Build a tokenizer's vocabulary from a text.
 
         `blocks` yields the text in blocks, from the beginning whenever it is iterated. `alphabet` has the text's
-        distinct characters in code point order; a tokenizer that needs only these does not read the text. Raises
-        DatasetError if the tokenizer cannot represent the text.
+        distinct characters in code point order, `num_bytes` is its size in UTF-8; a tokenizer that needs only these
+        does not read the text. `data` is the folder of the user's own files, which may contain one that the tokenizer
+        needs. Raises DatasetError if the tokenizer cannot represent the text or lacks something.
         """
 
 
@@ -123,7 +148,9 @@ class _Utf8StreamDecoder(StreamDecoder):
     def __init__(self, tokenizer: Tokenizer, prompt: Sequence[int] | NDArray[np.integer]) -> None:
         self._token_bytes = tokenizer.token_bytes
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
-        self.push([int(token) for token in prompt[-3:]])  # an incomplete character has at most three bytes
+        # An incomplete character has at most three bytes; an end-of-text token has none.
+        ending = (int(token) for token in reversed(prompt) if self._token_bytes(int(token)))
+        self.push([*islice(ending, 3)][::-1])
 
     def push(self, tokens: Sequence[int]) -> str:
         return self._decoder.decode(b"".join([self._token_bytes(i) for i in tokens]))

@@ -1,24 +1,19 @@
 """One token per byte of UTF-8: 256 ids for every text, and no unknown character."""
 
 from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gptbox.tokenizers.base import Tokenizer
+from gptbox.tokenizers.byte_level import SYMBOLS, surrogates
 
 _UNKNOWN_ID = "\ufffd".encode()
 
 
-def _symbols() -> list[str]:
-    """The printable character that stands for each byte in byte-level BPE, as in GPT-2's `bytes_to_unicode`."""
-    printable = {*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)}
-    others = iter(range(256, 512))
-    return [chr(byte if byte in printable else next(others)) for byte in range(256)]
-
-
-_VOCABULARY = {symbol: byte for byte, symbol in enumerate(_symbols())}
+_VOCABULARY = {symbol: byte for byte, symbol in enumerate(SYMBOLS)}
 
 
 class ByteTokenizer(Tokenizer):
@@ -28,7 +23,13 @@ class ByteTokenizer(Tokenizer):
     unit = "byte"
 
     @classmethod
-    def train(cls, blocks: Iterable[str], alphabet: Sequence[str] | None = None) -> Self:
+    def train(
+        cls,
+        blocks: Iterable[str],
+        alphabet: Sequence[str] | None = None,
+        num_bytes: int | None = None,
+        data: Path | None = None,
+    ) -> Self:
         return cls()
 
     @property
@@ -45,7 +46,7 @@ class ByteTokenizer(Tokenizer):
         return bytes((token,)) if token < 256 else _UNKNOWN_ID
 
     def unknown(self, text: str) -> dict[str, str]:
-        return {character: "?" for character in dict.fromkeys(text) if "\ud800" <= character <= "\udfff"}
+        return surrogates(text)
 
     def to_json(self) -> dict[str, Any]:
         # Byte-level BPE that never merges.

@@ -1,6 +1,7 @@
 """One token per character, numbered in code point order, as in nanoGPT's character datasets."""
 
 from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
@@ -71,7 +72,13 @@ class CharTokenizer(Tokenizer):
         return table
 
     @classmethod
-    def train(cls, blocks: Iterable[str], alphabet: Sequence[str] | None = None) -> Self:
+    def train(
+        cls,
+        blocks: Iterable[str],
+        alphabet: Sequence[str] | None = None,
+        num_bytes: int | None = None,
+        data: Path | None = None,
+    ) -> Self:
         return cls(sorted(set().union(*blocks)) if alphabet is None else alphabet)
 
     @property

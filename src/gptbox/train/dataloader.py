@@ -66,7 +66,7 @@ class DataLoader:
     """Draws the batches of one shape from the training text."""
 
     def __init__(
-        self, ids: NDArray[np.uint16], batch_size: int, context_length: int, seed: int, sampling: str = "crops"
+        self, ids: NDArray[np.unsignedinteger], batch_size: int, context_length: int, seed: int, sampling: str = "crops"
     ) -> None:
         """`ids` (tokens,), at least context_length + 1, may be a memory map; `sampling` is a name in SAMPLINGS."""
         self.ids, self.batch_size, self.context_length, self.seed = ids, batch_size, context_length, seed

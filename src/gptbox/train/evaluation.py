@@ -32,7 +32,7 @@ class Interrupted(Exception):  # noqa: N818  (not an error)
 
 def evaluate(
     model: GPT,
-    ids: NDArray[np.uint16],
+    ids: NDArray[np.unsignedinteger],
     data_parallel: DataParallel | None = None,
     stop: Callable[[], bool] = lambda: False,
     limit: int = MAX_EVAL_TOKENS,

@@ -29,7 +29,8 @@ def exit_code(error: GptboxError) -> int:
 
     Under Compose, 0 for errors that a restart cannot fix, so that the policy `on-failure` does not restart.
     """
-    if os.environ.get(_SUPERVISOR) == "compose" and not isinstance(error, (DownloadError, RunBusyError)):
+    may_pass = isinstance(error, RunBusyError) or (isinstance(error, DownloadError) and not error.is_permanent)
+    if os.environ.get(_SUPERVISOR) == "compose" and not may_pass:
         return 0
     return 2 if isinstance(error, (SettingError, DatasetError)) else 1
 

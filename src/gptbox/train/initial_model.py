@@ -59,7 +59,7 @@ def check_vocabulary(model: ModelFolder, dataset: PreparedDataset) -> None:
         f"The initial weights in {model.path} are for another vocabulary: "
         f"{_describe(model.tokenizer, model.config.vocab_size, ours)}, while the text of {dataset.dataset} has "
         f"{_describe(dataset.tokenizer, dataset.vocab_size, theirs)}. Give other weights or none; models of any texts "
-        "fit together if both were trained with the tokenizer byte."
+        "fit together if both were trained with the tokenizer byte or gpt2."
     )
 
 

@@ -14,13 +14,15 @@ from typing import Any, Literal
 
 import torch
 
+from gptbox.datasets import find_dataset
 from gptbox.datasets.prepared import PreparedDataset, prepare
 from gptbox.datasets.progress import ProgressLines
 from gptbox.errors import DatasetError, DiskFullError, DivergedError, GptboxError, SettingError
 from gptbox.models.folder import ModelFolder
 from gptbox.models.runs import RunFolder, Status
 from gptbox.system.atomic import remove_temporaries
-from gptbox.tokenizers import AUTO
+from gptbox.tokenizers import AUTO, Tokenizer
+from gptbox.tokenizers.bpe import BPETokenizer
 from gptbox.train import failure, initial_model, optim, precompile, preflight, recipe
 from gptbox.train.budget import Timestamp
 from gptbox.train.checkpoint import Checkpoint
@@ -38,6 +40,8 @@ NICENESS = 10
 class TrainOptions:
     """The user's options; None if not given."""
 
+    dataset_url: str | None = None
+    """Address to download the dataset's text from; None takes the dataset of that name."""
     tokenizer: str = AUTO
     """A name in TOKENIZERS, or AUTO."""
     preset: str = "default"
@@ -104,7 +108,10 @@ def train(
                 optim.check_optimizer_name(options.changes.get("optimizer"))
                 initial = _initial_model(run, options)
                 if distributed.is_main:
-                    prepared = _prepare(run, dataset, data, _tokenizer(run, options, initial), before, reporter)
+                    _begin_preparing(run, dataset, before)
+                    start = _fetch(run, dataset, data, options, reporter, start)
+                    tokenizer = _tokenizer(run, options, initial)
+                    prepared = _prepare(run, dataset, data, tokenizer, options.dataset_url, reporter)
                     start = _compile(run, distributed, reporter, start)
                 distributed.broadcast([0.0])  # a barrier: the dataset is prepared
                 if not distributed.is_main:
@@ -140,22 +147,39 @@ def _initial_model(run: RunFolder, options: TrainOptions) -> ModelFolder | None:
     return initial_model.load_initial_model(run.path.parent, options.init)
 
 
-def _tokenizer(run: RunFolder, options: TrainOptions, initial: ModelFolder | None) -> str:
-    """The tokenizer to prepare the text with; AUTO means that of the initial model while no text is prepared."""
-    if initial is not None and options.tokenizer == AUTO and not run.dataset.exists():
-        return initial.tokenizer.name
-    return options.tokenizer
+def _tokenizer(run: RunFolder, options: TrainOptions, initial: ModelFolder | None) -> str | Tokenizer:
+    """The tokenizer to prepare the text with; AUTO means that of the initial model while no text is prepared.
+
+    An initial model's BPE is taken as it is, because it encodes any text, and one trained on this text would differ.
+    """
+    if initial is None or run.dataset.exists() or options.tokenizer not in (AUTO, initial.tokenizer.name):
+        return options.tokenizer
+    return initial.tokenizer if isinstance(initial.tokenizer, BPETokenizer) else initial.tokenizer.name
 
 
-def _prepare(
-    run: RunFolder, dataset: str, data: Path, tokenizer: str, before: Status | None, reporter: Reporter
-) -> PreparedDataset:
+def _begin_preparing(run: RunFolder, dataset: str, before: Status | None) -> None:
     for folder in (run.path, run.path / "snapshots", run.checkpoint):
         remove_temporaries(folder)
     if before is None or before.phase != "finished":
         status = before or Status(run=run.name, phase="preparing")
         run.write_status(replace(status, phase="preparing", message=f"Preparing the text of {dataset}."))
-    prepared = prepare(dataset, run, data, ProgressLines(reporter.say), tokenizer)
+
+
+def _fetch(
+    run: RunFolder, dataset: str, data: Path, options: TrainOptions, reporter: Reporter, start: Timestamp
+) -> Timestamp:
+    """Download the text if that is needed; returns `start` moved so that this time does not count."""
+    if run.dataset.exists():
+        return start
+    begin = Timestamp.now()
+    find_dataset(dataset, data, options.dataset_url, run.path.parent).fetch(data, ProgressLines(reporter.say))
+    return start.excluding(begin, Timestamp.now())
+
+
+def _prepare(
+    run: RunFolder, dataset: str, data: Path, tokenizer: str | Tokenizer, url: str | None, reporter: Reporter
+) -> PreparedDataset:
+    prepared = prepare(dataset, run, data, ProgressLines(reporter.say), tokenizer, url)
     now = run.status()
     if now is not None and now.phase == "preparing":
         run.write_status(replace(now, dataset_source=prepared.source, dataset_health=prepared.health_lines()))

@@ -46,6 +46,8 @@ class TextDelta:
     tokens: list[Token] = field(default_factory=list)
     """The tokens that begin in this delta; empty unless log-probabilities were requested."""
     is_first: bool = False
+    stop_reason: int | str | None = None
+    """The stop string, or the id in stop_token_ids, that ended the text; None if nothing or the EOS did."""
 
 
 class _TextSink:
@@ -55,7 +57,7 @@ class _TextSink:
         self,
         index: int,
         decoder: StreamDecoder,
-        max_tokens: int,
+        params: SamplingParams,
         stop: Sequence[str],
         notify: Callable[[], None],
         eager: bool,
@@ -72,8 +74,13 @@ class _TextSink:
         self.error: Exception | None = None
         """Why the engine ended the text early."""
         self._decoder = decoder
-        self._max_tokens = max_tokens
+        self._params = params
+        self._stop_tokens = params.ending_token_ids
         self._stop = StopStrings(stop)
+        self._stop_token: int | None = None
+        """The stop token that ended the text; it has no text itself."""
+        self._stop_logprob: tuple[float, list[tuple[int, float]]] | None = None
+        """The stop token's log-probability and alternatives, if requested."""
         self._notify = notify
         self._eager = eager
         # Bounded by max_tokens: with a slow client it grows, but the engine never waits.
@@ -110,29 +117,68 @@ class _TextSink:
         while self._queue and not self._stop.matched:
             parts.append(self._decode(*self._queue.popleft()))
         # The last token ends the text. The engine calls `end` later, perhaps after this call.
-        complete = 0 < self._max_tokens <= self.num_tokens
+        complete = self._stop_token is not None or 0 < self._params.max_tokens <= self.num_tokens
         if (complete or ended) and not self._stop.matched:
             if self.error is not None and not complete:
                 raise self.error
-            parts.append(self._stop.push(self._decoder.flush()))
-            self.finish_reason = "length"
+            parts.append(self._finish())
         if self._stop.matched:
             self.finish_reason = "stop"
-        if self.finish_reason == "length":
-            parts.append(self._stop.flush())
         text = "".join(parts)
         self._sent_chars += len(text)
         tokens = []
         while self._unsent_tokens and (
-            self._unsent_tokens[0].text_offset < self._sent_chars or self.finish_reason == "length"
+            self._unsent_tokens[0].text_offset < self._sent_chars or (self.finish_reason and not self._stop.matched)
         ):
             tokens.append(self._unsent_tokens.popleft())
         if not (text or tokens or self.finish_reason):
             return None
         is_first, self._has_deltas = not self._has_deltas, True
-        return TextDelta(self.index, text, self.finish_reason, tokens, is_first)
+        return TextDelta(self.index, text, self.finish_reason, tokens, is_first, self._stop_reason)
+
+    @property
+    def stopped_early(self) -> bool:
+        """Whether a stop string ended the text, of which the engine does not know."""
+        return self._stop.matched is not None
+
+    @property
+    def _stop_reason(self) -> int | str | None:
+        if self._stop.matched is not None:
+            return self._stop.matched
+        is_eos = self._stop_token == self._params.eos_token_id and not self._params.ignore_eos
+        return None if is_eos else self._stop_token
+
+    def _finish(self) -> str:
+        """The rest of a text of which the engine's last token has come."""
+        rest = self._decoder.flush()
+        self._decoded_chars += len(rest)
+        passed = self._push(rest)
+        if self._stop.matched:
+            return passed
+        self.finish_reason = "length" if self._stop_token is None else "stop"
+        if self._stop_token is not None and self._stop_logprob is not None:
+            self._unsent_tokens.append(Token(self._stop_token, self._decoded_chars, *self._stop_logprob))
+        return passed + self._stop.flush()
+
+    def _push(self, text: str) -> str:
+        """The decoded text that may be sent; stop strings are ignored up to min_tokens, as in vLLM."""
+        return self._stop.push(text, may_end=self.num_tokens > self._params.min_tokens)
 
     def _decode(self, ids: list[int], logprobs: Logprobs | None) -> str:
+        """The text of the next tokens that may be sent; a stop token is only noted."""
+        stop_token = ids[-1] if ids[-1] in self._stop_tokens else None
+        if stop_token is not None:
+            ids = ids[:-1]
+        text = self._decode_text(ids, logprobs)
+        if stop_token is not None and not self._stop.matched:
+            self.num_tokens += 1
+            self._stop_token = stop_token
+            if logprobs is not None:
+                self.cumulative_logprob += logprobs.chosen[-1]
+                self._stop_logprob = logprobs.chosen[-1], logprobs.alternatives[-1]
+        return text
+
+    def _decode_text(self, ids: list[int], logprobs: Logprobs | None) -> str:
         if logprobs is None and not self._stop:
             self.num_tokens += len(ids)
             return self._decoder.push(ids)
@@ -146,7 +192,7 @@ class _TextSink:
                     Token(token_id, self._decoded_chars + start, logprobs.chosen[i], logprobs.alternatives[i])
                 )
             self._decoded_chars += len(text)
-            parts.append(self._stop.push(text))
+            parts.append(self._push(text))
             if self._stop.matched:
                 break
         return "".join(parts)
@@ -192,7 +238,7 @@ class Generation:
         self._abort_error: Exception | None = None
         self._texts = [
             _TextSink(
-                i, model.tokenizer.stream_decoder(job.prompt_ids), job.params.max_tokens, stop,
+                i, model.tokenizer.stream_decoder(job.prompt_ids), job.params, stop,
                 self._notify, eager,
             )
             for i, job in enumerate(jobs)
@@ -295,7 +341,7 @@ class Generation:
                 raise self._abort_error
             deltas = [delta for text in running if (delta := text.take_delta()) is not None]
             for text in running:
-                if text.finish_reason == "stop":
+                if text.stopped_early:
                     self._requests[text.index].cancel()
             running = [text for text in running if text.finish_reason is None]
             if deltas:

@@ -14,6 +14,7 @@ from gptbox.engine.buffers import Sequences
 from gptbox.engine.kernels.sampling import (
     apply_logit_bias,
     apply_min_p,
+    apply_min_tokens,
     apply_presence_and_frequency,
     apply_repetition_penalty,
     apply_temperature,
@@ -112,6 +113,14 @@ def test_logit_bias_agrees_with_transformers_sequence_bias_of_single_tokens() ->
     np.testing.assert_array_equal(ours(apply_logit_bias, logits, tokens, values), theirs(processor, logits))
 
 
+@pytest.mark.parametrize("stop_tokens", [[], [3], [0, 19, 7]])
+def test_min_tokens(stop_tokens: list[int]) -> None:
+    logits = np.linspace(-3, 3, 20, dtype=np.float32)
+    processor = transformers.MinNewTokensLengthLogitsProcessor(1, 1, stop_tokens)
+    expected = theirs(processor, logits)
+    np.testing.assert_array_equal(ours(apply_min_tokens, logits, np.array(stop_tokens, np.int64)), expected)
+
+
 def test_presence_and_frequency_penalties_follow_openai_s_formula() -> None:
     logits, counts = np.zeros(4, np.float32), np.array([0, 1, 3, 0], np.float32)
     changed = ours(apply_presence_and_frequency, logits, counts, 0.5, 0.25)
@@ -183,6 +192,18 @@ def test_temperature_0_is_greedy_after_all_penalties() -> None:
     assert next_token(FULL, SamplingParams(temperature=0, presence_penalty=1.5), (49,), times=3) == [49, 48, 47]
     alternating = next_token(FULL, SamplingParams(temperature=0, frequency_penalty=0.015), times=4)
     assert alternating == [49, 49, 48, 49]
+
+
+@pytest.mark.parametrize("temperature", [0.0, 0.01])
+def test_no_stop_token_is_sampled_before_min_tokens(temperature: float) -> None:
+    params: dict[str, Any] = {
+        "temperature": temperature, "seed": 1, "min_tokens": 2, "top_k": 2, "logit_bias": {49: 100.0, 48: 50.0}
+    }  # fmt: skip
+    assert next_token(FULL, SamplingParams(**params, stop_token_ids=(49,)), times=3) == [48, 48, 49]
+    params["min_tokens"], both = 1, {"stop_token_ids": (49,), "eos_token_id": 48, "ignore_eos": True}
+    assert next_token(FULL, SamplingParams(**params, **both, repetition_penalty=1.1), times=2)[1] == 49
+    assert next_token(FULL, SamplingParams(**params, **both))[0] not in (48, 49)
+    assert next_token(FULL, SamplingParams(**params), times=2) == [49, 49]
 
 
 def test_temperature_0_takes_the_first_of_equally_probable_tokens() -> None:

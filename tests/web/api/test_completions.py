@@ -36,7 +36,7 @@ def test_the_reply_has_the_fields_of_openai_and_names_the_snapshot(client: TestC
     assert reply["model"] == "tiny@step-000250"
     [choice] = reply["choices"]
     assert len(choice.pop("text")) == 16
-    assert choice == {"index": 0, "logprobs": None, "finish_reason": "length"}
+    assert choice == {"index": 0, "logprobs": None, "finish_reason": "length", "stop_reason": None}
     assert reply["usage"] == {"prompt_tokens": 5, "completion_tokens": 16, "total_tokens": 21}
     assert reply["warnings"] == []
 
@@ -138,7 +138,8 @@ def test_echo_prepends_the_prompt(client: TestClient) -> None:
 
 def test_max_tokens_may_be_0(client: TestClient) -> None:
     reply = complete(client, prompt="HELLO", max_tokens=0)
-    assert reply["choices"] == [{"text": "", "index": 0, "logprobs": None, "finish_reason": "length"}]
+    [choice] = reply["choices"]
+    assert choice == {"text": "", "index": 0, "logprobs": None, "finish_reason": "length", "stop_reason": None}
     assert reply["usage"]["completion_tokens"] == 0
 
 

@@ -19,7 +19,7 @@ JSON = st.recursive(
 FIELDS = [
     "model", "prompt", "max_tokens", "temperature", "top_p", "top_k", "n", "stop", "seed", "echo", "stream",
     "stream_options", "best_of", "logprobs", "suffix", "logit_bias", "presence_penalty", "frequency_penalty", "user",
-    "min_tokens", "response_format", "stop_token_ids",
+    "min_tokens", "response_format", "stop_token_ids", "ignore_eos",
 ]
 # fmt: on
 LIKELY = {
@@ -34,6 +34,9 @@ LIKELY = {
     "top_k": st.integers(-1, 100),
     "n": st.integers(0, 4),
     "stop": st.text(st.characters(), max_size=2) | st.lists(st.text("abc \n", min_size=1, max_size=2), max_size=5),
+    "stop_token_ids": st.lists(st.integers(-1, 66) | st.integers(0, 64), max_size=66),
+    "min_tokens": st.integers(-1, 40),
+    "ignore_eos": st.booleans(),
     "seed": st.integers(),
     "echo": st.booleans(),
     "stream": st.booleans(),

@@ -25,7 +25,8 @@ def test_the_deltas_add_up_to_the_text(server: Any, stream: Stream) -> None:
         assert event["model"] == "tiny@step-000250"
         assert "usage" not in event
         for choice in event["choices"]:
-            assert set(choice) == {"text", "index", "logprobs", "finish_reason"}
+            assert set(choice) - {"stop_reason"} == {"text", "index", "logprobs", "finish_reason"}
+            assert ("stop_reason" in choice) == (choice["finish_reason"] is not None)
     finishes = [(c["index"], c["finish_reason"]) for e in events for c in e["choices"] if c["finish_reason"]]
     assert sorted(finishes) == [(i, "length") for i in range(4)]
 

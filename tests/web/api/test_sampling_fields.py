@@ -32,12 +32,18 @@ def test_the_error_names_an_invalid_bias(biases: dict[str, Any], message: str) -
 def test_the_error_names_a_biased_id_outside_the_vocabulary() -> None:
     for token in (65, 10**17):
         with pytest.raises(RequestError, match=f"token id {token}; .* 65 tokens, 0 to 64") as error:
-            parse(logit_bias={str(token): 1}).sampling_params(0, 1, 65, None)
+            parse(logit_bias={str(token): 1}).sampling_params(0, 1, 65, None, None)
         assert error.value.param == "logit_bias"
 
 
 def test_top_k_is_off_for_minus_1_and_0() -> None:
-    assert [parse(top_k=k).sampling_params(0, 1, 65, None).top_k for k in (None, 0, -1, 5, 100)] == [0, 0, 0, 5, 65]
+    assert [parse(top_k=k).sampling_params(0, 1, 65, None, None).top_k for k in (None, 0, -1, 5, 100)] == [
+        0,
+        0,
+        0,
+        5,
+        65,
+    ]
 
 
 def test_stream_options_require_stream() -> None:

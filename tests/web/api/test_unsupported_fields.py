@@ -10,13 +10,13 @@ from gptbox.web.api.unsupported_fields import _NEUTRAL_VALUES, unsupported_warni
 
 SCHEMA = {"type": "object"}
 ASKING = [
-    ("min_tokens", 5), ("ignore_eos", True), ("stop_token_ids", [1]), ("grammar", "root ::= [a-z]"), ("regex", "a+"),
+    ("min_new_tokens", 5), ("n_predict", 7), ("grammar", "root ::= [a-z]"), ("regex", "a+"),
     ("structured_outputs", {"choice": ["a", "b"]}), ("response_format", {"type": "json_object"}),
     ("guided_json", SCHEMA), ("json_schema", SCHEMA), ("length_penalty", 0), ("typical_p", 0.5), ("mirostat", 2),
     ("dry_multiplier", 0.8), ("bad_words", ["x"]), ("use_beam_search", True), ("truncate_prompt_tokens", 5),
 ]  # fmt: skip
 NOTHING = [
-    ("min_tokens", 0), ("ignore_eos", False), ("stop_token_ids", []), ("grammar", ""), ("grammar", None),
+    ("min_tokens", 0), ("ignore_eos", True), ("stop_token_ids", []), ("grammar", ""), ("grammar", None),
     ("response_format", {"type": "text"}), ("structured_outputs", {}), ("length_penalty", 1.0), ("typical_p", 1),
     ("mirostat", 0), ("dry_multiplier", 0.0), ("truncate_prompt_tokens", -1), ("top_k", -1), ("never_heard_of", 1),
 ]  # fmt: skip
@@ -39,11 +39,11 @@ def test_fields_without_effect_are_not_named(client: TestClient, field: str, val
 
 
 def test_all_unsupported_fields_are_named_in_streams_and_chats(client: TestClient) -> None:
-    fields = {"min_tokens": 5, "regex": "a+", "max_tokens": 1}
+    fields = {"min_new_tokens": 5, "regex": "a+", "max_tokens": 1}
     messages = [{"role": "user", "content": "x"}]
     for path, body in (("completions", {"prompt": "\u00e9"}), ("chat/completions", {"messages": messages})):
         whole = client.post(f"/v1/{path}", json=body | fields).json()["warnings"]
-        assert "regex, min_tokens" in whole[-1]
+        assert "regex, min_new_tokens" in whole[-1]
         events = client.post(f"/v1/{path}", json=body | fields | {"stream": True}).text
         assert json.loads(events.partition("\n")[0].removeprefix("data: "))["warnings"] == whole
 

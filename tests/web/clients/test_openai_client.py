@@ -73,10 +73,40 @@ def test_endpoints_and_fields_of_vllm(server: Any, connect: Connect) -> None:
     back: Any = root.post("/detokenize", body={"tokens": ids["tokens"]}, cast_to=object)
     assert back == {"prompt": "HELLO"}
     reply = client.completions.create(
-        model="tiny", prompt="HELLO", max_tokens=3, extra_body={"top_k": -1, "min_tokens": 2}
+        model="tiny", prompt="HELLO", max_tokens=3, extra_body={"top_k": -1, "regex": "a+"}
     )
     assert reply.model_extra is not None
-    assert "min_tokens" in reply.model_extra["warnings"][0]
+    assert "regex" in reply.model_extra["warnings"][0]
+
+
+def test_stop_tokens_and_min_tokens_of_vllm(server: Any, connect: Connect) -> None:
+    client = connect(server)
+    body: Any = {"model": "tiny", "prompt": "HELLO", "max_tokens": 60, "seed": 4}
+    text = client.completions.create(**body).choices[0].text
+    stop = text[20]
+    [stop_id] = client.with_options(base_url=server.url).post("/tokenize", body={"prompt": stop}, cast_to=dict)[
+        "tokens"
+    ]
+    reply = client.completions.create(**body, extra_body={"stop_token_ids": [stop_id]})
+    [choice] = reply.choices
+    assert (choice.text, choice.finish_reason) == (text[: text.index(stop)], "stop")
+    assert choice.model_extra == {"stop_reason": stop_id}
+    assert reply.usage is not None
+    assert reply.usage.completion_tokens == text.index(stop) + 1
+    longer = client.completions.create(**body, extra_body={"stop_token_ids": [stop_id], "min_tokens": 50}).choices[0]
+    assert len(longer.text) >= 50
+    assert stop not in longer.text
+    chat = client.chat.completions.create(
+        model="tiny", messages=[{"role": "user", "content": "Who?"}], seed=4, stream=True, max_tokens=60,
+        extra_body={"stop_token_ids": [*range(1, 33)], "ignore_eos": True},
+    )  # fmt: skip
+    *_, last = [chunk.choices[0] for chunk in chat]
+    assert last.finish_reason == "stop"
+    assert last.model_extra is not None
+    assert last.model_extra["stop_reason"] in range(1, 33)
+    with pytest.raises(openai.BadRequestError) as bad:
+        client.completions.create(**body, extra_body={"stop_token_ids": [65]})
+    assert (bad.value.param, "token id 65" in bad.value.message) == ("stop_token_ids", True)
 
 
 def test_models(server: Any, connect: Connect) -> None:

@@ -8,6 +8,7 @@ from urllib.parse import quote
 import httpx
 import pytest
 from starlette.testclient import TestClient
+from tests.eos_tokenizer import load_with_eos
 
 from gptbox.models import folder as model_folder
 from gptbox.models.runs import RunFolder
@@ -72,6 +73,17 @@ def test_the_default_start_is_the_lessons_if_the_model_knows_its_characters(
     samples = body(client, "?num_samples=3").removesuffix(LINE).split(LINE)
     assert [sample[: len(start)] for sample in samples] == [start] * 3
     assert body(client, "?start=wow").startswith("wow")
+
+
+def test_a_sample_ends_at_the_eos(
+    client: TestClient, tiny_run: Path, client_for: Callable[..., TestClient], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    samples = body(client, "?start=A&num_samples=3&seed=7").removesuffix(LINE).split(LINE)
+    eos = samples[1][40]
+    load_with_eos(monkeypatch, eos)
+    ended = body(client_for(tiny_run), "?start=A&num_samples=3&seed=7").removesuffix(LINE).split(LINE)
+    assert ended == [sample.partition(eos)[0] for sample in samples]
+    assert len(ended[1]) <= 40
 
 
 def test_unknown_characters_of_the_start_are_printed_unchanged(client: TestClient) -> None:

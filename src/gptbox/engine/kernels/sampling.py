@@ -1,7 +1,7 @@
 """Sampling: logits processors, and the choice of a token. Each processor changes one row of logits (V,) in place.
 
 A removed token gets minus infinity. `sample` applies the processors in transformers' order: penalties and biases,
-temperature, top-k, top-p, min-p.
+min_tokens, temperature, top-k, top-p, min-p.
 """
 
 import numpy as np
@@ -40,6 +40,13 @@ def apply_logit_bias(logits: Array, tokens: IntArray, biases: Array) -> None:
     """OpenAI's API reference, logit_bias; `biases` (k,) are those of `tokens` (k,)."""
     for i in range(tokens.size):
         logits[tokens[i]] += biases[i]
+
+
+@kernel(nrt=False, fastmath=False)
+def apply_min_tokens(logits: Array, stop_tokens: IntArray) -> None:
+    """Remove the `stop_tokens` (k,), as vLLM does while a text has fewer tokens than min_tokens."""
+    for i in range(stop_tokens.size):
+        logits[stop_tokens[i]] = _NEG_INF
 
 
 @kernel(nrt=False, fastmath=False)
@@ -210,7 +217,7 @@ def log_probabilities(logits: Array, probs: Array, token: int, tokens: IntArray,
 def sample(logits: Array, sequences: Sequences, slot: int, probs: Array) -> int:
     """The next token of a slot's sequence, by its sampling parameters; changes `logits` (V,) in place.
 
-    Advances the slot's random state by one number, except at temperature 0. Penalty counts are not updated: see
+    Advances the slot's random state by one number, except at temperature 0. The counts are not updated: see
     `count_token`. `probs` (V,) is scratch memory.
     """
     params = sequences.params[slot]
@@ -220,6 +227,8 @@ def sample(logits: Array, sequences: Sequences, slot: int, probs: Array) -> int:
         apply_presence_and_frequency(logits, sequences.counts[slot], params.presence_penalty, params.frequency_penalty)
     if params.num_biases:
         apply_logit_bias(logits, params.bias_tokens[: params.num_biases], params.bias_values[: params.num_biases])
+    if sequences.num_generated[slot] < params.min_tokens:
+        apply_min_tokens(logits, params.stop_tokens[: params.num_stop_tokens])
     if params.temperature == 0:
         return argmax(logits)
     apply_temperature(logits, params.temperature)
@@ -231,8 +240,9 @@ def sample(logits: Array, sequences: Sequences, slot: int, probs: Array) -> int:
 
 @kernel(nrt=False)
 def count_token(sequences: Sequences, slot: int, token: int) -> None:
-    """Count a generated token for the slot's penalties."""
+    """Count a generated token for the slot's penalties and min_tokens."""
     params = sequences.params[slot]
+    sequences.num_generated[slot] += 1
     if params.repetition_penalty != 1:
         sequences.seen[slot, token] = 1
     if params.presence_penalty != 0 or params.frequency_penalty != 0:

@@ -20,7 +20,7 @@ class ChatReply(Reply):
     fields: ChatRequest
 
     def __init__(self, fields: ChatRequest, model: LoadedModel, server_max_tokens: int) -> None:
-        """Raises RequestError if logit_bias has an id outside the vocabulary."""
+        """For RequestErrors see SamplingFields.sampling_params."""
         prompt = fields.prompt()
         ids = encode_prompt(prompt, model)
         super().__init__(fields, model, [prompt], [ids])
@@ -28,10 +28,11 @@ class ChatReply(Reply):
         if max_tokens is None:
             max_tokens = min(DEFAULT_MAX_TOKENS, server_max_tokens)
         logprobs = (fields.top_logprobs or 0) if fields.logprobs else None
-        vocab_size = model.gpt.config.vocab_size
+        vocab_size, eos_id = model.gpt.config.vocab_size, model.tokenizer.eos_id
         self.stop = [*fields.stop, END_OF_SPEECH]
         self.jobs = [
-            TextJob(ids, fields.sampling_params(i, max_tokens, vocab_size, logprobs)) for i in range(fields.n or 1)
+            TextJob(ids, fields.sampling_params(i, max_tokens, vocab_size, eos_id, logprobs))
+            for i in range(fields.n or 1)
         ]
 
     def choice(self, index: int, text: CompletedText, generation: Generation) -> dict[str, Any]:
@@ -40,16 +41,16 @@ class ChatReply(Reply):
             "index": index,
             "message": message,
             "logprobs": self._logprobs(text.tokens),
-            "finish_reason": text.finish_reason,
+            **self.ending(text),
         }
 
     def opening_choice(self, index: int) -> dict[str, Any] | None:
-        return _chunk_choice(index, {"role": "assistant", "content": ""}, None, None)
+        return _chunk_choice(index, {"role": "assistant", "content": ""}, None, {"finish_reason": None})
 
     def chunk_choice(self, delta: TextDelta, generation: Generation) -> dict[str, Any]:
         content = {"content": delta.text} if delta.text else {}
         logprobs = self._logprobs(delta.tokens) if delta.tokens else None
-        return _chunk_choice(delta.index, content, logprobs, delta.finish_reason)
+        return _chunk_choice(delta.index, content, logprobs, self.ending(delta))
 
     def _logprobs(self, tokens: list[Token]) -> dict[str, Any] | None:
         if not self.fields.logprobs:
@@ -75,8 +76,8 @@ class ChatReply(Reply):
         return {"token": text, "logprob": logprob, "bytes": list(content)}
 
 
-def _chunk_choice(index: int, delta: dict[str, Any], logprobs: Any, finish_reason: str | None) -> dict[str, Any]:
-    return {"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": finish_reason}
+def _chunk_choice(index: int, delta: dict[str, Any], logprobs: Any, ending: dict[str, Any]) -> dict[str, Any]:
+    return {"index": index, "delta": delta, "logprobs": logprobs} | ending
 
 
 async def chat(request: Request) -> Response:

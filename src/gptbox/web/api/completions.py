@@ -8,7 +8,7 @@ from starlette.responses import Response
 from gptbox.engine.request import Logprobs
 from gptbox.web.api.completion_request import DEFAULT_MAX_TOKENS, CompletionRequest
 from gptbox.web.api.reply import CompletedText, Reply, encode_prompt, respond, with_sampled_token
-from gptbox.web.generation import FinishReason, Generation, TextDelta, TextJob, Token
+from gptbox.web.generation import Generation, TextDelta, TextJob, Token
 from gptbox.web.json import read_json_object
 from gptbox.web.model_cache import LoadedModel
 from gptbox.web.service import get_service
@@ -20,7 +20,7 @@ class CompletionReply(Reply):
     fields: CompletionRequest
 
     def __init__(self, fields: CompletionRequest, model: LoadedModel, server_max_tokens: int) -> None:
-        """Raises RequestError if a prompt or logit_bias has an id outside the vocabulary."""
+        """Raises RequestError if a prompt has an id outside the vocabulary; see also SamplingFields.sampling_params."""
         ids = [encode_prompt(prompt, model) for prompt in fields.prompt]
         super().__init__(fields, model, fields.prompt, ids)
         self._max_tokens = (
@@ -39,7 +39,7 @@ class CompletionReply(Reply):
         self.jobs = [
             TextJob(
                 ids[i // self._texts_per_prompt],
-                fields.sampling_params(i, self._max_tokens, vocab_size, logprobs),
+                fields.sampling_params(i, self._max_tokens, vocab_size, model.tokenizer.eos_id, logprobs),
                 prompt_logprobs=bool(fields.echo) and fields.logprobs is not None,
             )
             for i in range(self._texts_per_prompt * len(ids))
@@ -56,7 +56,7 @@ class CompletionReply(Reply):
             if echo:
                 of_prompt = self._prompt_logprobs(index, generation)
                 logprobs = {key: of_prompt[key] + logprobs[key] for key in logprobs}
-        return _choice(index, echo + text.text, logprobs, text.finish_reason)
+        return _choice(index, echo + text.text, logprobs, self.ending(text))
 
     @property
     def _echoes_before_first_token(self) -> bool:
@@ -68,7 +68,7 @@ class CompletionReply(Reply):
 
     def opening_choice(self, index: int) -> dict[str, Any] | None:
         echo = self._echo(index)
-        return _choice(index, echo, None, None) if echo and self._echoes_before_first_token else None
+        return _choice(index, echo, None, {"finish_reason": None}) if echo and self._echoes_before_first_token else None
 
     def chunk_choice(self, delta: TextDelta, generation: Generation) -> dict[str, Any]:
         echo = self._echo(delta.index)
@@ -81,7 +81,7 @@ class CompletionReply(Reply):
                 logprobs = {key: of_prompt[key] + logprobs[key] for key in logprobs}
             if not logprobs["tokens"]:
                 logprobs = None  # no new token: text that had been held back, or only the finish reason
-        return _choice(delta.index, text, logprobs, delta.finish_reason)
+        return _choice(delta.index, text, logprobs, self.ending(delta))
 
     def select_texts(self, texts: list[CompletedText], generation: Generation) -> list[int]:
         best_of, n = self._texts_per_prompt, self.fields.n or 1
@@ -137,10 +137,8 @@ class CompletionReply(Reply):
         }
 
 
-def _choice(
-    index: int, text: str, logprobs: dict[str, Any] | None, finish_reason: FinishReason | None
-) -> dict[str, Any]:
-    return {"text": text, "index": index, "logprobs": logprobs, "finish_reason": finish_reason}
+def _choice(index: int, text: str, logprobs: dict[str, Any] | None, ending: dict[str, Any]) -> dict[str, Any]:
+    return {"text": text, "index": index, "logprobs": logprobs} | ending
 
 
 async def completions(request: Request) -> Response:

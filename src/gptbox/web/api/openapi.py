@@ -32,6 +32,7 @@ def schema_ref(name: str) -> dict[str, Any]:
 
 
 _FINISH = {"enum": ["stop", "length"]}
+_STOP_REASON = {"anyOf": [_INTEGER, _STRING, {"type": "null"}]}
 _USAGE = object_schema({"prompt_tokens": _INTEGER, "completion_tokens": _INTEGER, "total_tokens": _INTEGER})
 _ERROR = object_schema(
     {
@@ -58,7 +59,7 @@ _CHAT_LOGPROBS = object_schema(
 
 
 def _reply(kind: str, choice: dict[str, Any]) -> dict[str, Any]:
-    choice |= {"index": _INTEGER, "finish_reason": _FINISH}
+    choice |= {"index": _INTEGER, "finish_reason": _FINISH, "stop_reason": _STOP_REASON}
     return object_schema(
         {
             "id": _STRING, "object": {"const": kind}, "created": _INTEGER, "model": _STRING,

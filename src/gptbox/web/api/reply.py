@@ -90,11 +90,13 @@ class CompletedText:
         self._parts: list[str] = []
         self.tokens: list[Token] = []
         self.finish_reason: FinishReason | None = None
+        self.stop_reason: int | str | None = None
 
     def add(self, delta: TextDelta) -> None:
         self._parts.append(delta.text)
         self.tokens += delta.tokens
         self.finish_reason = delta.finish_reason
+        self.stop_reason = delta.stop_reason
 
     @property
     def text(self) -> str:
@@ -140,6 +142,16 @@ class Reply(ABC):
     @abstractmethod
     def chunk_choice(self, delta: TextDelta, generation: Generation) -> dict[str, Any]:
         """A delta in a stream."""
+
+    def ending(self, text: CompletedText | TextDelta) -> dict[str, Any]:
+        """A choice's `finish_reason`, and, once it has one, vLLM's `stop_reason`.
+
+        This is the one of the request's own `stop` and `stop_token_ids` that ended the text, or None.
+        """
+        if text.finish_reason is None:
+            return {"finish_reason": None}
+        is_own = isinstance(text.stop_reason, int) or text.stop_reason in self.fields.stop
+        return {"finish_reason": text.finish_reason, "stop_reason": text.stop_reason if is_own else None}
 
     def select_texts(self, texts: list[CompletedText], generation: Generation) -> list[int]:
         """The indices of the texts that a whole reply returns, in its order."""

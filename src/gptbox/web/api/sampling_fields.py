@@ -5,7 +5,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, WithJsonSchema
 
-from gptbox.engine.sampling_params import MAX_BIASES, SamplingParams
+from gptbox.engine.sampling_params import MAX_BIASES, MAX_STOP_TOKENS, SamplingParams
 from gptbox.errors import RequestError
 from gptbox.web.api.unsupported_fields import unsupported_warnings
 from gptbox.web.json import validate
@@ -115,6 +115,13 @@ class SamplingFields(BaseModel):
     logit_bias: Annotated[dict[int, float], BeforeValidator(_parse_logit_bias), WithJsonSchema(_BIAS_SCHEMA)] = {}
     n: Annotated[int, Field(ge=1, le=MAX_TEXTS)] | None = Field(None, description="Texts per prompt. Default 1.")
     stop: Annotated[list[str], BeforeValidator(_parse_stop), WithJsonSchema(_STOP_SCHEMA)] = []
+    stop_token_ids: Annotated[list[int], Field(max_length=MAX_STOP_TOKENS)] | None = Field(
+        None, description="As in vLLM: the text ends before the first of these tokens."
+    )
+    ignore_eos: bool | None = Field(None, description="As in vLLM: go on after the tokenizer's end-of-text token.")
+    min_tokens: Annotated[int, Field(ge=0)] | None = Field(
+        None, description="As in vLLM: no stop token, and no stop string, ends the text within its first min_tokens."
+    )
     seed: Annotated[int, Field(ge=-(2**63), lt=2**63)] | None = Field(
         None, description="Text i of the reply, counted over all prompts, is sampled with seed + i."
     )
@@ -163,24 +170,44 @@ class SamplingFields(BaseModel):
             if getattr(self, field):
                 raise RequestError(f"{field} is not supported. Leave it out.", field)
 
-    def sampling_params(self, i: int, max_tokens: int, vocab_size: int, logprobs: int | None) -> SamplingParams:
-        """The engine's parameters for text i of the reply.
+    def sampling_params(
+        self, i: int, max_tokens: int, vocab_size: int, eos_id: int | None, logprobs: int | None
+    ) -> SamplingParams:
+        """The engine's parameters for text i of the reply; `eos_id` is the tokenizer's.
 
-        Raises RequestError if logit_bias has an id outside the vocabulary.
+        Raises RequestError if logit_bias or stop_token_ids has an id outside the vocabulary, or for a min_tokens that
+        cannot be reached.
         """
-        for token in self.logit_bias:
-            if token >= vocab_size:
-                raise RequestError(
-                    f"logit_bias has the token id {token}; this model's vocabulary has {vocab_size} tokens, "
-                    f"0 to {vocab_size - 1}.",
-                    "logit_bias",
-                )
+        stop_token_ids = tuple(dict.fromkeys(self.stop_token_ids or ()))
+        for field, tokens in (("logit_bias", self.logit_bias), ("stop_token_ids", stop_token_ids)):
+            for token in tokens:
+                if not 0 <= token < vocab_size:
+                    raise RequestError(
+                        f"{field} has the token id {abbreviate(token)}; this model's vocabulary has {vocab_size} "
+                        f"tokens, 0 to {vocab_size - 1}.",
+                        field,
+                    )
+        min_tokens = self.min_tokens or 0
+        if min_tokens > max_tokens:
+            raise RequestError(
+                f"min_tokens is {abbreviate(min_tokens)}; it can be at most the text's maximum of {max_tokens} tokens.",
+                "min_tokens",
+            )
+        if min_tokens and len({*stop_token_ids, eos_id} - {None}) == vocab_size:
+            raise RequestError(
+                "stop_token_ids has every token of this model, so that min_tokens leaves none to generate.",
+                "stop_token_ids",
+            )
 
         def or_default(value: float | None, default: float) -> float:
             return default if value is None else value
 
         return SamplingParams(
             max_tokens=max_tokens,
+            min_tokens=min_tokens,
+            stop_token_ids=stop_token_ids,
+            eos_token_id=eos_id,
+            ignore_eos=bool(self.ignore_eos),
             temperature=or_default(self.temperature, 1.0),
             top_k=min(max(0, self.top_k or 0), vocab_size),
             top_p=or_default(self.top_p, 1.0),

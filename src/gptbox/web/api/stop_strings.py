@@ -10,29 +10,37 @@ class StopStrings:
         """`stops`: any number of non-empty strings."""
         self._stops = tuple(stops)
         self._held = ""
-        self.matched = False
-        """Whether a stop string was found; from then on nothing passes."""
+        self._num_excluded = 0
+        """Leading characters of the held text in which no match may end."""
+        self.matched: str | None = None
+        """The stop string that was found; from then on nothing passes."""
 
     def __bool__(self) -> bool:
         """Whether there are any stop strings."""
         return bool(self._stops)
 
-    def push(self, text: str) -> str:
-        """Add text and return what may be sent. A suffix that could begin a stop string is held back."""
+    def push(self, text: str, may_end: bool = True) -> str:
+        """Add text and return what may be sent. A suffix that could begin a stop string is held back.
+
+        Without `may_end`, a stop string that ends in this text is ignored.
+        """
         if not self._stops:
             return text
         if self.matched:
             return ""
         self._held += text
-        starts = [(self._held.find(stop), stop) for stop in self._stops]
+        if not may_end:
+            self._num_excluded = len(self._held)
+        starts = [(self._held.find(stop, max(0, self._num_excluded + 1 - len(stop))), stop) for stop in self._stops]
         # The match that ends first counts, so that the result does not depend on how the text was split.
-        matches = [(start + len(stop), start) for start, stop in starts if start >= 0]
+        matches = [(start + len(stop), start, stop) for start, stop in starts if start >= 0]
         if matches:
-            self.matched = True
-            passed, self._held = self._held[: min(matches)[1]], ""
+            _, start, self.matched = min(matches)
+            passed, self._held = self._held[:start], ""
             return passed
         held = max(self._partial_match_length(stop) for stop in self._stops)
         passed, self._held = self._held[: len(self._held) - held], self._held[len(self._held) - held :]
+        self._num_excluded = max(0, self._num_excluded - len(passed))
         return passed
 
     def flush(self) -> str:

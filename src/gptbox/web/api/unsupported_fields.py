@@ -9,9 +9,8 @@ _NEUTRAL_VALUES: dict[str, tuple[Any, ...]] = {
     "guided_grammar": (), "guided_json": (), "guided_regex": (), "json_schema": (), "regex": (),
     "response_format": ({"type": "text"},), "structural_tag": (), "structured_outputs": (),
     # where the text ends
-    "ignore_eos": (), "include_stop_str_in_output": (), "max_new_tokens": (), "min_new_tokens": (0,),
-    "min_tokens": (0,), "n_predict": (-1,), "no_stop_trim": (), "repetition_detection": (), "stop_regex": (),
-    "stop_token_ids": (), "thinking_token_budget": (-1,),
+    "include_stop_str_in_output": (), "max_new_tokens": (), "min_new_tokens": (0,), "n_predict": (-1,),
+    "no_stop_trim": (), "repetition_detection": (), "stop_regex": (), "thinking_token_budget": (-1,),
     # sampling
     "custom_logit_processor": (), "dry_multiplier": (0,), "dynatemp_range": (0,), "early_stopping": (),
     "encoder_repetition_penalty": (1,), "epsilon_cutoff": (0,), "eta_cutoff": (0,), "guidance_scale": (1,),

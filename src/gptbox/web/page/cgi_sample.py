@@ -84,9 +84,12 @@ async def cgi_sample(request: Request) -> Response:
     jobs = [
         TextJob(
             encode_prompt(start, model),
-            SamplingParams(max_tokens=max_tokens, temperature=TEMPERATURE, top_k=TOP_K, seed=seed + i),
+            SamplingParams(
+                max_tokens=max_tokens, eos_token_id=model.tokenizer.eos_id, temperature=TEMPERATURE, top_k=TOP_K,
+                seed=seed + i,
+            ),
         )
         for i in range(count)
-    ]
+    ]  # fmt: skip
     generation, finish = start_generation(request, service, model, jobs)
     return LiveResponse(stream_samples(generation, start, count), "text/plain", on_close=finish)

@@ -83,17 +83,19 @@ export function otherModel(training, server) {
   return `${noModel}Texts still come from ${modelName(server.model)}.`;
 }
 
-/** What a loss in nats per character means for the text. */
-export function lossMeaning(value) {
+/** What a loss in nats per token means for the text. */
+export function lossMeaning(value, charactersPerToken = 1) {
   if (!Number.isFinite(value)) return "";
+  const perCharacter = value / charactersPerToken;
   const text =
-    value > 2.5 ? "a jumble of letters"
-    : value > 2.0 ? "syllables and spaces in the right places, but few words"
-    : value > 1.6 ? "word shapes: short words are real, long ones invented"
-    : value > 1.4 ? "mostly real words, in lines that almost make sense"
+    perCharacter > 2.5 ? "a jumble of letters"
+    : perCharacter > 2.0 ? "syllables and spaces in the right places, but few words"
+    : perCharacter > 1.6 ? "word shapes: short words are real, long ones invented"
+    : perCharacter > 1.4 ? "mostly real words, in lines that almost make sense"
     : "real words in sentences, at a glance like the text itself";
   const perplexity = Math.round(Math.exp(value));
-  const choices = perplexity > 1 ? ` For each letter, the model hesitates between about ${perplexity}.` : "";
+  const token = charactersPerToken === 1 ? "letter" : `token of ${charactersPerToken.toPrecision(2)} letters`;
+  const choices = perplexity > 1 ? ` For each ${token}, the model hesitates between about ${number(perplexity)}.` : "";
   return `A loss of ${loss(value)} reads as ${text}.${choices}`;
 }
 
