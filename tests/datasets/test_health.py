@@ -116,7 +116,8 @@ def test_odd_characters_are_named_with_their_first_places(health: Callable[..., 
     (line,) = (line for line in report.lines() if line.startswith("odd"))
     assert line.startswith(
         "odd characters: U+0007 (2 x, first in line 2 of 0.txt), "
-        "U+200B ZERO WIDTH SPACE (1 x, first in line 2 of 0.txt), \ufffd (1 x, first in line 1 of 1.txt), U+E000 (1 x, first in line 1 of 2.txt), "
+        "U+200B ZERO WIDTH SPACE (1 x, first in line 2 of 0.txt), \ufffd (1 x, first in line 1 of 1.txt), "
+        "U+E000 (1 x, first in line 1 of 2.txt), "
     )
     assert line.endswith("of 2.txt) and 7 more")
 
