@@ -39,17 +39,17 @@ def test_a_large_vocabulary_is_abbreviated(data: Path, run: RunFolder) -> None:
     assert rare.endswith(" and 2,980 more")
 
 
-def test_odd_characters_of_a_text_without_a_health_report_are_counted(data: Path, run: RunFolder) -> None:
-    text = "plain \u200b text\t\ue000 \x07 \ufffd" + "plain text " * 100
-    (data / "letters" / "a.txt").write_text(text, encoding="utf-8")
-    older = replace(prepare("letters", run, data), health=None)
-    odd = "odd characters: U+0007 (1 x), U+200B ZERO WIDTH SPACE (1 x), U+E000 (1 x), \ufffd (1 x)"
-    assert odd in older.describe()
-
-
 def test_rare_tokens_of_bpe_are_counted_only(data: Path, run: RunFolder) -> None:
     (data / "letters" / "a.txt").write_text("so and so\n" * 20 + "the end of it", encoding="utf-8")
     lines = prepare("letters", run, data, tokenizer="bpe").describe()
     assert lines[2].startswith("vocabulary: 26")
     assert [line for line in lines if re.fullmatch(r"rare tokens, hardly learned: \d+", line)]
     assert [line for line in lines if re.fullmatch(r"tokens only in the validation split, never learned: \d+", line)]
+
+
+def test_odd_characters_of_a_text_without_a_health_report_are_counted(data: Path, run: RunFolder) -> None:
+    text = "plain \u200b text\t\ue000 \x07 \ufffd" + "plain text " * 100
+    (data / "letters" / "a.txt").write_text(text, encoding="utf-8")
+    older = replace(prepare("letters", run, data), health=None)
+    odd = "odd characters: U+0007 (1 x), U+200B ZERO WIDTH SPACE (1 x), U+E000 (1 x), \ufffd (1 x)"
+    assert odd in older.describe()

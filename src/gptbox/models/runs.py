@@ -63,10 +63,10 @@ class Status:
     architecture: str | None = None
     device: str | None = None
     dataset_source: str | None = None
-    dataset_health: list[str] | None = None
-    """The health of the text, in lines for people."""
     characters_per_token: float | None = None
     """Mean number of the text's characters per token: losses per token divided by it are comparable."""
+    dataset_health: list[str] | None = None
+    """The health of the text, in lines for people."""
     latest_snapshot: str | None = None
     best_snapshot: str | None = None
     updated_at: str = ""

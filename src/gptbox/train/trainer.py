@@ -91,8 +91,8 @@ class Trainer:
         self.identity = {**config.fixed(), "text_sha256": dataset.text_sha256}
         self.disk = DiskFullGuard(reporter)
         status = Status(
-            run=run.name, phase="training", dataset_source=dataset.source,
-            dataset_health=dataset.health_lines(), characters_per_token=dataset.characters_per_token,
+            run=run.name, phase="training", dataset_source=dataset.source, dataset_health=dataset.health_lines(),
+            characters_per_token=dataset.characters_per_token,
         )  # fmt: skip
         # On a GPU, the share of the CPU says nothing about the speed of training.
         on_gpu = self.distributed.device.type == "cuda"
