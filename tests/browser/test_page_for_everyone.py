@@ -194,7 +194,7 @@ def test_page_sends_requests_only_to_its_own_server(ready, open_page: Open) -> N
 
 def test_page_is_small(ready, open_page: Open) -> None:
     files = [file for file in STATIC.rglob("*") if file.is_file()]
-    assert sum(file.stat().st_size for file in files) < 76_500
+    assert sum(file.stat().st_size for file in files) < 77_000
     page = open_page(ready.url)
     expect(page.get_by_role("button", name="Generate")).to_be_enabled()
     loaded = page.evaluate("performance.getEntriesByType('resource').map((entry) => entry.name)")

@@ -71,8 +71,8 @@ def test_half_of_a_doubled_text_is_repeated(tiny_shakespeare: Path) -> None:
     assert report.findings() == [
         "repeated passages: 50 % of the text has occurred before, 905,502 characters in passages of 200 or more, "
         "white space ignored",
-        "first repeated passage: 905,502 characters in Tiny Shakespeare, twice, line 1, again in Tiny Shakespeare, "
-        f"twice, line {lines + 1:,}: First Citizen: Before we proceed any further, hear me speak. …",
+        "first repeated passage: 905,502 characters from line 1 of Tiny Shakespeare, twice, again from line "
+        f"{lines + 1:,} of Tiny Shakespeare, twice: First Citizen: Before we proceed any further, hear me speak. …",
         "validation text: 100 % of it is in the training text, too, in such passages; the validation loss will be "
         "lower than on new text",
     ]
@@ -115,10 +115,11 @@ def test_odd_characters_are_named_with_their_first_places(health: Callable[..., 
     report = health("one\n\x07two\u200b\n", "\ufffd\x07\n", "".join(map(chr, range(0xE000, 0xE018))))
     (line,) = (line for line in report.lines() if line.startswith("odd"))
     assert line.startswith(
-        "odd characters: U+0007 (2 x, first in 0.txt, line 2), U+200B ZERO WIDTH SPACE (1 x, first in 0.txt, line 2), "
-        "\ufffd (1 x, first in 1.txt, line 1), U+E000 (1 x, first in 2.txt, line 1), "
+        "odd characters: U+0007 (2 x, first in line 2 of 0.txt), "
+        "U+200B ZERO WIDTH SPACE (1 x, first in line 2 of 0.txt), \ufffd (1 x, first in line 1 of 1.txt), "
+        "U+E000 (1 x, first in line 1 of 2.txt), "
     )
-    assert line.endswith("line 1) and 7 more")
+    assert line.endswith("of 2.txt) and 7 more")
 
 
 def test_a_text_of_white_space_has_a_report() -> None:

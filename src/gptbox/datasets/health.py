@@ -144,8 +144,8 @@ class HealthReport:
         )
         if (first := self.first_repeat) is not None:
             yield (
-                f"first repeated passage: {first.length:,} characters in {_place(first.document, first.line)}, again "
-                f"in {_place(first.again_document, first.again_line)}: {first.words}"
+                f"first repeated passage: {first.length:,} characters from {_place(first.document, first.line)}, "
+                f"again from {_place(first.again_document, first.again_line)}: {first.words}"
             )
         if self.val_in_train:
             share = _share(self.val_in_train, self.val_visible)
@@ -158,7 +158,7 @@ class HealthReport:
 
 
 def _place(document: str, line: int) -> str:
-    return f"{document}, line {line:,}"
+    return f"line {line:,} of {document}"  # of a document that may itself be "a.jsonl, line 7"
 
 
 def _share(part: int, whole: int) -> str:
