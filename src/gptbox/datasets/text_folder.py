@@ -27,8 +27,8 @@ def dataset_folder(data: Path, name: str) -> Path:
 def text_files(folder: Path) -> list[Path]:
     """The files of a folder and its sub-folders that hold text, sorted by path; [] if there is no folder.
 
-    Hidden files and folders are passed over, and so is README.md in the folder itself. Raises DatasetError if a folder
-    cannot be read, or if a link leads out of it.
+    Hidden files and folders are passed over, and so are README.md in the folder itself and links to folders. Raises
+    DatasetError if a folder cannot be read.
     """
     return _list(folder)[0]
 
@@ -41,17 +41,12 @@ def _list(folder: Path) -> tuple[list[Path], list[Path]]:
     try:
         if not folder.is_dir():
             return [], []
-        root = _target(folder)
         while pending:
             for path in pending.pop().iterdir():
                 if path.name[0] == "." or (path.parent == folder and path.name.lower() == "readme.md"):
                     continue
                 is_text = TextForm.of(path.name) is not None
-                if path.is_symlink() and (is_text or path.is_dir()) and not _target(path).is_relative_to(root):
-                    raise DatasetError(
-                        f"{printable_name(str(path))} is a link that leads out of {folder}. Copy what it leads to."
-                    )
-                if path.is_dir() and not path.is_symlink():
+                if path.is_dir() and not path.is_symlink():  # a link may lead to a folder around it
                     pending.append(path)
                 # A broken link is kept, so that reading it reports an error; pipes named .txt are not texts.
                 elif is_text and (path.is_file() or (path.is_symlink() and not path.exists())):
@@ -62,11 +57,6 @@ def _list(folder: Path) -> tuple[list[Path], list[Path]]:
         place = error.filename or folder
         raise DatasetError(f"{printable_name(os.fspath(place))} cannot be read: {error.strerror}.") from None
     return sorted(texts), sorted(others)
-
-
-def _target(path: Path) -> Path:
-    """Where links lead to; unlike Path.resolve, also for links in a circle."""
-    return Path(os.path.realpath(path))
 
 
 class TextFolder(Dataset):
