@@ -105,3 +105,12 @@ def test_dockerfile_and_makefile_install_the_torch_of_pyproject(pyproject: dict[
     assert f"ARG TORCH_VERSION={torch.removeprefix('torch==')}\n" in dockerfile
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     assert f"\nTORCH := {torch.removeprefix('torch==')}\n" in makefile
+
+
+def test_the_image_takes_the_extra_that_its_override_asks_for() -> None:
+    override = (ROOT / "docker-compose.hf.yml").read_text(encoding="utf-8")
+    dockerfile = (ROOT / "Dockerfile.train").read_text(encoding="utf-8")
+    assert re.search(r"\n        EXTRAS: hf\n", override)
+    assert re.search(
+        r'ARG EXTRAS=\n.*if \[ "\$EXTRAS" = hf \]; then pip install [^;]*requirements/hf\.txt', dockerfile, re.DOTALL
+    )

@@ -94,15 +94,17 @@ class HubText(DownloadedText):
             request = json.dumps(asdict(self._request))
             messages: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
             with subprocess.Popen([*command, request], stdin=subprocess.DEVNULL, stdout=-1, stderr=errors) as process:
+                assert process.stdout is not None
+                reader = threading.Thread(target=_read, args=(process.stdout, messages), daemon=True)
+                reader.start()
                 try:
-                    assert process.stdout is not None
-                    threading.Thread(target=_read, args=(process.stdout, messages), daemon=True).start()
                     while (message := messages.get(timeout=self._timeout_s)) and "done" in message:
                         report(message["done"], message["total"])
                 except queue.Empty:
                     raise self._error(f"nothing was received within {self._timeout_s:g} s") from None
                 finally:
                     process.kill()
+                    reader.join()  # before its file is closed
             if message is None:
                 errors.seek(0)
                 last_line = errors.read().decode(errors="replace").strip().rpartition("\n")[2]
@@ -125,5 +127,6 @@ class HubText(DownloadedText):
 def _read(stream: IO[bytes], messages: "queue.SimpleQueue[dict[str, Any] | None]") -> None:
     """Pass on the messages of a process, and None at their end."""
     for line in stream:
-        messages.put(json.loads(line))
+        if line.endswith(b"\n"):  # else the process was killed
+            messages.put(json.loads(line))
     messages.put(None)
