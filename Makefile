@@ -10,11 +10,12 @@ INSTALL := $(PIP) install --no-deps --root-user-action ignore
 # More arguments for pytest: make test ARGS="tests/engine -x"
 ARGS :=
 
-.PHONY: help run test acceptance lint format lock clean
+.PHONY: help run hf test acceptance lint format lock clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo 'make run      prepare, train and serve on this machine: http://localhost:8000/ (settings from .env)'
+	@echo 'make hf       install what texts from the Hugging Face Hub need: DATASET_URL=hf:... (about 70 MB to fetch)'
 	@echo 'make test     install what the tests need and run all of them; ARGS="..." goes to pytest'
 	@echo 'make acceptance  all tests, also those that take hours (GPTBOX_RESTART_ENGINE restarts the Docker engine)'
 	@echo 'make lint     ruff, mypy, and import-linter'
@@ -25,6 +26,9 @@ help:
 # An environment variable wins over .env, as with Compose.
 run: $(VENV)/.for-running
 	@given=$$(export -p); if [ -f .env ]; then set -a; . ./.env; set +a; eval "$$given"; fi; exec $(VENV)/bin/gptbox up
+
+hf: $(VENV)/.for-running
+	$(INSTALL) --require-hashes -r requirements/hf.txt
 
 test: $(VENV)/.for-developing
 	@sh scripts/install-chromium

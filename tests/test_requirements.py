@@ -41,13 +41,13 @@ def group(pyproject: dict[str, Any], name: str) -> list[str]:
     return result
 
 
-@pytest.mark.parametrize("name", [*LOCKS, "acceptance"])
+@pytest.mark.parametrize("name", [*LOCKS, "hf", "acceptance"])
 def test_everything_is_pinned_by_hash_without_a_url(name: str) -> None:
     assert all(re.fullmatch(r"[A-Za-z0-9._-]+==\S+ .*--hash=sha256:[0-9a-f]{64}\s*", line) for line in entries(name))
     assert "://" not in (ROOT / "requirements" / f"{name}.txt").read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("name", [*LOCKS, "acceptance"])
+@pytest.mark.parametrize("name", [*LOCKS, "hf", "acceptance"])
 def test_neither_torch_nor_cuda_is_locked(name: str) -> None:
     names = {canonicalize_name(re.split("==", line)[0]) for line in entries(name)}
     assert {found for found in names if re.match(r"torch$|nvidia|cuda|triton", found)} == set()
@@ -74,9 +74,18 @@ def test_the_dependencies_of_pyproject_are_locked(name: str, pyproject: dict[str
 
 def test_all_lock_files_agree() -> None:
     dev = locked("dev")
-    for name in ("web", "train", "kernels"):
+    for name in ("web", "train", "hf", "kernels"):
         for package, pins in locked(name).items():
             assert list(map(str, pins)) == list(map(str, dev[package]))
+
+
+def test_the_hf_extra_is_locked_in_addition_to_train(pyproject: dict[str, Any]) -> None:
+    there = locked("hf")
+    for requirement in map(Requirement, pyproject["project"]["optional-dependencies"]["hf"]):
+        (pin,) = there[canonicalize_name(requirement.name)]
+        (version,) = pin.specifier
+        assert requirement.specifier.contains(version.version), f"{pin} does not satisfy {requirement}: make lock"
+    assert not there.keys() & locked("train").keys()
 
 
 def test_the_acceptance_dependencies_are_locked_and_agree_with_dev(pyproject: dict[str, Any]) -> None:
@@ -96,3 +105,12 @@ def test_dockerfile_and_makefile_install_the_torch_of_pyproject(pyproject: dict[
     assert f"ARG TORCH_VERSION={torch.removeprefix('torch==')}\n" in dockerfile
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     assert f"\nTORCH := {torch.removeprefix('torch==')}\n" in makefile
+
+
+def test_the_image_takes_the_extra_that_its_override_asks_for() -> None:
+    override = (ROOT / "docker-compose.hf.yml").read_text(encoding="utf-8")
+    dockerfile = (ROOT / "Dockerfile.train").read_text(encoding="utf-8")
+    assert re.search(r"\n        EXTRAS: hf\n", override)
+    assert re.search(
+        r'ARG EXTRAS=\n.*if \[ "\$EXTRAS" = hf \]; then pip install [^;]*requirements/hf\.txt', dockerfile, re.DOTALL
+    )

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Self
-from urllib.parse import unquote, urlsplit
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 from gptbox.errors import SettingError
 from gptbox.system.cpus import available_cpus
@@ -44,7 +44,22 @@ def _positive_float(text: str) -> float:
     return value
 
 
+HUB_ADDRESS = re.compile(
+    r"hf:(?://datasets/)?(?P<path>([A-Za-z0-9][\w.-]*/)?(?P<name>[A-Za-z0-9][\w.-]*))(:(?P<configuration>[^\s?#/]+))?"
+    r"(\?(?P<query>((split|text|size)=[^\s?#&=]+&?)*))?(#sha256=[0-9A-Fa-f]{64})?",
+    re.ASCII,
+)
+"""The address of a text on the Hugging Face Hub."""
+_SIZE = re.compile(r"(\d{1,6}(\.\d{1,6})?)(KB|MB|GB)", re.ASCII | re.IGNORECASE)
+
+
 def _text_url(text: str) -> str:
+    if match := HUB_ADDRESS.fullmatch(text):
+        query = parse_qsl(match["query"] or "")
+        sizes = [value for key, value in query if key == "size"]
+        if len(dict(query)) < len(query) or not all(_SIZE.fullmatch(size) for size in sizes):
+            raise ValueError
+        return text
     parts = urlsplit(text)
     if parts.scheme not in ("http", "https") or not parts.hostname or not text.isprintable():
         raise ValueError
@@ -54,9 +69,15 @@ def _text_url(text: str) -> str:
 
 
 def name_from_url(url: str) -> str:
-    """What the text at an address is called: the name of its file, made a valid name of a run, without its endings."""
-    name = unquote(re.split("[?#]", url)[0]).rstrip("/").rpartition("/")[2]
-    name = re.sub(r"(\.(txt|md|jsonl|gz|zip|utf-?8))+$", "", name, flags=re.IGNORECASE)
+    """What the text at an address is called: a valid name of a run, from the name of its file, without its endings.
+
+    A dataset on the Hugging Face Hub is called by its name and configuration.
+    """
+    if match := HUB_ADDRESS.fullmatch(url):
+        name = "-".join(filter(None, (match["name"], match["configuration"])))
+    else:
+        name = unquote(re.split("[?#]", url)[0]).rstrip("/").rpartition("/")[2]
+        name = re.sub(r"(\.(txt|md|jsonl|gz|zip|utf-?8))+$", "", name, flags=re.IGNORECASE)
     return re.sub("[^A-Za-z0-9._-]+", "-", name)[:64].strip("._-") or "download"
 
 
@@ -68,7 +89,8 @@ _VARIABLES: dict[str, tuple[str, Callable[[str], Any], str]] = {
     "DATASET_URL": (
         "dataset_url",
         _text_url,
-        "an http or https address, which may end in #sha256= and 64 hexadecimal digits",
+        "an http or https address, or hf:OWNER/NAME[:CONFIGURATION][?split=SPLIT&text=COLUMN&size=500MB] (either may "
+        "end in #sha256= and 64 hexadecimal digits)",
     ),
     "TOKENIZER": ("tokenizer", str, "a tokenizer's name"),
     "INIT": ("init", str, "a run's name or the path of a model folder"),

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from tests.cli.process import gptbox
+from tests.datasets.hub_server import HubServer
 
 
 def test_prepare_describes_the_text(home: Path) -> None:
@@ -80,5 +81,26 @@ def test_a_wrong_address_is_one_line_and_leaves_nothing(address: str, tmp_path: 
     done = gptbox(tmp_path, "prepare", DATASET_URL=address + end)
     assert (done.returncode, done.stdout) == (2, "")
     assert problem in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert [path for path in tmp_path.rglob("*") if path.is_file() and path.name != ".lock"] == []
+
+
+def test_a_text_from_the_hugging_face_hub(tmp_path: Path) -> None:
+    hub = HubServer()
+    rows = "".join(f'{{"text": "{n} quick brown foxes jump"}}\n' for n in range(300))
+    hub.datasets["me/foxes"] = {"train.jsonl": rows.encode()}
+    done = gptbox(tmp_path, "prepare", DATASET_URL="hf:me/foxes?size=5KB", HF_ENDPOINT=hub.endpoint, HF_HOME="hf")
+    hub.close()
+    assert done.returncode == 0, done.stderr
+    assert "foxes: the text foxes (me/foxes from the Hugging Face Hub)\n" in done.stdout
+    assert "note: hf:me/foxes?size=5KB: split train, column text: the first 197 texts, " in done.stdout
+    again = gptbox(tmp_path, "prepare", DATASET_URL="hf:me/foxes?size=5KB", HF_ENDPOINT=hub.endpoint, HF_HOME="hf")
+    assert again.stdout == done.stdout
+
+
+def test_a_hub_that_cannot_be_reached_is_one_line_and_leaves_nothing(tmp_path: Path) -> None:
+    done = gptbox(tmp_path, "prepare", DATASET_URL="hf:me/foxes", HF_ENDPOINT="http://127.0.0.1:9", HF_HOME="hf")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "The text foxes could not be downloaded from hf:me/foxes: the Hub cannot be reached" in done.stderr
     assert done.stderr.count("\n") == 1
     assert [path for path in tmp_path.rglob("*") if path.is_file() and path.name != ".lock"] == []

@@ -16,9 +16,10 @@ from tests.datasets.conftest import not_root
 from tests.datasets.http_server import Server, redirects, refuses, sends
 
 from gptbox.datasets import find_dataset, text_file
+from gptbox.datasets.downloaded_text import FOLDER
 from gptbox.datasets.prepared import prepare
 from gptbox.datasets.text_file import TextFile
-from gptbox.datasets.url_text import FOLDER, UrlText
+from gptbox.datasets.url_text import UrlText
 from gptbox.errors import DatasetError, DownloadError, RunError
 from gptbox.models.runs import RunFolder
 

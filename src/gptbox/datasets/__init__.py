@@ -5,13 +5,14 @@ from contextlib import suppress
 from pathlib import Path
 
 from gptbox.datasets.base import Corpus, Dataset
+from gptbox.datasets.hub_text import HubText
 from gptbox.datasets.plays import Plays
 from gptbox.datasets.text_folder import TextFolder, dataset_folder, text_files
 from gptbox.datasets.text_form import SUPPORTED
 from gptbox.datasets.tiny_shakespeare import TinyShakespeare
 from gptbox.datasets.url_text import UrlText
 from gptbox.errors import DatasetError
-from gptbox.settings import Settings
+from gptbox.settings import HUB_ADDRESS, Settings
 
 DATASETS: dict[str, Callable[[], Dataset]] = {
     "shakespeare_char": TinyShakespeare,
@@ -60,4 +61,4 @@ def _from_url(name: str, data: Path, url: str, models: Path) -> Dataset:
             "Set DATASET to another name, or unset DATASET_URL."
         )
     dataset_folder(data, name)  # checks the name
-    return UrlText(name, url, models)
+    return (HubText if HUB_ADDRESS.fullmatch(url) else UrlText)(name, url, models)
