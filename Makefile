@@ -7,6 +7,8 @@ VENV := .venv
 PY := $(VENV)/bin/python
 PIP := $(PY) -m pip --disable-pip-version-check -qq
 INSTALL := $(PIP) install --no-deps --root-user-action ignore
+# Without a font, pages have no visible text.
+CHROMIUM := sh scripts/install-for-tests chromium chromium fonts-dejavu-core
 # More arguments for pytest: make test ARGS="tests/engine -x"
 ARGS :=
 
@@ -31,12 +33,13 @@ hf: $(VENV)/.for-running
 	$(INSTALL) --require-hashes -r requirements/hf.txt
 
 test: $(VENV)/.for-developing
-	@sh scripts/install-chromium
+	@$(CHROMIUM)
 	$(PY) -m pytest $(ARGS)
 
 # All tests, including those that take hours.
 acceptance: $(VENV)/.for-acceptance
-	@sh scripts/install-chromium
+	@$(CHROMIUM)
+	@sh scripts/install-for-tests npm npm
 	$(PY) -m pytest -m 'acceptance or not acceptance' $(ARGS)
 
 lint: $(VENV)/.for-developing

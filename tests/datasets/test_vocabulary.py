@@ -21,6 +21,15 @@ def test_rare_and_unseen_characters_are_named(data: Path, run: RunFolder) -> Non
     assert "note: Not used, because they are of other kinds than" in description
 
 
+def test_marks_without_a_width_are_named(data: Path, run: RunFolder) -> None:
+    (data / "letters" / "a.txt").write_text("1\ufe0f\u20e3 \u0915\u0941\u093e\n", encoding="utf-8")
+    lines = prepare("letters", run, data).describe()
+    assert lines[2] == (
+        "vocabulary: 8 characters: (line break) (space) 1 \u0915 \u093e U+0941 DEVANAGARI VOWEL SIGN U "
+        "U+20E3 COMBINING ENCLOSING KEYCAP U+FE0F VARIATION SELECTOR-16"
+    )
+
+
 def test_bytes_that_do_not_occur_are_counted_only(data: Path, run: RunFolder) -> None:
     text = "plain text\n" * 50 + "caf\u00e9 \x07" + "plain text\n" * 5
     (data / "letters" / "a.txt").write_text(text, encoding="utf-8")

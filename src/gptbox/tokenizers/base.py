@@ -18,7 +18,8 @@ def printable(character: str) -> str:
     """A visible representation of a character: itself, a name such as "(space)", or its code point."""
     if character in _NAMES:
         return _NAMES[character]
-    if character.isprintable() and not unicodedata.combining(character):
+    # Marks without a width of their own are drawn on the character before them.
+    if character.isprintable() and unicodedata.category(character) not in ("Mn", "Me"):
         return character
     return f"U+{ord(character):04X} {unicodedata.name(character, '')}".rstrip()
 

@@ -15,7 +15,6 @@ export class ApiError extends Error {
 
 /**
  * Call `onStatus` with each new status of training and server, and `onLost` when the connection breaks.
- * The feed reconnects whenever it breaks, and closes when no tab of this browser has been visible for a minute.
  */
 export function watchStatus(onStatus, onLost) {
   const ownFeed = () => new Feed("api/events", onStatus, onLost);
@@ -72,7 +71,7 @@ export async function* streamCompletion(request, key, signal) {
   if (!done) throw new ApiError("The connection ended before the text did. The text so far is kept below.");
 }
 
-/** Parse a byte stream of server-sent events: yields {data} or {comment}. */
+/** Parse this server's stream of events, each of one line: yields {data} or {comment}. */
 async function* parseEvents(stream) {
   const reader = stream.pipeThrough(new TextDecoderStream()).getReader();
   let buffer = "";
@@ -85,12 +84,11 @@ async function* parseEvents(stream) {
       throw new ApiError("The connection was lost while the model was writing. The text so far is kept below.");
     }
     if (chunk.done) return;
-    const parts = (buffer + chunk.value).replaceAll("\r\n", "\n").split("\n\n");
+    const parts = (buffer + chunk.value).split("\n\n");
     buffer = parts.pop();
     for (const part of parts) {
-      const lines = part.split("\n").filter((line) => line.startsWith("data:"));
-      if (lines.length) yield { data: lines.map((line) => line.slice(5).trimStart()).join("\n") };
-      else if (part.startsWith(":")) yield { comment: part.slice(1).trim() };
+      if (part.startsWith("data: ")) yield { data: part.slice(6) };
+      else if (part.startsWith(": ")) yield { comment: part.slice(2) };
     }
   }
 }
@@ -127,6 +125,6 @@ function explain(status, message, retryAfter) {
 }
 
 function asSentence(text) {
-  const trimmed = String(text ?? "").trim() || "Something went wrong on the server";
+  const trimmed = text?.trim() || "Something went wrong on the server";
   return /[.!?…]$/.test(trimmed) ? trimmed : `${trimmed}.`;
 }

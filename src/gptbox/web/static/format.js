@@ -44,8 +44,15 @@ export function percent(fraction) {
 
 const SPACES = new Map([[" ", "(space)"], ["\n", "(line break)"], ["\t", "(tab)"]]);
 
-/** A token's text, made visible. */
-export const printable = (text) => SPACES.get(text) ?? text.replaceAll("\n", "↵");
+/** A text with foreign words isolated, so that right-to-left ones do not reorder what is beside them. */
+export const isolate = (text) => text.replace(/[^\0-~]+( [^\0-~]+)*/g, "\u2068$&\u2069");
+
+const codePoint = (character) => `U+${character.codePointAt().toString(16).toUpperCase().padStart(4, 0)}`;
+
+/** A token's text, made visible: a combining mark on a circle, an invisible character by its number. */
+export const printable = (text) =>
+  SPACES.get(text) ??
+  isolate(text.replaceAll("\n", "↵").replace(/^[\p{Cf}\ufe00-\ufe0f]$/u, codePoint).replace(/^\p{M}/u, "◌$&"));
 
 /** "0.42 s", "8.2 s", "48 s", "3 min", "1 h 20 min". */
 export function duration(seconds) {
@@ -106,10 +113,8 @@ function queueMessage(position) {
 }
 
 /** A request's sampling settings on one line. */
-function describeSettings(request) {
-  const seed = request.seed === undefined ? "" : `, seed ${request.seed}`;
-  return `temperature ${request.temperature}, top-k ${request.top_k || "off"}${seed}`;
-}
+const describeSettings = ({ temperature, top_k, seed }) =>
+  `temperature ${temperature}, top-k ${top_k || "off"}${seed === undefined ? "" : `, seed ${seed}`}`;
 
 /** "500 characters in 0.9 s, 560 per second · shakespeare_char, step 1,250", with the settings at the end of a text. */
 export function textFacts({ state, length, seconds, model, request, position }) {
@@ -136,12 +141,11 @@ export function phaseTitle(training, ready) {
 }
 
 /** How far the run is, 0 to 1; null if unknown. */
-export function progress(training) {
-  if (training.phase === "finished") return 1;
-  if (training.phase === "preparing") return null;
-  if (training.steps > 0) return Math.min(1, training.step / training.steps);
-  if (Number.isFinite(training.eta_s)) return training.elapsed_s / Math.max(1e-9, training.elapsed_s + training.eta_s);
-  return null;
+export function progress({ phase, step, steps, elapsed_s, eta_s }) {
+  if (phase === "finished") return 1;
+  if (phase === "preparing") return null;
+  if (steps > 0) return Math.min(1, step / steps);
+  return Number.isFinite(eta_s) ? elapsed_s / Math.max(1e-9, elapsed_s + eta_s) : null;
 }
 
 /** "training 30 %"; empty if no training is under way. */
@@ -152,6 +156,12 @@ export function progressLabel(training) {
   return fraction === null ? "training" : `training ${Math.floor(fraction * 100)} %`;
 }
 
+const PHASE_DETAILS = {
+  preparing: "The text is being split into training and validation parts. Training starts by itself.",
+  finished: "Texts come from the best model of this run.",
+  stopped: "When started again, it continues from here.",
+};
+
 /** What the phase means, in a sentence or two. `silent_s`: seconds since the trainer's last update. */
 export function phaseDetail(training, ready, silent_s) {
   if (!training) {
@@ -160,41 +170,25 @@ export function phaseDetail(training, ready, silent_s) {
       : "Start it with docker compose up or gptbox train: it prepares the text, then trains a model. " +
         "This page updates by itself.";
   }
-  const message = training.message ?? "";
-  if (silent_s > 120 && ["preparing", "training"].includes(training.phase)) {
+  const { phase, message } = training;
+  if (silent_s > 120 && ["preparing", "training"].includes(phase)) {
     return `No news from the trainer for ${duration(silent_s)}. It may have been interrupted; ` +
       "when started again, it continues where it stopped.";
   }
-  switch (training.phase) {
-    case "preparing":
-      return message || "The text is being split into training and validation parts. Training starts by itself.";
-    case "finished":
-      return message || "Texts come from the best model of this run.";
-    case "stopped":
-      return message || "When started again, it continues from here.";
-    case "failed":
-      return `${message || "No reason was given."} See the trainer's log for details.`;
-    default:
-      return message;
-  }
+  if (phase === "failed") return `${message || "No reason was given."} See the trainer's log for details.`;
+  return message || (PHASE_DETAILS[phase] ?? "");
 }
+
+const NO_MODEL_REASONS = {
+  preparing: "No model yet: the text is being prepared. This button usually works within half a minute of training.",
+  training: "No model yet. The first one usually appears within half a minute of training; then this button works.",
+  failed: "There is no model: training failed before the first one. The reason is given under Training.",
+  stopped: "There is no model: training was stopped before the first one. It continues when started again.",
+};
 
 /** Why no text can be generated yet, and when it can. */
 export function noModelReason(training, problem) {
   if (problem) return problem;
   if (!training) return "No model yet: the trainer has not started. This button works once there is a model.";
-  switch (training.phase) {
-    case "preparing":
-      return "No model yet: the text is being prepared. The first model usually appears within half a minute of " +
-        "training.";
-    case "training":
-      return "No model yet: the first one is being trained. It usually appears within half a minute of training; " +
-        "then this button works.";
-    case "failed":
-      return "There is no model: training failed before the first one. The reason is given under Training.";
-    case "stopped":
-      return "There is no model: training was stopped before the first one. It continues when started again.";
-    default:
-      return "The model is being loaded. This button works once it is ready.";
-  }
+  return NO_MODEL_REASONS[training.phase] ?? "The model is being loaded. This button works once it is ready.";
 }

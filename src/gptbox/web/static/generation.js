@@ -11,7 +11,6 @@ import { appendChunk, endText, isUnfinished, newText } from "./text.js";
 /** Alternatives requested for each token: the API's maximum. */
 const MAX_LOGPROBS = 5;
 
-/** The page's keyboard shortcuts, where there is a keyboard. */
 const ENTER = /Mac|iP(hone|ad)/.test(navigator.platform) ? "⌘ Enter" : "Ctrl + Enter";
 const SHORTCUTS = matchMedia("(any-pointer: fine)").matches ? `${ENTER} generates, Esc stops.` : "";
 
@@ -24,13 +23,12 @@ function showStatus({ training, server }, before) {
   if (server.ready && before?.server.ready === false) announce("The model is ready. You can generate now.");
   setText($("generate-hint"), server.ready ? SHORTCUTS : format.noModelReason(training, server.problem));
   const needsKey = Boolean(server.auth) && !load("key-accepted", false);
-  if ($("key-field").hidden === needsKey) $("key-field").hidden = !needsKey;
+  $("key-field").hidden = !needsKey;
   limitLength(server.max_tokens);
   const unit = server.token_unit ?? "character";
   setText($("top-k-hint"), `Likeliest ${unit}s to pick from, 0 for all`);
   setText($("length-hint"), `${unit[0].toUpperCase()}${unit.slice(1)}s to write`);
-  // An example that suits the dataset.
-  $("prompt").placeholder = /shakespeare|plays/i.test(server.model ?? training?.run ?? "")
+  $("prompt").placeholder = /shakespeare|plays/i.test(server.model ?? training?.run)
     ? "wherefore art thou"
     : "Once upon a time";
   updateButtons();

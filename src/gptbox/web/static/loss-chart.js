@@ -1,7 +1,7 @@
 /** The loss chart: an SVG with axes, a line of the training loss and points of the validation loss. */
 
 import { el, svg } from "./dom.js";
-import * as format from "./format.js";
+import { duration, loss, number, valLoss } from "./format.js";
 
 const HEIGHT = 210;
 const MARGIN = { top: 10, right: 10, bottom: 38, left: 46 };
@@ -21,7 +21,7 @@ function ticks(min, max, count) {
 function axisDomains(rows) {
   const last = rows.at(-1).step;
   const later = rows.filter((row) => row.step >= last * 0.03);
-  const losses = later.flatMap((row) => [row.train_loss, format.valLoss(row)]).filter(Number.isFinite);
+  const losses = later.flatMap((row) => [row.train_loss, valLoss(row)]).filter(Number.isFinite);
   const [min, max] = [Math.min(...losses), Math.max(...losses)];
   const padding = Math.max(0.05, (max - min) * 0.06);
   return { x: [0, Math.max(1, last)], y: [min - padding, max + padding] };
@@ -29,15 +29,14 @@ function axisDomains(rows) {
 
 const linearScale = ([d0, d1], [r0, r1]) => (value) => r0 + ((value - d0) / (d1 - d0)) * (r1 - r0);
 
-const evaluations = (rows) => rows.filter((row) => Number.isFinite(format.valLoss(row)));
+const evaluations = (rows) => rows.filter((row) => Number.isFinite(valLoss(row)));
 
 export class LossChart {
   /** Draws into `container`, and again whenever its size changes. */
   constructor(container) {
     this.container = container;
     this.rows = [];
-    this.tooltip = el("p", { class: "tooltip", "aria-hidden": "true" });
-    this.tooltip.hidden = true;
+    this.tooltip = el("p", { class: "tooltip", "aria-hidden": "true", hidden: "" });
     new ResizeObserver(() => this.draw()).observe(container);
     const onPointer = (event) => this.showTooltip(event.clientX - container.getBoundingClientRect().left);
     container.addEventListener("pointermove", onPointer);
@@ -47,7 +46,7 @@ export class LossChart {
 
   /** Show these metrics rows. */
   show(rows) {
-    this.rows = rows.filter((row) => Number.isFinite(row.train_loss) || Number.isFinite(format.valLoss(row)));
+    this.rows = rows.filter((row) => Number.isFinite(row.train_loss) || Number.isFinite(valLoss(row)));
     this.draw();
   }
 
@@ -73,7 +72,7 @@ export class LossChart {
       const x = this.xScale(value);
       const anchor = x > right - 14 ? "end" : "middle";
       grid.append(svg("line", { x1: x, x2: x, y1: bottom, y2: bottom + 4, class: "axis" }));
-      grid.append(svg("text", { x, y: bottom + 17, "text-anchor": anchor }, format.number(value)));
+      grid.append(svg("text", { x, y: bottom + 17, "text-anchor": anchor }, number(value)));
     }
     grid.append(svg("line", { x1: left, x2: right, y1: bottom, y2: bottom, class: "axis" }));
     const addTitle = (x, y, title, more = {}) =>
@@ -87,17 +86,17 @@ export class LossChart {
     const lines = svg("g", { "clip-path": "url(#plot-area)" });
     const evaluated = evaluations(this.rows);
     lines.append(svg("path", { class: "train", d: this.path(this.rows, (row) => row.train_loss) }));
-    lines.append(svg("path", { class: "val", d: this.path(evaluated, format.valLoss) }));
+    lines.append(svg("path", { class: "val", d: this.path(evaluated, valLoss) }));
     const r = evaluated.length > 20 ? 2 : 3; // the first points lie close together
     for (const row of evaluated) {
-      const [cx, cy] = [this.xScale(row.step), this.yScale(format.valLoss(row))];
+      const [cx, cy] = [this.xScale(row.step), this.yScale(valLoss(row))];
       lines.append(svg("circle", { class: "val-point", cx, cy, r }));
     }
     this.crosshair = svg("line", { class: "crosshair", y1: top, y2: bottom, visibility: "hidden" });
 
     const [first, last] = [evaluated[0], evaluated.at(-1)];
-    const summary = `Loss over ${format.number(this.rows.at(-1).step)} steps` + (last
-      ? `; validation loss from ${format.loss(format.valLoss(first))} to ${format.loss(format.valLoss(last))}.` : ".");
+    const summary = `Loss over ${number(this.rows.at(-1).step)} steps` + (last
+      ? `; validation loss from ${loss(valLoss(first))} to ${loss(valLoss(last))}.` : ".");
     const attributes = { width, height: HEIGHT, viewBox: `0 0 ${width} ${HEIGHT}`, role: "img", "aria-label": summary };
     this.container.replaceChildren(svg("svg", attributes, clip, grid, lines, this.crosshair), this.tooltip);
   }
@@ -117,9 +116,9 @@ export class LossChart {
     const x = this.xScale(row.step);
     for (const name of ["x1", "x2"]) this.crosshair.setAttribute(name, x);
     this.crosshair.setAttribute("visibility", "visible");
-    const parts = [`step ${format.number(row.step)}`, format.duration(row.elapsed_s ?? 0)];
-    if (Number.isFinite(row.train_loss)) parts.push(`training ${format.loss(row.train_loss)}`);
-    if (Number.isFinite(format.valLoss(row))) parts.push(`validation ${format.loss(format.valLoss(row))}`);
+    const parts = [`step ${number(row.step)}`, duration(row.elapsed_s ?? 0)];
+    if (Number.isFinite(row.train_loss)) parts.push(`training ${loss(row.train_loss)}`);
+    if (Number.isFinite(valLoss(row))) parts.push(`validation ${loss(valLoss(row))}`);
     this.tooltip.textContent = parts.join(" · ");
     this.tooltip.hidden = false;
     const room = this.container.clientWidth - this.tooltip.offsetWidth;
@@ -138,8 +137,8 @@ export function lossTable(rows) {
   const shown = evaluated.length ? evaluated : rows.slice(-50);
   const headers = ["Step", "Time", "Training loss", "Validation loss", "Tokens per second"];
   const cells = (row) => [
-    format.number(row.step), format.duration(row.elapsed_s ?? 0), format.loss(row.train_loss),
-    format.loss(format.valLoss(row)), Number.isFinite(row.tokens_per_s) ? format.number(row.tokens_per_s) : "–",
+    number(row.step), duration(row.elapsed_s ?? 0), loss(row.train_loss),
+    loss(valLoss(row)), Number.isFinite(row.tokens_per_s) ? number(row.tokens_per_s) : "–",
   ];
   const tableRow = (tag, attributes, texts) => el("tr", {}, ...texts.map((text) => el(tag, attributes, text)));
   return el(

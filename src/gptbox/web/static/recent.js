@@ -5,7 +5,7 @@ import { fillForm } from "./form.js";
 import { textFacts } from "./format.js";
 import { load, save } from "./storage.js";
 import { store } from "./store.js";
-import { isUnfinished, plainText } from "./text.js";
+import { isUnfinished, isWithinCharacter, plainText } from "./text.js";
 
 const MAX_TEXTS = 30;
 
@@ -24,10 +24,12 @@ function addRecent(ended) {
 }
 
 function listItem({ request, text, facts }) {
-  const start = (request.prompt + text).replace(/\s+/g, " ").trim().slice(0, 80);
-  const copy = el("button", { type: "button", class: "link" }, "Copy");
+  const line = (request.prompt + text).replace(/\s+/g, " ").trim();
+  let end = 80;
+  while (isWithinCharacter(line.slice(0, end), line.slice(end))) end--;
+  const copy = el("button", { class: "link" }, "Copy");
   copyOnClick(copy, () => request.prompt + text);
-  const reuse = el("button", { type: "button", class: "link" }, "Use these settings");
+  const reuse = el("button", { class: "link" }, "Use these settings");
   reuse.addEventListener("click", () => {
     fillForm(request);
     $("prompt").focus();
@@ -36,7 +38,7 @@ function listItem({ request, text, facts }) {
   const buttons = el("span", { class: "buttons" }, reuse, copy);
   const details = el(
     "details", {},
-    el("summary", {}, `${start || "(empty)"}…`),
+    el("summary", { dir: "auto" }, `${line.slice(0, end) || "(empty)"}…`),
     el("p", { class: "text", translate: "no" }, el("strong", {}, request.prompt), text),
     el("div", { class: "row" }, el("p", {}, facts), buttons),
   );

@@ -1,15 +1,15 @@
 /** The samples written at each evaluation, on a slider from first to newest. */
 
-import { $, el, setText } from "./dom.js";
+import { $, setText } from "./dom.js";
 import * as format from "./format.js";
 import { store } from "./store.js";
 
+const slider = $("sample-slider");
 let samples = [];
 
 /** Show the samples of a run. The slider follows the newest one unless the reader has moved it back. */
 function showSamples({ run, isOther, samples: rows }) {
   setText($("samples-title"), isOther ? `How ${run} learned` : "Watch it learn");
-  const slider = $("sample-slider");
   const atNewest = Number(slider.value) >= samples.length - 1;
   samples = rows;
   $("samples").hidden = samples.length === 0;
@@ -21,15 +21,11 @@ function showSamples({ run, isOther, samples: rows }) {
 }
 
 function render() {
-  const slider = $("sample-slider");
   const sample = samples[Number(slider.value)];
   const position = `${Number(slider.value) + 1} of ${samples.length}`;
   const facts = `Step ${format.number(sample.step)}, loss ${format.loss(format.valLoss(sample))}`;
-  const line = $("sample-facts");
-  if (line.dataset.facts !== facts + position) {
-    line.dataset.facts = facts + position;
-    line.replaceChildren(el("span", {}, facts), " ", el("span", {}, position));
-  }
+  setText($("sample-step"), facts);
+  setText($("sample-position"), position);
   slider.setAttribute("aria-valuetext", `${facts}, ${position}`);
   const prompt = sample.prompt?.trim() ? sample.prompt : "";
   setText($("sample-prompt"), prompt);
@@ -37,7 +33,7 @@ function render() {
 }
 
 store.subscribe(({ history }) => history, showSamples);
-$("sample-slider").addEventListener("input", () => {
+slider.addEventListener("input", () => {
   render();
   $("sample-output").scrollTop = 0;
 });

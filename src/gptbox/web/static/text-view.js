@@ -1,14 +1,16 @@
 /** The text as it arrives, its facts and its warnings. Tokens are only ever appended, once per frame. */
 
 import { $, copyOnClick, el, setText } from "./dom.js";
-import { textFacts } from "./format.js";
+import { isolate, textFacts } from "./format.js";
 import { tokenElement } from "./probabilities.js";
 import { store } from "./store.js";
-import { isUnfinished, plainText } from "./text.js";
+import { isUnfinished, isWithinCharacter, plainText } from "./text.js";
 
 /** On the page: the first `count` of `tokens`, and whether they are coloured. */
 let shown = { tokens: null, count: 0, isColoured: false };
-/** The last coloured tokens if they end within a character; not on the page yet. */
+/** The tokens of the last coloured element. */
+let complete = [];
+/** The tokens after them if they end within a code point; not on the page yet. */
 let incomplete = [];
 let frame = 0;
 
@@ -59,16 +61,18 @@ function appendColoured(tokens) {
     }
     incomplete.push(token);
     if (!token.text) continue;
-    $("text-completion").append(tokenElement(incomplete));
+    const last = $("text-completion").lastChild;
+    const isExtension = complete.length < 50 && last?.title && isWithinCharacter(last.textContent, token.text);
+    complete = isExtension ? [...complete, ...incomplete] : incomplete;
+    if (isExtension) last.remove();
+    $("text-completion").append(tokenElement(complete));
     incomplete = [];
   }
 }
 
 function renderWarnings(warnings = []) {
-  const texts = warnings.map((warning) =>
-    typeof warning === "string" ? warning : warning.message ?? JSON.stringify(warning));
-  $("warnings").replaceChildren(...texts.map((text) => el("li", {}, text)));
-  $("warnings").hidden = texts.length === 0;
+  $("warnings").replaceChildren(...warnings.map((warning) => el("li", {}, isolate(warning))));
+  $("warnings").hidden = !warnings.length;
 }
 
 store.subscribe(({ text }) => text, (text) => {

@@ -51,6 +51,13 @@ export function tokensOf({ text, logprobs }, offset) {
   return rest ? [{ text: rest }, ...tokens] : tokens;
 }
 
+/** Undefined in older browsers. */
+const segmenter = Intl.Segmenter && new Intl.Segmenter();
+
+/** Whether `after` continues the last character that people see in `before`: with a combining mark, for example. */
+export const isWithinCharacter = (before, after) =>
+  segmenter?.segment(before + after).containing(before.length)?.index < before.length;
+
 export const codePoints = (text) => [...text].length;
 
 const secondsSince = (start) => Math.max(0.001, (performance.now() - start) / 1000);

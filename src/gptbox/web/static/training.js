@@ -46,7 +46,7 @@ function render() {
   const model = [parameters && `${format.parameters(parameters)} parameters`, architecture, device];
   const trained = training?.tokens > 0;
   setDetail("dataset", training?.dataset_source);
-  setDetail("health", training?.dataset_health?.join("\n\n"));
+  setDetail("health", training?.dataset_health?.map(format.isolate).join("\n\n"));
   setDetail("model", model.filter(Boolean).join(", "));
   setDetail("elapsed", trained && `${format.duration(training.elapsed_s)}, ${format.number(training.tokens)} tokens`);
   $("about").hidden = ![...$("about").children].some((row) => !row.hidden);
@@ -60,15 +60,16 @@ function setDetail(id, text) {
 
 function renderProgress(training) {
   const bar = $("progress");
-  const active = training?.phase === "training";
+  const { phase, step, steps, elapsed_s, eta_s } = training ?? {};
+  const active = phase === "training";
   const fraction = training && format.progress(training);
-  const stoppedEarly = training?.phase === "stopped" && fraction === null;
-  bar.hidden = !training || training.phase === "failed" || stoppedEarly;
-  $("steps").hidden = !training?.step;
+  const stoppedEarly = phase === "stopped" && fraction === null;
+  bar.hidden = !training || phase === "failed" || stoppedEarly;
+  $("steps").hidden = !step;
   document.title = "gptbox";
   if (!training) return;
   const percent = fraction === null ? null : Math.floor(fraction * 100);
-  const timeLeft = active ? format.timeLeft(training.eta_s) : "";
+  const timeLeft = active ? format.timeLeft(eta_s) : "";
   bar.toggleAttribute("data-indeterminate", fraction === null);
   $("progress-bar").style.width = fraction === null ? "" : `${fraction * 100}%`;
   if (percent === null) {
@@ -79,11 +80,11 @@ function renderProgress(training) {
     bar.setAttribute("aria-valuetext", [`${percent} percent`, timeLeft].filter(Boolean).join(", "));
     if (active) document.title = `${percent} % · gptbox`;
   }
-  const finished = training.phase === "finished";
-  const of = training.steps > 0 ? ` of ${format.number(training.steps)}` : "";
-  const done = finished ? format.count(training.step, "step") : `Step ${format.number(training.step)}${of}`;
+  const finished = phase === "finished";
+  const of = steps > 0 ? ` of ${format.number(steps)}` : "";
+  const done = finished ? format.count(step, "step") : `Step ${format.number(step)}${of}`;
   setText($("steps-done"), done);
-  const duration = finished && training.elapsed_s > 0 ? `in ${format.duration(training.elapsed_s)}` : "";
+  const duration = finished && elapsed_s > 0 ? `in ${format.duration(elapsed_s)}` : "";
   setText($("steps-time"), duration || timeLeft);
 }
 
