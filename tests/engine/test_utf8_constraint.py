@@ -75,10 +75,10 @@ def test_threads_and_drafts_change_no_token(
 def test_drafted_tokens_break_no_character_either(bytes_model: GPT, monkeypatch: pytest.MonkeyPatch) -> None:
     """So that most of them are accepted."""
     monkeypatch.setattr(StrategyTuner, "choose", lambda self, rows: (Strategy(False, 5), 1.0))
-    monkeypatch.setattr("gptbox.engine.batch.TIME_SLICE_S", 0)  # a single step at a time
     accepted = []
-    batch = Batch(bytes_model, 1)
-    batch.add(request(bytes_model, [10], max_tokens=200, temperature=0.8, seed=1))
+    batch = Batch(bytes_model, 1, interrupt=np.ones(1, np.int64))  # one verification at a time
+    three_bytes = {0xE4: 100.0}  # the first byte of every character
+    batch.add(request(bytes_model, [10], max_tokens=200, temperature=0.8, seed=1, logit_bias=three_bytes))
     while batch.rows:
         tokens, _ = batch.step()
         accepted.append(tokens)
