@@ -95,7 +95,8 @@ def gptbox(job: Job) -> Result:
     from gptbox.models import folder as model_folder
 
     loaded = model_folder.load(Path(job.folder))
-    model, pool = GPT(loaded.config, loaded.weights, quantize=job.quantized), WorkerPool(job.threads)
+    model = GPT(loaded.config, loaded.weights, job.quantized, loaded.tokenizer.utf8_constraint)
+    pool = WorkerPool(job.threads)
     start = np.zeros(1, np.int64)
 
     def texts(params: list[SamplingParams]) -> list[list[int]]:

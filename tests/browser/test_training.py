@@ -315,24 +315,36 @@ def test_slider_follows_the_newest_sample_unless_moved_back(ready, open_page: Op
 
 
 @pytest.mark.parametrize(
-    ("loss", "characters_per_token", "meaning"),
+    ("loss", "unit", "characters", "letters", "meaning"),
     [
-        (4.17, None, "a jumble of letters. For each letter, the model hesitates between about 65."),
-        (2.2, 1.0, "syllables and spaces in the right places, but few words"),
-        (1.9, 1.0, "word shapes"),
-        (1.5, None, "mostly real words"),
-        (1.2, None, "real words in sentences"),
-        (1.2, 0.51, "syllables and spaces in the right places, but few words. For each token of 0.51 letters, the "
-                    "model hesitates between about 3."),
-        (4.5, 3.02, "mostly real words, in lines that almost make sense. For each token of 3.0 letters, the model "
-                    "hesitates between about 90."),
-        (7.2, 2.5, "a jumble of letters. For each token of 2.5 letters, the model hesitates between about 1,339."),
+        (4.17, None, None, None, "a jumble of characters. For each character, the model hesitates between about 65."),
+        (2.2, None, 1.0, None, "syllables and spaces in the right places, but few words"),
+        (1.9, "character", 1.0, 1.0, "word shapes"),
+        (1.5, "character", 1.0, 1.0, "mostly real words"),
+        (1.2, "character", 1.0, 1.0, "real words in sentences"),
+        (1.2, "byte", 0.51, 0.51, "syllables and spaces in the right places, but few words. For each byte, the model "
+                                  "hesitates between about 3."),
+        (4.5, "token", 3.02, 3.02, "mostly real words, in lines that almost make sense. For each token of 3.0 "
+                                   "characters, the model hesitates between about 90."),
+        (7.2, "token", 2.5, 2.5, "a jumble of characters. For each token of 2.5 characters, the model hesitates "
+                                 "between about 1,339."),
+        # Chinese: characters, BPE, bytes.
+        (3.9, "character", 1.0, 2.6, "mostly real words, in lines that almost make sense. For each character, the "
+                                     "model hesitates between about 49."),
+        (4.73, "token", 1.46, 3.33, "mostly real words, in lines that almost make sense. For each token of 1.5 "
+                                    "characters, the model hesitates between about 113."),
+        (1.59, "byte", 0.44, 1.0, "mostly real words, in lines that almost make sense. For each byte, the model "
+                                  "hesitates between about 5."),
     ],
 )  # fmt: skip
 def test_meaning_of_a_loss_is_explained(
-    box, open_page: Open, loss: float, characters_per_token: float | None, meaning: str
+    box, open_page: Open, loss: float, unit: str | None, characters: float | None, letters: float | None, meaning: str
 ) -> None:
-    box.status("training", step=10, steps=100, val_loss=loss, characters_per_token=characters_per_token)
+    """`None` is a field that older versions did not write."""
+    box.status(
+        "training", step=10, steps=100, val_loss=loss, token_unit=unit, characters_per_token=characters,
+        letters_per_token=letters,
+    )  # fmt: skip
     page = open_page(box.url)
     expect(page.locator("#loss-meaning")).to_contain_text(f"A loss of {loss:.2f} reads as {meaning}")
 

@@ -6,7 +6,10 @@ from contextlib import ExitStack, contextmanager
 import httpx
 import pytest
 from playwright.sync_api import Page, expect
+from tests.eos_tokenizer import load_with_eos
+from tests.tokenizers.texts import SENTENCES
 
+from gptbox.tokenizers.bpe import BPETokenizer
 from gptbox.tokenizers.byte import ByteTokenizer
 
 pytestmark = pytest.mark.browser
@@ -182,8 +185,51 @@ def test_a_model_of_bytes_knows_every_character_and_its_fields_count_bytes(box, 
     text = finished(page)
     assert 0 < len(text) <= 60
     assert "bytes:" not in text
+    assert "\ufffd" not in text
     assert page.locator("#text-prompt").text_content() == "CAF\u00c9 \U0001f40e"
     expect(page.get_by_role("list", name="Warnings about this text")).to_be_hidden()
+
+
+def test_a_model_of_bpe_counts_tokens_and_its_texts_have_whole_characters(box, open_page: Open) -> None:
+    tokenizer = BPETokenizer.train([SENTENCES["Chinese"] * 100])
+    box.publish(tokenizer=tokenizer)
+    page = open_page(box.url)
+    expect(page.get_by_role("button", name="Generate")).to_be_enabled()
+    expect(page.locator("#length-hint")).to_have_text("Tokens to write")
+    expect(page.locator("#top-k-hint")).to_have_text("Likeliest tokens to pick from, 0 for all")
+    expect(page.locator("#announcer")).not_to_have_text("Writing.")
+    for seed in range(3):
+        generate(page, Prompt="人人", Length="500", Temperature="2", Seed=str(seed))
+        expect(page.locator("#facts")).to_contain_text(f"seed {seed}")
+        text = finished(page)
+        assert "\ufffd" not in text
+        count = f"{len(text):,} character{'' if len(text) == 1 else 's'}"
+        expect(page.locator("#facts")).to_contain_text(f"{count} in ")
+        expect(page.locator("#announcer")).to_have_text(f"Finished: {count}.")
+
+
+def test_a_text_that_the_model_ends_itself_says_so(
+    ready, open_page: Open, wait_for, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = open_page(ready.url)
+    generate(page, Prompt="TO BE", Length="60", Seed="7")
+    text = finished(page)
+    expect(page.locator("#facts")).to_contain_text("60 characters in")
+    expect(page.locator("#facts")).not_to_contain_text("Ended by the model")
+    eos = next(character for i, character in enumerate(text) if i > 20 and character not in text[:i])
+    load_with_eos(monkeypatch, eos)
+    ready.publish(500)
+    expect(page.locator("#connection")).to_contain_text("step 500")
+    generate(page)
+    expect(page.locator("#facts")).to_contain_text(f"Ended by the model: {text.index(eos)} characters in")
+    assert finished(page) == text.partition(eos)[0]
+    load_with_eos(monkeypatch, text[0])
+    ready.publish(750)
+    expect(page.locator("#connection")).to_contain_text("step 750")
+    generate(page)
+    expect(page.locator("#facts")).to_have_text("The text ended at once.")
+    expect(page.locator("#announcer")).to_have_text("Finished.")
+    expect(page.locator("#error")).to_be_empty()
 
 
 def test_markup_is_shown_as_text(ready, open_page: Open) -> None:

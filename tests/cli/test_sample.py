@@ -1,12 +1,17 @@
 """`gptbox sample`: the output of the lesson's sample.py, seeds and prompts."""
 
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from tests.cli.process import gptbox
+from tests.conftest import TINY
 from tests.eos_tokenizer import load_with_eos
 
 from gptbox.cli.sample import sample
+from gptbox.models.runs import RunFolder
+from gptbox.tokenizers.byte import ByteTokenizer
 
 
 def test_sample_prints_in_the_format_of_nanogpts_sample_py(trained: Path) -> None:
@@ -33,6 +38,18 @@ def test_sample_reads_its_start_from_a_file_and_names_unknown_characters(trained
     assert done.returncode == 0, done.stderr
     assert "\n1 gr n" in done.stdout
     assert done.stderr == "The model does not know ü and reads (space) instead.\n"
+
+
+def test_sample_prints_whole_characters(tmp_path: Path, write_model: Callable[..., Path]) -> None:
+    """Of a model that has learned nothing, and whose tokens are bytes."""
+    run = RunFolder(tmp_path / "models", "bytes")
+    path = write_model(run.snapshot(1), replace(TINY["qwen3"], vocab_size=256), tokenizer=ByteTokenizer())
+    run.update_link("best", path)
+    done = gptbox(tmp_path, "sample", "--temperature", "2", "--num-samples", "8", "--max-tokens", "101")
+    assert done.returncode == 0, done.stderr
+    texts = done.stdout.split("\n", 1)[1].split("\n---------------\n")[:-1]
+    assert len(texts) == 8
+    assert not any("\ufffd" in text or text.isascii() for text in texts)
 
 
 def test_sample_ends_a_text_at_the_eos(

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tests.tokenizers.texts import SENTENCES
 
 from gptbox.datasets import DATASETS, text_file
 from gptbox.datasets import prepared as prepared_module
@@ -494,6 +495,26 @@ class TestTokenizers:
             f"split: {len(train)} tokens for training (90 %), {len(val)} for validation",
             "tokenizer: byte",
         ]
+
+    @pytest.mark.parametrize(
+        ("text", "letters"),
+        [
+            (TEXT, "characters"),
+            ("".join(map(chr, range(0x4E00, 0x5200))), "bytes"),  # Chinese: 1,024 characters of three bytes
+            ("".join(map(chr, range(0xAC00, 0xAE00))), "bytes"),  # Korean
+            (SENTENCES["Hindi"] * 9, "characters"),
+            (SENTENCES["Russian"] * 9, "characters"),
+            ("".join(map(chr, range(0x4E00, 0x5000))) + "plain English words " * 500, "characters"),
+        ],
+    )
+    def test_letters_are_characters_or_in_scripts_with_many_of_them_bytes(
+        self, data: Path, run: RunFolder, text: str, letters: str
+    ) -> None:
+        (data / "letters" / "a.txt").write_text(text, encoding="utf-8")
+        prepared = prepare("letters", run, data, tokenizer="byte")
+        expected = len(text) / len(text.encode()) if letters == "characters" else 1.0
+        assert prepared.letters_per_token == expected
+        assert prepared.characters_per_token == len(text) / len(text.encode())
 
     def test_bits_per_byte_are_comparable(self, data: Path, tmp_path: Path) -> None:
         """The same bits for the whole validation split, spread over fewer or more tokens."""

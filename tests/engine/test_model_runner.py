@@ -65,10 +65,9 @@ def test_speculative_decoding_changes_no_output(
 def test_most_drafted_tokens_are_accepted(model: GPT, monkeypatch: pytest.MonkeyPatch) -> None:
     """At any temperature, a step yields several tokens."""
     monkeypatch.setattr(StrategyTuner, "choose", lambda self, rows: (Strategy(False, 5), 1.0))
-    monkeypatch.setattr("gptbox.engine.batch.TIME_SLICE_S", 0)  # a single step at a time
     accepted = []
     for temperature in (0, 0.8):
-        batch = Batch(model, 1)
+        batch = Batch(model, 1, interrupt=np.ones(1, np.int64))  # one verification at a time
         batch.add(request(model, ids(5), max_tokens=200, temperature=temperature, seed=1))
         while batch.rows:
             tokens, _ = batch.step()

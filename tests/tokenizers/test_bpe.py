@@ -1,5 +1,6 @@
 """BPE trained on a text: any text comes back, documents end with EOS, a stream splits no character."""
 
+import codecs
 import json
 import sys
 import tracemalloc
@@ -203,7 +204,6 @@ def test_a_stream_shows_only_whole_characters(text: str) -> None:
             shown += decoder.push((token,))
             assert text.startswith(shown)
         assert shown == text
-        assert decoder.flush() == ""
 
 
 @given(ids_of_any_tokens, st.integers(0, 20))
@@ -215,7 +215,8 @@ def test_a_stream_of_any_tokens_decodes_to_the_same_text(ids: list[int], prompt_
         text, start = decoder.push_token(token)
         assert 0 <= start <= max(0, len(text))
         shown += text
-    assert shown + decoder.flush() == TOKENIZER.decode(ids)
+    content = b"".join(map(TOKENIZER.token_bytes, ids))
+    assert shown == codecs.getincrementaldecoder("utf-8")("replace").decode(content)
 
 
 def test_a_character_that_a_prompt_leaves_incomplete_is_completed_by_the_stream() -> None:

@@ -1,14 +1,23 @@
 """Evaluating a model in torch; tests/engine/test_evaluate.py compares the loss with the engine's."""
 
+import codecs
+import json
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from tests.train.small_models import make_model
 
+from gptbox.datasets.prepared import PreparedDataset, prepare
 from gptbox.models.config import ModelConfig
+from gptbox.models.runs import RunFolder
 from gptbox.models.weights import Weights
-from gptbox.train.evaluation import Interrupted, evaluate
+from gptbox.tokenizers.byte import ByteTokenizer
+from gptbox.train.data_parallel import DataParallel
+from gptbox.train.decoder import CompiledDecoder
+from gptbox.train.evaluation import Evaluator, Interrupted, evaluate
 from gptbox.train.gpt import GPT
 
 
@@ -21,3 +30,44 @@ def test_an_interrupted_evaluation_leaves_the_model_in_training_mode(
     with pytest.raises(Interrupted):
         evaluate(model, np.zeros(100, np.uint16), stop=lambda: True)
     assert model.training
+
+
+@pytest.mark.parametrize("prompt", [b"\n", b"a\xf0\x9f"])
+@pytest.mark.parametrize("temperature", [0.0, 2.0])
+def test_no_character_is_broken_with_the_constraint(prompt: bytes, temperature: float) -> None:
+    """By a model that has learned nothing, in torch and in compiled code, and with more ids than the tokenizer."""
+    model, constraint = make_model(vocab_size=300), ByteTokenizer().utf8_constraint
+    texts = [
+        model.generate(
+            [*prompt], 200, temperature=temperature, top_k=200, seed=1, decoder=decoder, constraint=constraint
+        )
+        for decoder in (None, CompiledDecoder(model))
+    ]
+    assert texts[0] == texts[1]
+    assert codecs.getincrementaldecoder("utf-8")("strict").decode(prompt[prompt.find(0xF0) :] + bytes(texts[0]))
+    with pytest.raises((UnicodeDecodeError, ValueError)):  # ValueError: an id is no byte
+        bytes(model.generate([*prompt], 200, temperature=2.0, seed=1)).decode()
+
+
+def documents(tmp_path: Path, tokenizer: str) -> PreparedDataset:
+    """A text of several documents, prepared."""
+    folder = tmp_path / "data" / "poems"
+    folder.mkdir(parents=True)
+    lines = [json.dumps({"text": f"{n} 瓶啤酒 on the wall"}, ensure_ascii=False) for n in range(300)]
+    (folder / "poems.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    return prepare("poems", RunFolder(tmp_path / "models", "poems"), tmp_path / "data", tokenizer=tokenizer)
+
+
+@pytest.mark.parametrize("tokenizer", ["byte", "bpe", "char"])
+def test_a_sample_has_whole_characters_and_ends_before_the_end_of_text(tmp_path: Path, tokenizer: str) -> None:
+    dataset = documents(tmp_path, tokenizer)
+    model = make_model(vocab_size=dataset.vocab_size)
+    evaluator = Evaluator(dataset, DataParallel(1), lambda: False)
+    samples = [evaluator.sample(model, seed)["text"] for seed in range(20)]
+    assert not any("\ufffd" in text for text in samples)
+    assert any(not text.isascii() for text in samples)
+    if dataset.tokenizer.eos_id is not None:
+        ids = model.generate(dataset.tokenizer.encode("\n").tolist(), 300, temperature=0.8, top_k=200, seed=0,
+                             constraint=dataset.tokenizer.utf8_constraint)  # fmt: skip
+        assert dataset.tokenizer.eos_id in ids
+        assert samples[0] == dataset.tokenizer.decode(ids[: ids.index(dataset.tokenizer.eos_id)])

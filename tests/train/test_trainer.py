@@ -36,7 +36,7 @@ def test_a_run_learns_publishes_and_finishes(make_trainer: Callable[..., Trainer
     assert status == run.status()
     assert (status.phase, status.step, status.steps, status.eta_s) == ("finished", 200, 200, 0.0)
     assert status.tokens == 200 * 4 * 32
-    assert status.characters_per_token == 1.0
+    assert (status.token_unit, status.characters_per_token, status.letters_per_token) == ("character", 1.0, 1.0)
     assert [path.name for path in run.snapshots()] == ["step-000100", "step-000200"]
     assert run.resolve("latest").name == run.resolve("best").name == status.best_snapshot == "step-000200"
     assert status.best_val_loss is not None

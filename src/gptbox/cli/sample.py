@@ -61,7 +61,8 @@ def sample(
             file=sys.stderr,
         )
     prompt = folder.tokenizer.encode(start or "\n")
-    gpt, pool = GPT(folder.config, folder.weights, settings.quantize == "int8"), WorkerPool(settings.threads)
+    gpt = GPT(folder.config, folder.weights, settings.quantize == "int8", folder.tokenizer.utf8_constraint)
+    pool = WorkerPool(settings.threads)
     load_engine()
     for first in range(0, num_samples, _MAX_BATCH_SIZE):
         seeds = range(seed + first, seed + min(first + _MAX_BATCH_SIZE, num_samples))
@@ -103,7 +104,7 @@ def _print_in_order(
         print(decoder.push(buffers[current]), end="", flush=True)
         buffers[current].clear()
         if finished[current]:
-            print(f"{decoder.flush()}\n---------------")
+            print("\n---------------")
             current, decoder = current + 1, tokenizer.stream_decoder()
             if current < num_texts:
                 print(tokenizer.decode(prompt), end="", flush=True)

@@ -35,7 +35,14 @@ from gptbox.datasets.vocabulary import describe_vocabulary
 from gptbox.errors import DatasetError, ModelFolderError, RunError
 from gptbox.models.runs import RunFolder, start_over_advice
 from gptbox.system.atomic import atomic_folder, write_json
-from gptbox.tokenizers import AUTO, Tokenizer, choose_tokenizer, tokenizer_from_json, train_tokenizer
+from gptbox.tokenizers import (
+    AUTO,
+    MAX_AUTO_CHARACTERS,
+    Tokenizer,
+    choose_tokenizer,
+    tokenizer_from_json,
+    train_tokenizer,
+)
 
 FORMAT_VERSION = 1
 
@@ -138,6 +145,18 @@ class PreparedDataset:
     def characters_per_token(self) -> float:
         """Mean number of characters per token."""
         return self.characters / (self.train_tokens + self.val_tokens)
+
+    @property
+    def letters_per_token(self) -> float:
+        """As `characters_per_token`, but a character of Chinese, Japanese or Korean is as many letters as bytes.
+
+        It says about as much as so many letters: losses per token, divided by this, mean the same in all scripts.
+        """
+        tokens = self.train_tokens + self.val_tokens
+        has_many_characters = self.health is not None and self.health.distinct_characters > MAX_AUTO_CHARACTERS
+        if has_many_characters and self.text_bytes > 2 * self.characters:
+            return self.text_bytes / tokens
+        return self.characters_per_token
 
     def bits_per_byte(self, val_loss: float) -> float:
         """Convert a validation loss from nats per token to bits per byte, which is comparable between tokenizers."""

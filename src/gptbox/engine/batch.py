@@ -92,7 +92,7 @@ class Batch:
         self._cache = KVCache(
             model.config, slots, slots * KVCache.pages_for(model.config) if total_pages is None else total_pages
         )
-        self._sequences = Sequences.of(model.config, self._cache.lengths)
+        self._sequences = Sequences.of(model.config, self._cache.lengths, model.constraint)
         self._prefixes = PrefixCache(self._cache, self._sequences.tokens)
         self._runner = ModelRunner(model, pool, self._cache, self._sequences, self._interrupt)
         self._tuner = model.tuner(pool.size)
@@ -130,7 +130,9 @@ class Batch:
         reusing = scores is None and source is None
         slot = self._prefixes.allocate(self._max_pages(request), window if reusing else None)
         params = request.params
-        self._sequences.begin(slot, request.prompt, params)
+        constraint = self.model.constraint
+        state = 0 if constraint is None else constraint.state_after(request.prompt)
+        self._sequences.begin(slot, request.prompt, params, state)
         self._sequences.tokens[slot, : len(window)] = window
         request.interrupt = self._interrupt
         self.rows.append(

@@ -14,6 +14,7 @@ from gptbox.engine.packing import PANEL, padded
 from gptbox.engine.sampling_params import MAX_ALTERNATIVES, SAMPLING_DTYPE, SamplingParams
 from gptbox.models.config import ModelConfig
 from gptbox.models.weights import Array
+from gptbox.tokenizers.utf8 import Utf8Constraint
 
 IntArray = NDArray[np.int64]
 MAX_TOKENS = 512
@@ -102,18 +103,24 @@ class Sequences(NamedTuple):
     """Whether prompt or generated text has the token; maintained only for a repetition penalty."""
     counts: Annotated[Array, "slots V"]
     """How often the generated text has the token; maintained only for a presence or frequency penalty."""
+    transitions: Annotated[NDArray[np.int8], "states V"]
+    """Utf8Constraint.transitions; empty without a constraint."""
+    states: Annotated[IntArray, "slots"]
+    """The constraint's state, a row of `transitions`."""
 
     @classmethod
-    def of(cls, config: ModelConfig, lengths: IntArray) -> "Sequences":
+    def of(cls, config: ModelConfig, lengths: IntArray, constraint: Utf8Constraint | None = None) -> "Sequences":
         slots, vocabulary = len(lengths), config.vocab_size
+        transitions = np.zeros((0, 0), np.int8) if constraint is None else constraint.padded(vocabulary)
         return cls(
             np.zeros((slots, config.context_length + 1), np.int64), lengths, np.zeros(slots, SAMPLING_DTYPE),
             np.zeros(slots, np.uint64), np.zeros(slots, np.int64), np.zeros((slots, vocabulary), np.int8),
-            np.zeros((slots, vocabulary), np.float32),
+            np.zeros((slots, vocabulary), np.float32), transitions, np.zeros(slots, np.int64),
         )  # fmt: skip
 
-    def begin(self, slot: int, prompt: NDArray[np.integer], params: SamplingParams) -> None:
-        """Start a sequence in a slot: set its parameters and random state, and reset its counts."""
+    def begin(self, slot: int, prompt: NDArray[np.integer], params: SamplingParams, state: int = 0) -> None:
+        """Start a sequence in a slot: set its parameters, random state and constraint's state, and reset its counts."""
+        self.states[slot] = state
         params.fill(self.params[slot])
         self.random[slot] = params.state()
         self.num_generated[slot] = 0

@@ -11,14 +11,25 @@ from gptbox.engine.kv_cache import KVCache
 from gptbox.engine.packed_model import pack_model
 from gptbox.models.config import ModelConfig
 from gptbox.models.weights import Array, Weights
+from gptbox.tokenizers.utf8 import Utf8Constraint
 
 
 class GPT:
     """A decoder-only transformer. Thread-safe, but each KVCache belongs to one caller."""
 
-    def __init__(self, config: ModelConfig, weights: Weights, quantize: bool = False) -> None:
-        """`weights` as in `gptbox.models.weights`, float32; `quantize` stores the matrices in int8."""
+    def __init__(
+        self,
+        config: ModelConfig,
+        weights: Weights,
+        quantize: bool = False,
+        constraint: Utf8Constraint | None = None,
+    ) -> None:
+        """`weights` as in `gptbox.models.weights`, float32; `quantize` stores the matrices in int8.
+
+        `constraint` says which tokens are sampled: by default all.
+        """
         self.config = config
+        self.constraint = constraint
         self.packed = pack_model(config, weights, quantize)
         self.draft = None if quantize else pack_model(config, weights, True)
         """An int8 copy for self-speculative decoding, which changes no output; None if the model itself is int8."""

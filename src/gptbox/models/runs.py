@@ -64,7 +64,11 @@ class Status:
     device: str | None = None
     dataset_source: str | None = None
     characters_per_token: float | None = None
-    """Mean number of the text's characters per token: losses per token divided by it are comparable."""
+    """Mean number of the text's characters per token."""
+    letters_per_token: float | None = None
+    """The same in letters, of which a Chinese character has several: losses per token divided by it are comparable."""
+    token_unit: str | None = None
+    """What a token is: Tokenizer.unit."""
     dataset_health: list[str] | None = None
     """The health of the text, in lines for people."""
     latest_snapshot: str | None = None

@@ -4,12 +4,15 @@ import codecs
 import unicodedata
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
+from functools import cached_property
 from itertools import groupby, islice
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
+
+from gptbox.tokenizers.utf8 import Utf8Constraint
 
 _NAMES = {"\n": "(line break)", " ": "(space)", "\t": "(tab)"}
 
@@ -25,7 +28,10 @@ def printable(character: str) -> str:
 
 
 class StreamDecoder(ABC):
-    """Decodes ids incrementally. Text once returned is final, and no character is split."""
+    """Decodes ids incrementally. Text once returned is final, and no character is split.
+
+    A text that ends within a character goes without it, as in vLLM and llama.cpp.
+    """
 
     @abstractmethod
     def push(self, tokens: Sequence[int]) -> str:
@@ -37,10 +43,6 @@ class StreamDecoder(ABC):
         The index is above 0 if the token fails to continue an incomplete character, which then becomes U+FFFD.
         """
         return self.push((token,)), 0
-
-    @abstractmethod
-    def flush(self) -> str:
-        """The rest of the text; an incomplete character becomes U+FFFD."""
 
 
 class Tokenizer(ABC):
@@ -105,6 +107,12 @@ class Tokenizer(ABC):
         """The text of the ids; ids outside the vocabulary and incomplete characters become U+FFFD."""
         return b"".join([self.token_bytes(i) for i in ids]).decode("utf-8", "replace")
 
+    @cached_property
+    def utf8_constraint(self) -> Utf8Constraint | None:
+        """Which tokens may be sampled, so that no character is broken; None if each token is whole characters."""
+        constraint = Utf8Constraint(self.token_bytes, self.vocab_size)
+        return constraint if constraint.is_needed else None
+
     @abstractmethod
     def unknown(self, text: str) -> dict[str, str]:
         """The characters that `encode` replaces, mapped to their replacements, in order of first appearance."""
@@ -163,6 +171,3 @@ class _Utf8StreamDecoder(StreamDecoder):
         # The buffer may also hold an encoded surrogate, which becomes more than one U+FFFD.
         buffered = self._decoder.getstate()[0].decode("utf-8", "replace")
         return text + self._decoder.decode(content[1:]), max(0, len(text) + len(buffered) - 1)
-
-    def flush(self) -> str:
-        return self._decoder.decode(b"", final=True)

@@ -154,6 +154,3 @@ class _CharStreamDecoder(StreamDecoder):
 
     def push(self, tokens: Sequence[int]) -> str:
         return self._tokenizer.decode(tokens)
-
-    def flush(self) -> str:
-        return ""

@@ -91,12 +91,17 @@ class Evaluator:
         return self.estimate_tokens == len(self._dataset.val)
 
     def sample(self, model: GPT, seed: int) -> dict[str, Any]:
-        """Text that the model generates after a line break: prompt, seed and text."""
+        """Text that the model generates after a line break, up to an end of text: prompt, seed and text."""
         tokenizer = self._dataset.tokenizer
         prompt = tokenizer.encode(SAMPLE_PROMPT).tolist()
         decoder = CompiledDecoder(model) if cpu_backend.supports(model) else None
-        ids = model.generate(prompt, SAMPLE_TOKENS, temperature=0.8, top_k=200, seed=seed, decoder=decoder)
-        return {"prompt": SAMPLE_PROMPT, "seed": seed, "text": tokenizer.decode(ids)}
+        ids = model.generate(
+            prompt, SAMPLE_TOKENS, temperature=0.8, top_k=200, seed=seed, decoder=decoder,
+            constraint=tokenizer.utf8_constraint,
+        )  # fmt: skip
+        if tokenizer.eos_id in ids:
+            ids = ids[: ids.index(tokenizer.eos_id)]
+        return {"prompt": SAMPLE_PROMPT, "seed": seed, "text": tokenizer.stream_decoder(prompt).push(ids)}
 
     def predict_cost(self, model: GPT, budget: Budget) -> EvaluationCost:
         """Predict the cost of an evaluation before the first one, from the time of a forward pass over a few tokens."""

@@ -14,6 +14,7 @@ from torch.nn import functional as F  # noqa: N812  (the field's usual name)
 from gptbox.models.config import ModelConfig
 from gptbox.models.context_window import slide_window
 from gptbox.models.weights import Weights
+from gptbox.tokenizers.utf8 import Utf8Constraint
 from gptbox.train import ops
 from gptbox.train.ops import NO_DROPOUT, Dropout
 
@@ -260,11 +261,13 @@ class GPT(nn.Module):
         top_k: int = 0,
         seed: int | None = None,
         decoder: Decoder | None = None,
+        constraint: Utf8Constraint | None = None,
     ) -> list[int]:
         """Sample `max_tokens` ids that continue `ids`; temperature 0 is greedy, top_k 0 keeps all tokens.
 
         `decoder` is a new one for this model, by default one that calls `forward` with a KV cache. Past the context
-        length the window slides; see `gptbox.models.context_window.slide_window`.
+        length the window slides; see `gptbox.models.context_window.slide_window`. `constraint` says which tokens are
+        sampled: by default all.
         """
         context = self.config.context_length
         device = self.embedding.weight.device
@@ -274,6 +277,10 @@ class GPT(nn.Module):
         else:
             random.manual_seed(seed)
         decoder = decoder or _TorchDecoder(self)
+        state, transitions = 0, None
+        if constraint is not None:
+            state = constraint.state_after(ids)
+            transitions = torch.from_numpy(constraint.padded(self.config.vocab_size)).to(device)
         history = list(ids)
         new_ids = history[-context:]
         for _ in range(max_tokens):
@@ -281,6 +288,8 @@ class GPT(nn.Module):
                 decoder.reset()
                 new_ids = slide_window(history, context)
             logits = decoder(new_ids)
+            if transitions is not None:
+                logits = logits.masked_fill(transitions[state] < 0, -torch.inf)
             if temperature == 0:
                 token = int(logits.argmax())
             else:
@@ -288,6 +297,8 @@ class GPT(nn.Module):
                 if 0 < top_k < len(logits):
                     logits[logits < logits.topk(top_k).values[-1]] = -torch.inf
                 token = int(torch.multinomial(logits.softmax(-1), 1, generator=random))
+            if transitions is not None:
+                state = int(transitions[state, token])
             history.append(token)
             new_ids = [token]
         return history[len(ids) :]

@@ -92,7 +92,8 @@ class Trainer:
         self.disk = DiskFullGuard(reporter)
         status = Status(
             run=run.name, phase="training", dataset_source=dataset.source, dataset_health=dataset.health_lines(),
-            characters_per_token=dataset.characters_per_token,
+            characters_per_token=dataset.characters_per_token, letters_per_token=dataset.letters_per_token,
+            token_unit=dataset.tokenizer.unit,
         )  # fmt: skip
         # On a GPU, the share of the CPU says nothing about the speed of training.
         on_gpu = self.distributed.device.type == "cuda"

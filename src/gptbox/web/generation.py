@@ -149,16 +149,11 @@ class _TextSink:
         return None if is_eos else self._stop_token
 
     def _finish(self) -> str:
-        """The rest of a text of which the engine's last token has come."""
-        rest = self._decoder.flush()
-        self._decoded_chars += len(rest)
-        passed = self._push(rest)
-        if self._stop.matched:
-            return passed
+        """The rest of a text of which the engine's last token has come. A character that it breaks off is left out."""
         self.finish_reason = "length" if self._stop_token is None else "stop"
         if self._stop_token is not None and self._stop_logprob is not None:
             self._unsent_tokens.append(Token(self._stop_token, self._decoded_chars, *self._stop_logprob))
-        return passed + self._stop.flush()
+        return self._stop.flush()
 
     def _push(self, text: str) -> str:
         """The decoded text that may be sent; stop strings are ignored up to min_tokens, as in vLLM."""

@@ -70,7 +70,8 @@ def load_model(path: Path, quantize: bool = False) -> LoadedModel:
         folder = model_folder.load(path)
         info = folder.info
         loss = None if info is None else info.val_loss_estimate if info.val_loss is None else info.val_loss
-        return LoadedModel(key, GPT(folder.config, folder.weights, quantize), folder.tokenizer, loss)
+        gpt = GPT(folder.config, folder.weights, quantize, folder.tokenizer.utf8_constraint)
+        return LoadedModel(key, gpt, folder.tokenizer, loss)
     except ModelFolderError:
         raise
     except Exception as error:  # folders written by other programs may fail in unexpected ways

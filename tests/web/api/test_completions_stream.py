@@ -49,6 +49,32 @@ def test_a_stream_of_bytes_adds_up_to_the_whole_text(
     assert len(tokens) == 200
 
 
+@pytest.mark.parametrize("logprobs", [None, 0])
+def test_a_stream_of_bytes_breaks_no_character(
+    byte_run: Path, server_for: Callable[..., Any], stream: Stream, logprobs: int | None
+) -> None:
+    """Neither within the text nor where max_tokens ends it, although the model has learned nothing."""
+    server = server_for(byte_run)
+    for length in (1, 2, 3, 400):
+        body = {"prompt": "日", "n": 8, "max_tokens": length, "seed": length, "temperature": 2, "logprobs": logprobs}
+        *events, last, _ = list(stream(server.url, body | {"stream_options": {"include_usage": True}}))
+        assert last["usage"]["completion_tokens"] == 8 * length
+        written = [joined(events, i) for i in range(8)]
+        assert not any("\ufffd" in text for text in written)
+        if length == 400:
+            assert all(len(text) < len(text.encode()) for text in written)
+        else:
+            assert any(len(text.encode()) < length for text in written)
+        assert written == [choice["text"] for choice in whole(server, **body)["choices"]]
+        if logprobs is not None:
+            for i, text in enumerate(written):
+                choices = [choice for event in events for choice in event["choices"] if choice["index"] == i]
+                offsets = [at for choice in choices if choice["logprobs"] for at in choice["logprobs"]["text_offset"]]
+                assert len(offsets) == length
+                assert offsets == sorted(offsets)
+                assert max(offsets) in (len(text) - 1, len(text))
+
+
 def test_tokens_are_sent_as_they_are_generated(server: Any, stream: Stream) -> None:
     events = stream(server.url, {"max_tokens": 20_000})
     for _ in range(3):

@@ -1,6 +1,7 @@
 """/cgi-bin/test: samples in the format of the lesson's CGI script."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -9,9 +10,12 @@ import httpx
 import pytest
 from starlette.testclient import TestClient
 from tests.eos_tokenizer import load_with_eos
+from tests.tokenizers.texts import SENTENCES
+from tests.web.conftest import CONFIG
 
 from gptbox.models import folder as model_folder
 from gptbox.models.runs import RunFolder
+from gptbox.tokenizers.bpe import BPETokenizer
 from gptbox.tokenizers.char import CharTokenizer
 
 START = "wherefore art thou"
@@ -72,6 +76,20 @@ def test_the_default_start_is_the_lessons_if_the_model_knows_its_characters(
     assert body(client, "?seed=3") == body(client, f"?start={quote(start)}&seed=3")
     samples = body(client, "?num_samples=3").removesuffix(LINE).split(LINE)
     assert [sample[: len(start)] for sample in samples] == [start] * 3
+    assert body(client, "?start=wow").startswith("wow")
+
+
+@pytest.mark.parametrize(("language", "knows"), [("English", True), ("Chinese", False)])
+def test_without_a_start_a_model_of_another_alphabet_begins_with_a_line_break(
+    models: Path, write_model: Callable[..., Path], client_for: Callable[..., TestClient], language: str, knows: bool
+) -> None:
+    tokenizer = BPETokenizer.train([SENTENCES[language] * 100])
+    run = RunFolder(models, "bpe")
+    path = write_model(run.snapshot(1), replace(CONFIG, vocab_size=tokenizer.vocab_size), tokenizer=tokenizer)
+    run.update_link("best", path)
+    start = START if knows else "\n"
+    client = client_for(models)
+    assert body(client, "?seed=3") == body(client, f"?start={quote(start)}&seed=3")
     assert body(client, "?start=wow").startswith("wow")
 
 

@@ -9,7 +9,7 @@ from gptbox.engine.abi import DecodeArguments
 from gptbox.engine.buffers import IntArray, Pages, SampledTokens, Scratch, Sequences
 from gptbox.engine.kernels.barrier import barrier
 from gptbox.engine.kernels.forward import blocks, head
-from gptbox.engine.kernels.sampling import count_token, log_probabilities, sample
+from gptbox.engine.kernels.sampling import advance_state, count_token, log_probabilities, sample
 from gptbox.engine.packed_model import PackedModel
 from gptbox.jit.cache import kernel
 from gptbox.jit.pointers import address, atomic_load
@@ -55,7 +55,7 @@ def _draft_tokens(
     ids, slots, positions = (
         scratch.step_inputs[rank, 0, :1], scratch.step_inputs[rank, 1, :1], scratch.step_inputs[rank, 2, :1],
     )  # fmt: skip
-    length, random = sequences.lengths[slot], sequences.random[slot]
+    length, random, state = sequences.lengths[slot], sequences.random[slot], sequences.states[slot]
     for t in range(num_tokens):
         ids[0], slots[0], positions[0] = sequences.tokens[slot, length + t], slot, length + t
         blocks(draft, cache, ids, slots, positions, scratch, rank, size)
@@ -63,8 +63,9 @@ def _draft_tokens(
         if rank == 0:
             token = sample(scratch.logits[0, : draft.vocab_size], sequences, slot, scratch.probs[0, 0])
             sequences.tokens[slot, length + t + 1] = token
+            advance_state(sequences, slot, token)
             if t == num_tokens - 1:
-                sequences.random[slot] = random
+                sequences.random[slot], sequences.states[slot] = random, state
         barrier(scratch.sync, size)
 
 

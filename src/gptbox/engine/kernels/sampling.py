@@ -1,7 +1,7 @@
 """Sampling: logits processors, and the choice of a token. Each processor changes one row of logits (V,) in place.
 
-A removed token gets minus infinity. `sample` applies the processors in transformers' order: penalties and biases,
-min_tokens, temperature, top-k, top-p, min-p.
+A removed token gets minus infinity. `sample` applies the constraint, then the processors in transformers' order:
+penalties and biases, min_tokens, temperature, top-k, top-p, min-p.
 """
 
 import numpy as np
@@ -13,6 +13,13 @@ from gptbox.jit.math import bits_of_float, exp, float_of_bits
 from gptbox.models.weights import Array
 
 _NEG_INF = np.float32(-np.inf)
+
+
+@kernel(nrt=False, fastmath=False)
+def apply_constraint(logits: Array, transitions: NDArray[np.int8]) -> None:
+    """Remove the tokens after which a text has no state: their `transitions` (V,) are -1."""
+    for i in range(logits.size):
+        logits[i] = _NEG_INF if transitions[i] < 0 else logits[i]
 
 
 @kernel(nrt=False, fastmath=False)
@@ -221,6 +228,8 @@ def sample(logits: Array, sequences: Sequences, slot: int, probs: Array) -> int:
     `count_token`. `probs` (V,) is scratch memory.
     """
     params = sequences.params[slot]
+    if sequences.transitions.shape[0]:
+        apply_constraint(logits, sequences.transitions[sequences.states[slot]])
     if params.repetition_penalty != 1:
         apply_repetition_penalty(logits, sequences.seen[slot], params.repetition_penalty)
     if params.presence_penalty != 0 or params.frequency_penalty != 0:
@@ -239,9 +248,18 @@ def sample(logits: Array, sequences: Sequences, slot: int, probs: Array) -> int:
 
 
 @kernel(nrt=False)
+def advance_state(sequences: Sequences, slot: int, token: int) -> None:
+    """Update the state of the slot's constraint for a generated token."""
+    if sequences.transitions.shape[0]:
+        # Below 0 if nothing that the constraint allows was left to sample.
+        sequences.states[slot] = max(0, sequences.transitions[sequences.states[slot], token])
+
+
+@kernel(nrt=False)
 def count_token(sequences: Sequences, slot: int, token: int) -> None:
-    """Count a generated token for the slot's penalties and min_tokens."""
+    """Count a generated token for the slot's constraint, penalties and min_tokens."""
     params = sequences.params[slot]
+    advance_state(sequences, slot, token)
     sequences.num_generated[slot] += 1
     if params.repetition_penalty != 1:
         sequences.seen[slot, token] = 1

@@ -41,8 +41,12 @@ def int_param(query: QueryParams, name: str, default: int, low: int, high: int) 
 
 
 def default_start(tokenizer: Tokenizer) -> str:
-    """The lesson's prompt, or a line break if the tokenizer lacks any of its characters."""
-    return "\n" if tokenizer.unknown(START) else START
+    """The lesson's prompt, or a line break if the model does not know its characters.
+
+    A tokenizer that was trained on words of this alphabet has tokens for parts of the prompt.
+    """
+    has_no_words = tokenizer.unit == "token" and len(tokenizer.encode(START)) == len(START)
+    return "\n" if has_no_words or tokenizer.unknown(START) else START
 
 
 async def stream_samples(generation: Generation, start: str, count: int) -> AsyncIterator[bytes]:

@@ -42,7 +42,7 @@ export async function fetchHistory(run) {
 }
 
 /**
- * Request a completion and yield its chunks: {tokens, model, warnings}, with `position` while it is queued.
+ * Request a completion and yield its chunks: {tokens, model, warnings, isEnded}, with `position` while it is queued.
  * Throws ApiError, or AbortError once `signal` is aborted.
  */
 export async function* streamCompletion(request, key, signal) {
@@ -65,7 +65,8 @@ export async function* streamCompletion(request, key, signal) {
     const chunk = JSON.parse(data);
     if (chunk.error) throw new ApiError(asSentence(chunk.error.message), 500);
     const choice = chunk.choices?.[0] ?? { text: "" };
-    yield { tokens: tokensOf(choice, offset), model: chunk.model, warnings: chunk.warnings ?? [] };
+    const isEnded = choice.finish_reason === "stop";
+    yield { tokens: tokensOf(choice, offset), model: chunk.model, warnings: chunk.warnings ?? [], isEnded };
     offset += codePoints(choice.text);
   }
   if (!done) throw new ApiError("The connection ended before the text did. The text so far is kept below.");

@@ -91,17 +91,18 @@ export function otherModel(training, server) {
 }
 
 /** What a loss in nats per token means for the text. */
-export function lossMeaning(value, charactersPerToken = 1) {
+export function lossMeaning(value, training) {
   if (!Number.isFinite(value)) return "";
-  const perCharacter = value / charactersPerToken;
+  const { characters_per_token: characters, letters_per_token: letters, token_unit: unit } = training;
+  const perLetter = value / (letters ?? characters ?? 1);
   const text =
-    perCharacter > 2.5 ? "a jumble of letters"
-    : perCharacter > 2.0 ? "syllables and spaces in the right places, but few words"
-    : perCharacter > 1.6 ? "word shapes: short words are real, long ones invented"
-    : perCharacter > 1.4 ? "mostly real words, in lines that almost make sense"
+    perLetter > 2.5 ? "a jumble of characters"
+    : perLetter > 2.0 ? "syllables and spaces in the right places, but few words"
+    : perLetter > 1.6 ? "word shapes: short words are real, long ones invented"
+    : perLetter > 1.4 ? "mostly real words, in lines that almost make sense"
     : "real words in sentences, at a glance like the text itself";
   const perplexity = Math.round(Math.exp(value));
-  const token = charactersPerToken === 1 ? "letter" : `token of ${charactersPerToken.toPrecision(2)} letters`;
+  const token = unit === "token" ? `token of ${characters.toPrecision(2)} characters` : unit ?? "character";
   const choices = perplexity > 1 ? ` For each ${token}, the model hesitates between about ${number(perplexity)}.` : "";
   return `A loss of ${loss(value)} reads as ${text}.${choices}`;
 }
@@ -117,10 +118,10 @@ const describeSettings = ({ temperature, top_k, seed }) =>
   `temperature ${temperature}, top-k ${top_k || "off"}${seed === undefined ? "" : `, seed ${seed}`}`;
 
 /** "500 characters in 0.9 s, 560 per second · shakespeare_char, step 1,250", with the settings at the end of a text. */
-export function textFacts({ state, length, seconds, model, request, position }) {
+export function textFacts({ state, length, seconds, model, request, position, isEnded }) {
   if (state === "waiting") return queueMessage(position);
-  if (!length) return state === "failed" ? "" : "Stopped before the first words.";
-  const prefix = { stopped: "Stopped: ", failed: "Cut off: " }[state] ?? "";
+  if (!length) return { failed: "", stopped: "Stopped before the first words." }[state] ?? "The text ended at once.";
+  const prefix = { stopped: "Stopped: ", failed: "Cut off: " }[state] ?? (isEnded ? "Ended by the model: " : "");
   const rate = `${number(length / seconds)} per second`;
   const summary = `${prefix}${count(length, "character")} in ${duration(seconds)}, ${rate}`;
   const settings = state === "writing" ? "" : describeSettings(request);

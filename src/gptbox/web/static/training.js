@@ -36,7 +36,7 @@ function render() {
   renderProgress(training);
 
   const loss = format.modelLoss(training);
-  setText($("loss-meaning"), format.lossMeaning(loss, training?.characters_per_token ?? 1));
+  setText($("loss-meaning"), format.lossMeaning(loss, training));
   $("metrics").hidden = !Number.isFinite(loss);
   setText($("train-loss"), format.loss(training?.train_loss));
   setText($("val-loss"), format.validationLabel(training));
