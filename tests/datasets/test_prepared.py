@@ -151,6 +151,21 @@ class TestPrepareAgain:
         (data / "shakespeare_char" / "input.txt").write_text("my own copy\n")
         assert prepare("shakespeare_char", run, data).characters == 12
 
+    def test_a_fallback_has_the_tokenizer_of_the_text_that_it_replaces(
+        self, data: Path, run: RunFolder, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        class Plays(Dataset):
+            name = "plays"
+
+            def read(self, data: Path, on_progress: ProgressCallback = no_progress) -> Corpus:
+                return Corpus.from_text("".join(map(chr, range(0x4E00, 0x5E00))), "a text with many characters")
+
+        assert Corpus.from_text("x", "any other text").tokenizer == "auto"
+        refused = lambda: TinyShakespeare("http://127.0.0.1:9/", Plays(), retry_delays_s=())  # noqa: E731
+        monkeypatch.setitem(DATASETS, "shakespeare_char", refused)
+        prepared = prepare("shakespeare_char", run, data)
+        assert "tokenizer: char, because it is that of shakespeare_char" in prepared.describe()
+
     def test_a_changed_text_is_prepared_again_before_training(self, data: Path, run: RunFolder) -> None:
         prepare("letters", run, data)
         (data / "letters" / "b.txt").write_text("more")

@@ -11,6 +11,7 @@ from typing import NamedTuple, Self
 import numpy as np
 
 from gptbox.datasets.progress import ProgressCallback, no_progress
+from gptbox.tokenizers import AUTO
 
 _CODE_POINTS = 0x110000  # of Unicode
 
@@ -96,6 +97,8 @@ class Corpus:
     """Dataset.origin."""
     files: tuple[FileStat, ...] = ()
     """The user's files that the text was read from; () if it came from elsewhere, or if a file may still change."""
+    tokenizer: str = AUTO
+    """What AUTO means for this text: a name in TOKENIZERS, or AUTO if that depends on the text."""
 
     @classmethod
     def from_text(cls, text: str, source: str, notes: tuple[str, ...] = ()) -> Self:

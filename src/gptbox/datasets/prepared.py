@@ -301,7 +301,9 @@ def _write(
     if not 0 < num_train < summary.characters:
         raise DatasetError(f"The text of {name} has fewer than 2 characters: too few to learn from.")
     reason = ""
-    if tokenizer == AUTO:
+    if tokenizer == AUTO and corpus.tokenizer != AUTO:
+        tokenizer, reason = corpus.tokenizer, f"it is that of {name}"
+    elif tokenizer == AUTO:
         tokenizer, reason = choose_tokenizer(len(summary.alphabet), summary.bytes)
     if isinstance(tokenizer, str):
         blocks = _ReportedBlocks(corpus, on_progress, f"Learning the tokens of {name}")

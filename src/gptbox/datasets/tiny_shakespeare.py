@@ -11,6 +11,7 @@ from gptbox.datasets.progress import ProgressCallback, no_progress
 from gptbox.datasets.text_file import read_files, stat_files
 from gptbox.datasets.text_folder import dataset_folder, text_files
 from gptbox.errors import DatasetError, DownloadError
+from gptbox.tokenizers.char import CharTokenizer
 
 # Pinned to a commit, because a branch may move.
 URL = (
@@ -59,6 +60,7 @@ class TinyShakespeare(Dataset):
                 plays,
                 source=f"{plays.source} (Tiny Shakespeare could not be downloaded)",
                 notes=(*notes, str(failure), f"It is replaced by {plays.source}. {advice}", *plays.notes),
+                tokenizer=CharTokenizer.name,  # as for Tiny Shakespeare itself
             )
 
     def _user_files(self, data: Path) -> list[Path]:
