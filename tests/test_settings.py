@@ -8,7 +8,7 @@ import pytest
 
 from gptbox.errors import SettingError
 from gptbox.models.runs import RunFolder
-from gptbox.settings import _VARIABLES, Settings
+from gptbox.settings import _VARIABLES, Settings, parse_size
 from gptbox.system.cpus import available_cpus
 
 
@@ -105,6 +105,19 @@ def test_a_text_from_an_address_is_named_after_its_file(url: str, name: str) -> 
     assert Settings.from_environment({"DATASET_URL": url, "DATASET": "mine"}).dataset == "mine"
 
 
+@pytest.mark.parametrize(
+    ("text", "size"), [("500KB", 500_000), ("1.5gb", 1_500_000_000), ("0.57Kb", 570), ("000001MB", 1_000_000)]
+)
+def test_a_size(text: str, size: int) -> None:
+    assert parse_size(text) == size
+
+
+@pytest.mark.parametrize("text", ["", "5", "MB", "5 MB", "-5MB", "1e3MB", "5TB", "0.0001KB", "1234567KB", "\u0665MB"])
+def test_a_wrong_size(text: str) -> None:
+    with pytest.raises(ValueError, match="not a size"):
+        parse_size(text)
+
+
 def test_other_variables_are_ignored() -> None:
     assert Settings.from_environment({"PATH": "/bin", "threads": "7"}) == Settings()
 
@@ -131,6 +144,15 @@ def test_other_variables_are_ignored() -> None:
         ("DATASET_URL", "hf:me/foxes?column=text"),
         ("DATASET_URL", "hf:me/foxes?split=a&split=b"),
         ("DATASET_URL", "hf:me/foxes?size=1000"),
+        ("DATASET_URL", "hf:me/foxes?size=0MB"),
+        ("DATASET_URL", "hf:me/foxes?split=trainsize=5MB"),
+        ("DATASET_URL", "hf:me/foxes?"),
+        ("DATASET_URL", "hf:me/foxes?split=train&"),
+        ("DATASET_URL", "hf:me/foxes?&split=train"),
+        ("DATASET_URL", "hf:me/foxes:x\x1b[31m"),
+        ("DATASET_URL", "hf:me/foxes?text=x\x1b[31m"),
+        ("DATASET_URL", "hf:me/foxes?text=%1b"),
+        ("DATASET_URL", "hf:me/foxes?text=%0A"),
         ("DATASET_URL", "hf:me/foxes#sha256=abc"),
         ("THREADS", "0"),
         ("THREADS", "-2"),

@@ -46,22 +46,34 @@ def _positive_float(text: str) -> float:
 
 HUB_ADDRESS = re.compile(
     r"hf:(?://datasets/)?(?P<path>([A-Za-z0-9][\w.-]*/)?(?P<name>[A-Za-z0-9][\w.-]*))(:(?P<configuration>[^\s?#/]+))?"
-    r"(\?(?P<query>((split|text|size)=[^\s?#&=]+&?)*))?(#sha256=[0-9A-Fa-f]{64})?",
+    r"(\?(?P<query>(split|text|size)=[^\s?#&=]+(&(split|text|size)=[^\s?#&=]+)*))?(#sha256=[0-9A-Fa-f]{64})?",
     re.ASCII,
 )
 """The address of a text on the Hugging Face Hub."""
-_SIZE = re.compile(r"(\d{1,6}(\.\d{1,6})?)(KB|MB|GB)", re.ASCII | re.IGNORECASE)
+_UNITS = {"KB": 10**3, "MB": 10**6, "GB": 10**9}
+
+
+def parse_size(text: str) -> int:
+    """Bytes in a size such as 500KB, 100mb or 1.5GB. Raises ValueError."""
+    match = re.fullmatch(r"(\d{1,6}(\.\d{1,6})?)(KB|MB|GB)", text.upper(), re.ASCII)
+    size = round(float(match[1]) * _UNITS[match[3]]) if match else 0
+    if size == 0:
+        raise ValueError(f"not a size: {text!r}")
+    return size
 
 
 def _text_url(text: str) -> str:
+    if not text.isprintable():
+        raise ValueError
     if match := HUB_ADDRESS.fullmatch(text):
         query = parse_qsl(match["query"] or "")
-        sizes = [value for key, value in query if key == "size"]
-        if len(dict(query)) < len(query) or not all(_SIZE.fullmatch(size) for size in sizes):
+        if len(dict(query)) < len(query) or not all(value.isprintable() for _, value in query):
             raise ValueError
+        if "size" in dict(query):
+            parse_size(dict(query)["size"])
         return text
     parts = urlsplit(text)
-    if parts.scheme not in ("http", "https") or not parts.hostname or not text.isprintable():
+    if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ValueError
     if parts.fragment and not re.fullmatch("sha256=[0-9A-Fa-f]{64}", parts.fragment):
         raise ValueError
