@@ -17,7 +17,7 @@ ARGS :=
 
 help:
 	@echo 'make run      prepare, train and serve on this machine: http://localhost:8000/ (settings from .env)'
-	@echo 'make hf       install what texts from the Hugging Face Hub need: DATASET_URL=hf:... (about 70 MB to fetch)'
+	@echo 'make hf       install support for texts from the Hugging Face Hub: DATASET_URL=hf:... (about 70 MB to fetch)'
 	@echo 'make test     install what the tests need and run all of them; ARGS="..." goes to pytest'
 	@echo 'make acceptance  all tests, also those that take hours (GPTBOX_RESTART_ENGINE restarts the Docker engine)'
 	@echo 'make lint     ruff, mypy, and import-linter'

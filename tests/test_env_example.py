@@ -29,8 +29,22 @@ def compose() -> dict[str, str]:
     return dict(re.findall(r"\$\{([A-Z_]+):-([^}]*)\}", text))
 
 
-def test_it_lists_exactly_the_settings(example: dict[str, str]) -> None:
-    assert set(example) == set(_VARIABLES) | set(COMPOSE_ONLY)
+@pytest.fixture
+def hub() -> dict[str, str]:
+    """What the library `datasets` reads, as docker-compose.hf.yml passes it: variable -> default."""
+    text = (ROOT / "docker-compose.hf.yml").read_text(encoding="utf-8")
+    passed = re.findall(r"^ +([A-Z_]+): \$\{([A-Z_]+):-([^}]*)\}$", text, re.MULTILINE)
+    assert len(passed) == text.count("$") == text.count("${")
+    assert all(name == variable for name, variable, _ in passed)
+    return {variable: default for _, variable, default in passed}
+
+
+def test_it_lists_exactly_the_settings(example: dict[str, str], hub: dict[str, str]) -> None:
+    assert set(example) == set(_VARIABLES) | set(COMPOSE_ONLY) | set(hub)
+
+
+def test_the_hub_s_values_are_the_defaults(example: dict[str, str], hub: dict[str, str]) -> None:
+    assert hub == {name: example[name] for name in ("HF_TOKEN", "HF_ENDPOINT")}
 
 
 def test_copying_it_sets_nothing() -> None:
@@ -45,8 +59,10 @@ def test_the_values_are_the_defaults(example: dict[str, str]) -> None:
     assert recipe.MINUTES == 5.0
 
 
-def test_compose_passes_every_setting_except_the_folders(compose: dict[str, str], example: dict[str, str]) -> None:
-    assert set(compose) == set(example) - {"GPTBOX_MODELS", "GPTBOX_DATA"}
+def test_compose_passes_every_setting_except_the_folders(
+    compose: dict[str, str], hub: dict[str, str], example: dict[str, str]
+) -> None:
+    assert set(compose) == set(example) - set(hub) - {"GPTBOX_MODELS", "GPTBOX_DATA"}
 
 
 def test_compose_leaves_defaults_to_gptbox(compose: dict[str, str], example: dict[str, str]) -> None:
