@@ -23,6 +23,10 @@ class HubServer:
         self.bytes_sent = 0
         self.fails_after = 1 << 60
         """Bytes after which connections are cut in the middle of a file."""
+        self.info_status = 0
+        """HTTP status of the answer to each question for a dataset; 0 answers it."""
+        self.data_status = 0
+        """HTTP status at the signed addresses to which requests for data are redirected; 0 redirects nothing."""
         self.hangs = threading.Event()
         self.released = threading.Event()
 
@@ -39,7 +43,7 @@ class HubServer:
 
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.server.daemon_threads = True
-        self.thread = threading.Thread(target=self.server.serve_forever, kwargs={"poll_interval": 0.01})
+        self.thread = threading.Thread(target=self.server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
         self.thread.start()
 
     @property
@@ -58,6 +62,9 @@ class HubServer:
         self.requests.append(f"{handler.command} {path}")
         if self.hangs.is_set():
             self.released.wait()
+        if path.startswith("/signed/"):
+            self._send(handler, self.data_status, b"", {})
+            return
         match = re.fullmatch(r"(?:/api)?/datasets/(.+?)(?:/(revision|tree|resolve)/([^/]+)(?:/(.+))?)?", path)
         name = match[1] if match else ""
         if name in self.aliases:
@@ -70,6 +77,11 @@ class HubServer:
             return
         files = self.datasets[name]
         match match[2], match[4]:
+            case None, _ if self.info_status:
+                self._send(handler, self.info_status, b"", {})
+            case "resolve", file if file in files and file != "README.md" and self.data_status:
+                address = f"{self.endpoint}/signed/{file}?X-Amz-Signature=SECRET"
+                self._send(handler, 302, b"", {"Location": address})
             case "resolve", file if file in files:
                 self._send_file(handler, files[file])
             case "resolve", _:

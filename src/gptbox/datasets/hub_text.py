@@ -17,20 +17,20 @@ from urllib.parse import parse_qs
 
 from gptbox.datasets import hub_stream
 from gptbox.datasets.downloaded_text import MAX_BYTES, DownloadedText, Record
-from gptbox.datasets.hub_stream import StreamRequest
+from gptbox.datasets.hub_stream import StreamRequest, public_text
 from gptbox.datasets.json_lines import FIELD
 from gptbox.datasets.progress import ProgressCallback
 from gptbox.errors import DownloadError
-from gptbox.settings import HUB_ADDRESS
+from gptbox.settings import HUB_ADDRESS, parse_size
 
 INSTALL = "pip install 'gptbox[hf]', or make hf, or with Docker docker-compose.hf.yml"
-_UNITS = {"KB": 10**3, "MB": 10**6, "GB": 10**9}
 
 
 class HubText(DownloadedText):
     """The texts of a dataset on the Hugging Face Hub, from their beginning.
 
-    Another process streams them, so that neither the memory of the libraries for it nor a connection that hangs stays.
+    A separate process streams them: its libraries' memory is freed when it ends, and it can be killed when a connection
+    hangs.
     """
 
     def __init__(
@@ -53,13 +53,12 @@ class HubText(DownloadedText):
         match = HUB_ADDRESS.fullmatch(url)
         assert match is not None, "Settings accept no other address"
         query = {key: values[0] for key, values in parse_qs(match["query"] or "").items()}
-        size = query.get("size", "").upper()
         self._request = StreamRequest(
             path=match["path"],
             configuration=match["configuration"],
             split=query.get("split"),
             column=query.get("text", FIELD),
-            size=max(1, int(float(size[:-2]) * _UNITS[size[-2:]])) if size else None,
+            size=parse_size(query["size"]) if "size" in query else None,
             max_bytes=max_bytes,
             attempts=attempts,
             retry_delay_s=retry_delay_s,
@@ -82,33 +81,37 @@ class HubText(DownloadedText):
         result = self._stream(folder / file, report)
         if self.sha256 not in (None, result["sha256"]):
             raise self._error(f"its SHA-256 is {result['sha256']}, expected {self.sha256}", is_permanent=True)
-        texts = "the first " if result["is_cut"] else ""
-        description = f"split {result['split']}, column {self._request.column}: {texts}{result['texts']:,} texts"
+        count = _count(result["texts"], result["is_cut"])
+        description = f"split {result['split']}, column {self._request.column}: {count}"
         return Record(file, result["size"], result["sha256"], description)
 
     def _stream(self, path: Path, report: Callable[[int, int], None]) -> dict[str, Any]:
         """Run hub_stream, which writes the file `path`; returns its last message. Raises DownloadError."""
-        with TemporaryDirectory() as cache, TemporaryFile() as errors:
+        # Beside the file: /tmp may be small, and what a killed process leaves is deleted with its folder.
+        with TemporaryDirectory(dir=path.parent) as cache, TemporaryFile(dir=path.parent) as errors:
             # -P, so that a folder `datasets` where the command runs is not taken for the package.
             command = [sys.executable, "-P", "-m", hub_stream.__name__, str(path), cache]
             request = json.dumps(asdict(self._request))
             messages: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
-            with subprocess.Popen([*command, request], stdin=subprocess.DEVNULL, stdout=-1, stderr=errors) as process:
-                assert process.stdout is not None
+            with subprocess.Popen(
+                [*command, request], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors
+            ) as process:
                 reader = threading.Thread(target=_read, args=(process.stdout, messages), daemon=True)
-                reader.start()
                 try:
+                    reader.start()
                     while (message := messages.get(timeout=self._timeout_s)) and "done" in message:
                         report(message["done"], message["total"])
                 except queue.Empty:
                     raise self._error(f"nothing was received within {self._timeout_s:g} s") from None
                 finally:
                     process.kill()
-                    reader.join()  # before its file is closed
+                    if reader.ident is not None:  # it has started
+                        reader.join()  # before its file is closed
             if message is None:
                 errors.seek(0)
                 last_line = errors.read().decode(errors="replace").strip().rpartition("\n")[2]
-                raise self._error(f"the process that reads it ended unexpectedly: {last_line or process.returncode}")
+                problem = public_text(last_line) or process.returncode
+                raise self._error(f"the process that reads it ended unexpectedly: {problem}")
         if "is_missing" in message:
             raise DownloadError(
                 f"DATASET_URL={self.url} needs the Python package datasets, which is not installed: {INSTALL}.",
@@ -122,6 +125,12 @@ class HubText(DownloadedText):
         return DownloadError(
             f"The text {self.name} could not be downloaded from {self.place}: {problem}.", is_permanent
         )
+
+
+def _count(texts: int, is_cut: bool) -> str:
+    if is_cut:
+        return "the first text" if texts == 1 else f"the first {texts:,} texts"
+    return "1 text" if texts == 1 else f"{texts:,} texts"
 
 
 def _read(stream: IO[bytes], messages: "queue.SimpleQueue[dict[str, Any] | None]") -> None:
