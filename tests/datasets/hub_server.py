@@ -62,6 +62,8 @@ class HubServer:
         self.requests.append(f"{handler.command} {path}")
         if self.hangs.is_set():
             self.released.wait()
+            handler.close_connection = True
+            return
         if path.startswith("/signed/"):
             self._send(handler, self.data_status, b"", {})
             return
