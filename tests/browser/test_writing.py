@@ -1,5 +1,6 @@
 """Generate and Stop: streaming, seeds, validation, recent texts and errors."""
 
+import re
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 
@@ -208,6 +209,21 @@ def test_a_model_of_bpe_counts_tokens_and_its_texts_have_whole_characters(box, o
         expect(page.locator("#announcer")).to_have_text(f"Finished: {count}.")
 
 
+def test_a_length_that_ends_within_the_only_character_says_so(box, open_page: Open) -> None:
+    box.publish(tokenizer=ByteTokenizer())
+    page = open_page(box.url)
+    facts = page.locator("#facts")
+    too_short = "The length is too short for a character."
+    for seed in range(50):  # until the only byte begins a longer character
+        generate(page, Prompt="x", Length="1", Temperature="2", Seed=str(seed))
+        expect(facts).to_have_text(re.compile(rf"^{too_short}$|^1 character in .* seed {seed}$"))
+        if facts.text_content() == too_short:
+            break
+    else:
+        pytest.fail("no text ended within its only character")
+    expect(page.locator("#error")).to_be_empty()
+
+
 def test_a_text_that_the_model_ends_itself_says_so(
     ready, open_page: Open, wait_for, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -227,7 +243,7 @@ def test_a_text_that_the_model_ends_itself_says_so(
     ready.publish(750)
     expect(page.locator("#connection")).to_contain_text("step 750")
     generate(page)
-    expect(page.locator("#facts")).to_have_text("The text ended at once.")
+    expect(page.locator("#facts")).to_have_text("The model ended the text at once.")
     expect(page.locator("#announcer")).to_have_text("Finished.")
     expect(page.locator("#error")).to_be_empty()
 

@@ -79,9 +79,9 @@ def test_the_state_after_a_prompt_is_that_of_its_last_character(junk: list[int],
             assert BYTES.state_after(np.array([*junk, *content[:end]], np.uint16)) == expected
 
 
-def test_the_state_after_a_prompt_ignores_tokens_without_text() -> None:
-    assert CONSTRAINT.state_after([]) == CONSTRAINT.state_after([0, 0]) == 0
-    assert CONSTRAINT.state_after([1, 2, 0, 0, 0]) == CONSTRAINT.transitions[0, 2] > 0
+def test_a_token_without_text_ends_the_last_character_of_a_prompt() -> None:
+    assert CONSTRAINT.state_after([]) == CONSTRAINT.state_after([0, 0]) == CONSTRAINT.state_after([1, 2, 0]) == 0
+    assert CONSTRAINT.state_after([2, 0, 2]) == CONSTRAINT.state_after([1, 2]) == CONSTRAINT.transitions[0, 2] > 0
     assert CONSTRAINT.state_after([4]) == 2  # the end of a character, and one byte of the next
 
 

@@ -16,7 +16,7 @@ _NEXT_BYTES = (
         (0x00, 0x7F, 0), (0xC2, 0xDF, 1), (0xE0, 0xE0, 4), (0xE1, 0xEC, 2), (0xED, 0xED, 5), (0xEE, 0xEF, 2),
         (0xF0, 0xF0, 6), (0xF1, 0xF3, 3), (0xF4, 0xF4, 7),
     ),
-    ((0x80, 0xBF, 0),),  # 1, 2 and 3: so many bytes are missing
+    ((0x80, 0xBF, 0),),  # 1, 2 and 3: that many continuation bytes are missing
     ((0x80, 0xBF, 1),),
     ((0x80, 0xBF, 2),),
     ((0xA0, 0xBF, 1),),  # after E0: what is below has a shorter form
@@ -74,11 +74,15 @@ class Utf8Constraint:
         return np.pad(self.transitions, ((0, 0), (0, missing)), constant_values=-1)
 
     def state_after(self, ids: Sequence[int] | NDArray[np.integer]) -> int:
-        """The state after a prompt, which may begin within a character, or not be UTF-8 at all."""
+        """The state after a prompt, which may begin within a character, or not be UTF-8 at all.
+
+        A token without bytes, such as an end of text, is between characters.
+        """
         ending = b""
         for i in reversed(ids):
-            ending = self._token_bytes(int(i)) + ending
-            if len(ending) >= 3:
+            content = self._token_bytes(int(i))
+            ending = content + ending
+            if not content or len(ending) >= 3:
                 break
         # An incomplete character has at most three bytes.
         states = (_state_after(ending[-length:], _BETWEEN_CHARACTERS) for length in (3, 2, 1))

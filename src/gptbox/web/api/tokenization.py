@@ -39,7 +39,7 @@ class TokenizeRequest(_ModelField):
         None, description="End the play with the assistant's name. Default true."
     )
     continue_final_message: bool | None = Field(None, description="End the play with the last message. Default false.")
-    add_special_tokens: bool | None = Field(None, description="No effect: a text gets none.")
+    add_special_tokens: bool | None = Field(None, description="No effect: no special tokens are added.")
     return_token_strs: bool | None = Field(None, description="Return each token's text, too.")
 
     @property

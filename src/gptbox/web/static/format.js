@@ -120,7 +120,10 @@ const describeSettings = ({ temperature, top_k, seed }) =>
 /** "500 characters in 0.9 s, 560 per second · shakespeare_char, step 1,250", with the settings at the end of a text. */
 export function textFacts({ state, length, seconds, model, request, position, isEnded }) {
   if (state === "waiting") return queueMessage(position);
-  if (!length) return { failed: "", stopped: "Stopped before the first words." }[state] ?? "The text ended at once.";
+  if (!length) {
+    const reason = isEnded ? "The model ended the text at once." : "The length is too short for a character.";
+    return { failed: "", stopped: "Stopped before the first words." }[state] ?? reason;
+  }
   const prefix = { stopped: "Stopped: ", failed: "Cut off: " }[state] ?? (isEnded ? "Ended by the model: " : "");
   const rate = `${number(length / seconds)} per second`;
   const summary = `${prefix}${count(length, "character")} in ${duration(seconds)}, ${rate}`;
