@@ -562,6 +562,16 @@ class TestTokenizers:
         assert prepared.tokenizer.decode(np.concatenate([prepared.train, prepared.val])) == text
         assert "tokenizer: bpe, because the text has 65,537 different characters" in prepared.describe()
 
+    def test_tokens_are_learned_from_the_training_text_alone(self, data: Path, run: RunFolder) -> None:
+        """Else the words of the validation text would be tokens, and its loss lower than that of any other text."""
+        text = "The quick brown fox.\n" * 900 + "Seventy zebras gallop.\n" * 80  # in the last tenth
+        (data / "letters" / "a.txt").write_text(text, encoding="utf-8")
+        prepared = prepare("letters", run, data, tokenizer="bpe")
+        tokens = {prepared.tokenizer.token_bytes(i) for i in range(prepared.vocab_size)}
+        assert {b" quick", b" brown"} <= tokens
+        assert "zebras" not in prepared.tokenizer.decode(prepared.train)
+        assert not any(b"zeb" in token or b"gall" in token for token in tokens)
+
     def test_a_trained_tokenizer_is_used_as_it_is(self, data: Path, run: RunFolder) -> None:
         tokenizer = BPETokenizer.train(["another text\n" * 100])
         prepared = prepare("letters", run, data, tokenizer=tokenizer)

@@ -148,9 +148,10 @@ class PreparedDataset:
 
     @property
     def letters_per_token(self) -> float:
-        """As `characters_per_token`, but a character of Chinese, Japanese or Korean is as many letters as bytes.
+        """As `characters_per_token`, but counts a character of Chinese, Japanese or Korean as its bytes.
 
-        It says about as much as so many letters: losses per token, divided by this, mean the same in all scripts.
+        It carries about as much information as that many letters. Losses per token divided by this are comparable
+        across scripts.
         """
         tokens = self.train_tokens + self.val_tokens
         has_many_characters = self.health is not None and self.health.distinct_characters > MAX_AUTO_CHARACTERS
@@ -306,7 +307,7 @@ def _write(
     elif tokenizer == AUTO:
         tokenizer, reason = choose_tokenizer(len(summary.alphabet), summary.bytes)
     if isinstance(tokenizer, str):
-        blocks = _ReportedBlocks(corpus, on_progress, f"Learning the tokens of {name}")
+        blocks = _TrainingText(corpus, num_train, on_progress, f"Learning the tokens of {name}")
         tokenizer = train_tokenizer(tokenizer, blocks, summary.alphabet, summary.bytes, data)
     token_sizes = np.array([len(tokenizer.token_bytes(token)) for token in range(tokenizer.vocab_size)])
     meta: dict[str, Any] = {
@@ -343,15 +344,23 @@ def _write(
     return PreparedDataset.load(run.dataset)
 
 
-class _ReportedBlocks:
-    """The blocks of a corpus; reading them is reported."""
+class _TrainingText:
+    """The blocks of a corpus's training split; reading them is reported.
 
-    def __init__(self, corpus: Corpus, on_progress: ProgressCallback, operation: str) -> None:
-        self._corpus, self._on_progress, self._operation = corpus, on_progress, operation
+    Tokens are learned from it alone: those of the validation split would make the loss there lower than on new text.
+    """
+
+    def __init__(self, corpus: Corpus, num_train: int, on_progress: ProgressCallback, operation: str) -> None:
+        """The split is the first `num_train` characters."""
+        self._corpus, self._num_train = corpus, num_train
+        self._on_progress, self._operation = on_progress, operation
 
     def __iter__(self) -> Iterator[str]:
         done = 0
         for block in self._corpus:
-            done += len(block)
-            yield block
-            self._on_progress(self._operation, done, self._corpus.summary.characters)
+            part = block[: self._num_train - done]
+            done += len(part)
+            yield part
+            self._on_progress(self._operation, done, self._num_train)
+            if done == self._num_train:
+                return

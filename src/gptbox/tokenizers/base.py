@@ -5,7 +5,7 @@ import unicodedata
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
-from itertools import groupby, islice
+from itertools import groupby, islice, takewhile
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -144,10 +144,11 @@ class Tokenizer(ABC):
     ) -> Self:
         """Build a tokenizer's vocabulary from a text.
 
-        `blocks` yields the text in blocks, from the beginning whenever it is iterated. `alphabet` has the text's
-        distinct characters in code point order, `num_bytes` is its size in UTF-8; a tokenizer that needs only these
-        does not read the text. `data` is the folder of the user's own files, which may contain one that the tokenizer
-        needs. Raises DatasetError if the tokenizer cannot represent the text or lacks something.
+        `blocks` yields the text, or the part of it to learn from, in blocks, from the beginning whenever it is
+        iterated. `alphabet` has the whole text's distinct characters in code point order, `num_bytes` is its size in
+        UTF-8; a tokenizer that needs only these reads no block. `data` is the folder of the user's own files, which may
+        contain one that the tokenizer needs. Raises DatasetError if the tokenizer cannot represent the text or lacks
+        something.
         """
 
 
@@ -157,8 +158,8 @@ class _Utf8StreamDecoder(StreamDecoder):
     def __init__(self, tokenizer: Tokenizer, prompt: Sequence[int] | NDArray[np.integer]) -> None:
         self._token_bytes = tokenizer.token_bytes
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
-        # An incomplete character has at most three bytes; an end-of-text token has none.
-        ending = (int(token) for token in reversed(prompt) if self._token_bytes(int(token)))
+        # An incomplete character has at most three bytes; an end-of-text token, which ends all characters, has none.
+        ending = takewhile(self._token_bytes, map(int, reversed(prompt)))
         self.push([*islice(ending, 3)][::-1])
 
     def push(self, tokens: Sequence[int]) -> str:
