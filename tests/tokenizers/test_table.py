@@ -47,7 +47,7 @@ def test_an_unknown_name_is_an_error_that_lists_the_names() -> None:
         ),
         (MAX_AUTO_CHARACTERS + 1, 100, "bpe", "the text has 257 different characters"),
         (4000, 3_000_000, "bpe", "the text has 4,000 different characters"),
-        (65, MAX_AUTO_BYTES + 1, "bpe", "the text is long (20 MB)"),
+        (65, MAX_AUTO_BYTES + 1, "bpe", "the text is long enough for it (1.5 MB)"),
     ],
 )
 def test_auto_chooses_by_the_text_and_says_why(characters: int, num_bytes: int, name: str, reason: str) -> None:
