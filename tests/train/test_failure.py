@@ -30,7 +30,7 @@ def test_on_the_command_line(
     assert done.returncode == code
     (line,) = done.stderr.splitlines()
     assert said in line
-    assert "reaches a loss" not in done.stdout, "no loss is promised for a refused run"
+    assert "Expect a loss" not in done.stdout, "no loss is promised for a refused run"
     if code == 2:
         assert not (home / "models").exists() or not list((home / "models").iterdir()), "nothing is left behind"
     else:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -22,6 +23,7 @@ from gptbox.train import session
 from gptbox.train.budget import Timestamp
 from gptbox.train.data_parallel import DataParallel
 from gptbox.train.distributed import Distributed
+from gptbox.train.reporter import LogReporter
 
 
 def command(tmp_path: Path, *options: str) -> tuple[list[str], dict[str, str]]:
@@ -117,30 +119,59 @@ def test_the_health_of_the_text_is_in_the_log_and_the_status(home: Path) -> None
 
 
 def test_a_loss_is_promised_only_for_a_measured_plan(home: Path) -> None:
-    promise = "On Tiny Shakespeare this reaches"
+    promise = "Expect a loss"
     changed = train(home, "bottles", "--minutes", "0.15", "--n-layer", "1")
     few = train(home, "bottles", "--steps", "3", "--run", "few")
     assert (changed.returncode, few.returncode) == (0, 0), changed.stderr + few.stderr
     assert promise not in changed.stdout + few.stdout
 
 
-@pytest.mark.parametrize(("tokenizer", "promised"), [("char", True), ("byte", False), ("bpe", False)])
-def test_the_losses_of_recipes_are_promised_per_character_only(tmp_path: Path, tokenizer: str, promised: bool) -> None:
+class Sentences(LogReporter):
+    """Keeps what training says."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sentences: list[str] = []
+
+    def say(self, sentence: str) -> None:
+        self.sentences.append(sentence)
+
+
+@pytest.mark.parametrize(
+    ("tokenizer", "unit", "text"),
+    [
+        ("char", "character", "Tiny Shakespeare"),
+        ("byte", "byte", "Tiny Shakespeare"),
+        ("bpe", "token", "Shakespeare's complete plays"),
+        ("gpt2", "token", "Shakespeare's complete plays"),
+    ],
+)
+def test_the_expected_loss_is_in_the_unit_of_the_tokenizer(
+    tmp_path: Path, tokenizer: str, unit: str, text: str
+) -> None:
     (tmp_path / "data" / "long").mkdir(parents=True)
-    text = "".join(f"{i} bottles of beer\n" for i in range(30_000))
-    (tmp_path / "data" / "long" / "a.txt").write_text(text)
+    bottles = "".join(f"{i} bottles of beer\n" for i in range(100_000))
+    (tmp_path / "data" / "long" / "a.txt").write_text(bottles)
     run = RunFolder(tmp_path / "models", "long")
     prepared = prepare("long", run, tmp_path / "data", tokenizer=tokenizer)
-    pool = DataParallel(1)
+    reporter, pool = Sentences(), DataParallel(1)
     try:
         plan = session._plan(
-            run, prepared, session.TrainOptions(minutes=2.0), None, pool, Distributed.from_environment(),
+            run, prepared, session.TrainOptions(minutes=6.0), None, pool, Distributed.from_environment(),
             Timestamp.now(),
         )  # fmt: skip
+        session._check_plan(run, prepared, plan, pool, 2, reporter)
     finally:
         pool.close()
     assert plan.config.model.vocab_size == prepared.vocab_size
-    assert (plan.expected_loss is not None) == promised
+    said = re.fullmatch(
+        rf"Expect a loss of about (\S+) per {unit}, or (\S+) bits per byte, as on {text}; texts differ\.",
+        reporter.sentences[-1],
+    )
+    assert said is not None, reporter.sentences
+    loss, bits_per_byte = map(float, said.groups())
+    assert prepared.bits_per_byte(loss) == pytest.approx(bits_per_byte, rel=0.03)
+    assert 1.5 < bits_per_byte < 4
 
 
 def test_a_run_that_trained_and_could_not_be_saved_has_failed(tmp_path: Path) -> None:

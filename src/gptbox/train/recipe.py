@@ -14,6 +14,11 @@ from typing import Any
 import torch
 
 from gptbox.models.config import ModelConfig
+from gptbox.tokenizers import Tokenizer
+from gptbox.tokenizers.bpe import BPETokenizer
+from gptbox.tokenizers.byte import ByteTokenizer
+from gptbox.tokenizers.char import CharTokenizer
+from gptbox.tokenizers.gpt2 import GPT2Tokenizer
 from gptbox.train.config import NORM_EPS, TINY_SHAKESPEARE_CHARACTERS, Stage, TrainConfig
 from gptbox.train.data_parallel import DataParallel
 from gptbox.train.gpt import GPT
@@ -55,7 +60,7 @@ class Recipe:
     """Largest budget, in reference seconds."""
     config: TrainConfig
     losses: tuple[tuple[float, float], ...]
-    """Measured on Tiny Shakespeare: (reference seconds, validation loss at the model's context)."""
+    """Measured with characters on Tiny Shakespeare, as `MeasuredLosses.points`."""
 
 
 RECIPES = (
@@ -124,6 +129,60 @@ RECIPES = (
     ),
 )  # fmt: skip
 
+
+@dataclass(frozen=True)
+class ExpectedLoss:
+    """The final loss to expect of a configuration that was measured on another text."""
+
+    text: str
+    """The text that it was measured on."""
+    nats_per_letter: float
+
+
+@dataclass(frozen=True)
+class MeasuredLosses:
+    """The final losses of RECIPES with one kind of tokens, on one text."""
+
+    text: str
+    points: tuple[tuple[float, float], ...]
+    """(Reference seconds, validation loss at the model's context in nats per letter), by time.
+
+    A letter is a character of a text in English; see `PreparedDataset.letters_per_token`.
+    """
+
+    def expected_loss(self, budget_s: float) -> ExpectedLoss | None:
+        """Interpolated linearly in the logarithm of time; None outside the range that was measured."""
+        for (a_s, a_loss), (b_s, b_loss) in pairwise(self.points):
+            if a_s <= budget_s <= b_s:
+                loss = a_loss + (b_loss - a_loss) * math.log(budget_s / a_s) / math.log(b_s / a_s)
+                return ExpectedLoss(self.text, loss)
+        return None
+
+    def seconds_to_reach(self, loss: float) -> float:
+        """Reference seconds to reach a loss, in nats per letter, with a margin of 30 %."""
+        seconds = (seconds for seconds, reached in self.points if reached <= loss - 0.01)
+        return 1.3 * next(seconds, self.points[-1][0])
+
+
+_CHARACTERS = MeasuredLosses("Tiny Shakespeare", tuple(point for recipe in RECIPES for point in recipe.losses))
+_BPE = MeasuredLosses(
+    "Shakespeare's complete plays",
+    ((6, 1.73), (10, 1.62), (19, 1.55), (39, 1.48), (60, 1.45), (129, 1.41), (299, 1.39)),
+)
+_GPT2 = MeasuredLosses(_BPE.text, ((60, 2.44), (299, 1.5)))
+_MEASURED = {
+    CharTokenizer.name: _CHARACTERS,
+    ByteTokenizer.name: _CHARACTERS,
+    BPETokenizer.name: _BPE,
+    GPT2Tokenizer.name: _GPT2,
+}
+
+
+def measured_losses(tokenizer: Tokenizer) -> MeasuredLosses:
+    """The losses that were measured with a tokenizer."""
+    return _MEASURED[tokenizer.name]
+
+
 _REFERENCE_STEP_S = 0.007
 """The step time of `measure_speed` on the reference machine."""
 
@@ -141,8 +200,8 @@ class ChosenConfig:
     config: TrainConfig
     budget_s: float
     """Reference seconds."""
-    expected_loss: float | None
-    """Final loss on Tiny Shakespeare; None if this configuration was not measured."""
+    expected_loss: ExpectedLoss | None
+    """None if this configuration was not measured."""
 
 
 @dataclass(frozen=True)
@@ -150,8 +209,8 @@ class TrainPlan:
     """The configuration of a run, and the loss to expect."""
 
     config: TrainConfig
-    expected_loss: float | None = None
-    """Final loss on Tiny Shakespeare; None if this configuration was not measured."""
+    expected_loss: ExpectedLoss | None = None
+    """None if this configuration was not measured."""
 
 
 def measure_speed(data_parallel: DataParallel, clock: Callable[[], float] = time.perf_counter) -> float:
@@ -167,10 +226,10 @@ def measure_speed(data_parallel: DataParallel, clock: Callable[[], float] = time
     return _REFERENCE_STEP_S / sorted(times)[2]
 
 
-def choose_config(budget_s: float, train_tokens: int, val_tokens: int) -> ChosenConfig:
-    """The configuration for a budget in reference seconds and a text of this size."""
+def choose_config(budget_s: float, train_tokens: int, val_tokens: int, tokenizer: Tokenizer) -> ChosenConfig:
+    """The configuration for a budget in reference seconds, and for a text of this size and tokenizer."""
     recipe = next(recipe for recipe in RECIPES if budget_s <= recipe.max_budget_s)
-    config = recipe.config
+    measured = config = recipe.config.with_vocab_size(tokenizer.vocab_size)
     max_context = min(train_tokens, val_tokens) - 1
     if config.model.context_length > max_context:  # a split must hold at least one window
         context = max(8, 2 ** int(math.log2(max(8, max_context))))
@@ -181,20 +240,5 @@ def choose_config(budget_s: float, train_tokens: int, val_tokens: int) -> Chosen
     dropout = next(dropout for max_epochs, dropout in _DROPOUT if epochs < max_epochs)
     if dropout:
         config = replace(config, dropout=max(config.dropout, dropout), weight_decay=max(config.weight_decay, 0.35))
-    return ChosenConfig(config, budget_s, _expected_loss(budget_s) if config == recipe.config else None)
-
-
-def _expected_loss(budget_s: float) -> float | None:
-    """Interpolated between the measured losses, linearly in the logarithm of time; None outside their range."""
-    points = [point for recipe in RECIPES for point in recipe.losses]
-    for (a_s, a_loss), (b_s, b_loss) in pairwise(points):
-        if a_s <= budget_s <= b_s:
-            return a_loss + (b_loss - a_loss) * math.log(budget_s / a_s) / math.log(b_s / a_s)
-    return None
-
-
-def seconds_to_reach(loss: float) -> float:
-    """Reference seconds to reach a loss, in nats per character, on Tiny Shakespeare, with a margin of 30 %."""
-    points = [point for recipe in RECIPES for point in recipe.losses]
-    measured_s = next((seconds for seconds, reached in points if reached <= loss - 0.01), points[-1][0])
-    return 1.3 * measured_s
+    expected = measured_losses(tokenizer).expected_loss(budget_s)
+    return ChosenConfig(config, budget_s, expected if config == measured else None)

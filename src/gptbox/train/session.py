@@ -23,7 +23,6 @@ from gptbox.models.runs import RunFolder, Status
 from gptbox.system.atomic import remove_temporaries
 from gptbox.tokenizers import AUTO, Tokenizer
 from gptbox.tokenizers.bpe import BPETokenizer
-from gptbox.tokenizers.char import CharTokenizer
 from gptbox.train import failure, initial_model, optim, precompile, preflight, recipe
 from gptbox.train.budget import Timestamp
 from gptbox.train.checkpoint import Checkpoint
@@ -224,15 +223,13 @@ def _plan(
         if stored is not None and stored.preset == "default":
             config = stored
             if options.target_loss is not None:
-                seconds = recipe.seconds_to_reach(options.target_loss / prepared.characters_per_token)
-                config = replace(config, horizon_minutes=seconds / 60)
+                config = replace(config, horizon_minutes=_seconds_to_reach(options.target_loss, prepared) / 60)
         else:
             chosen, speed = _choose_config(prepared, options, data_parallel, distributed, start)
             config = replace(chosen.config, horizon_minutes=chosen.budget_s / speed / 60)
             if initial is not None:
                 config = initial_model.with_shape_of(config, initial.config)
-            # The losses were measured per character.
-            if options.steps is None and options.target_loss is None and prepared.tokenizer.name == CharTokenizer.name:
+            elif options.steps is None and options.target_loss is None:
                 expected_loss = chosen.expected_loss
     config = config.with_vocab_size(prepared.vocab_size)
     init = options.init or (stored.init if stored is not None else None)
@@ -266,10 +263,15 @@ def _choose_config(
     spent_s = (time.process_time() - start.cpu_s) / data_parallel.threads if by_cpu else time.monotonic() - start.wall_s
     budget_s = max(1.0, (options.minutes or recipe.MINUTES) * 60 - spent_s) * speed
     if options.minutes is None and options.target_loss is not None:
-        budget_s = recipe.seconds_to_reach(options.target_loss / prepared.characters_per_token)
+        budget_s = _seconds_to_reach(options.target_loss, prepared)
     elif options.minutes is None and options.steps is not None:
         budget_s = recipe.MINUTES * 60  # steps must give the same model on every machine
-    return recipe.choose_config(budget_s, prepared.train_tokens, prepared.val_tokens), speed
+    return recipe.choose_config(budget_s, prepared.train_tokens, prepared.val_tokens, prepared.tokenizer), speed
+
+
+def _seconds_to_reach(loss: float, prepared: PreparedDataset) -> float:
+    """Reference seconds to reach a loss in nats per token."""
+    return recipe.measured_losses(prepared.tokenizer).seconds_to_reach(loss / prepared.letters_per_token)
 
 
 def _stored_config(run: RunFolder, vocab_size: int) -> TrainConfig | None:
@@ -306,8 +308,12 @@ def _check_plan(
         f"{required.memory / preflight.MB:,.0f} MB of memory and up to {required.disk / preflight.MB:,.0f} MB of disk."
     )
     preflight.check_requirements(required, run.path)
-    if plan.expected_loss is not None:
-        reporter.say(f"On Tiny Shakespeare this reaches a loss of about {plan.expected_loss:.2f}; texts differ.")
+    if (expected := plan.expected_loss) is not None:
+        loss = expected.nats_per_letter * prepared.letters_per_token
+        reporter.say(
+            f"Expect a loss of about {loss:.2f} per {prepared.tokenizer.unit}, or {prepared.bits_per_byte(loss):.2f} "
+            f"bits per byte, as on {expected.text}; texts differ."
+        )
 
 
 def _write_failure(run: RunFolder, before: Status | None, error: BaseException) -> None:
