@@ -37,6 +37,10 @@ def parquet(**columns: object) -> bytes:
     return content.getvalue()
 
 
+slow = pytest.mark.acceptance
+"""Each download starts a process that imports the library: two seconds, twice that on a busy machine."""
+
+
 def jsonl(*rows: dict[str, object]) -> bytes:
     return "".join(json.dumps(row) + "\n" for row in rows).encode()
 
@@ -98,6 +102,7 @@ class TestForms:
         )
         assert not (models.parent / "hf-home").exists(), "no lasting cache"
 
+    @slow
     @pytest.mark.parametrize(
         ("file", "content"),
         [
@@ -119,6 +124,7 @@ class TestForms:
         assert corpus.text == "right"
         assert "split test, column content: 1 text, " in corpus.notes[0]
 
+    @slow
     def test_the_only_split_needs_no_name(self, hub: HubServer, data: Path, models: Path) -> None:
         hub.datasets["me/foxes"] = {"test.jsonl": jsonl({"text": "right"})}
         assert text_at("hf:me/foxes", models).read(data).text == "right"
@@ -138,12 +144,14 @@ class TestForms:
             ": it has no configuration 'fr'; its configurations: en, de; name one, as in hf:me/foxes:en."
         )
 
+    @slow
     @pytest.mark.parametrize("url", ["hf:openwebtext", "hf://datasets/openwebtext"])
     def test_a_dataset_without_an_owner(self, hub: HubServer, data: Path, models: Path, url: str) -> None:
         hub.aliases["openwebtext"] = "me/foxes"
         hub.datasets["me/foxes"] = {"train.jsonl": jsonl({"text": "fox"})}
         assert text_at(url, models).read(data).text == "fox"
 
+    @slow
     def test_a_local_folder_of_that_name_is_another_thing(
         self, hub: HubServer, data: Path, models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -154,6 +162,7 @@ class TestForms:
         monkeypatch.chdir(tmp_path / "here")
         assert text_at("hf:me/foxes", models).read(data).summary.documents == 2500
 
+    @slow
     def test_other_columns_are_not_downloaded(self, hub: HubServer, data: Path, models: Path) -> None:
         noise = [os.urandom(6000) for _ in TEXTS]
         hub.datasets["me/foxes"] = {"train.parquet": parquet(text=TEXTS, noise=noise)}
@@ -169,17 +178,20 @@ class TestSize:
         assert len("".join(TEXTS[: num_texts - 1]).encode()) < 10_000 <= corpus.summary.bytes
         assert f"column text: the first {num_texts:,} texts, " in corpus.notes[0]
 
+    @slow
     def test_a_larger_one_takes_everything(self, hub: HubServer, data: Path, models: Path) -> None:
         corpus = text_at("hf:me/foxes?size=0.1GB", models, max_bytes=10).read(data)
         assert corpus.summary.documents == 2500
         assert "column text: 2,500 texts" in corpus.notes[0]
 
+    @slow
     def test_a_large_dataset_is_refused_while_it_is_read(self, hub: HubServer, data: Path, models: Path) -> None:
         problem = refusal("hf:me/foxes", data, models, max_bytes=10_000)
         assert problem == (
             "it has more than 10,000 bytes; take its beginning, as in hf:me/foxes?size=500MB, or name a larger size."
         )
 
+    @slow
     def test_or_before_if_its_size_is_known(self, hub: HubServer, data: Path, models: Path) -> None:
         hub.datasets["me/foxes"] = {
             "README.md": card(train=(40_000_000_000, 8_013_769)),
@@ -187,10 +199,12 @@ class TestSize:
         }
         assert refusal("hf:me/foxes", data, models).startswith("it has 40,000,000,000 bytes, more than 1,073,741,824;")
 
+    @slow
     def test_it_may_end_after_one_text(self, hub: HubServer, data: Path, models: Path) -> None:
         hub.datasets["me/foxes"] = {"train.jsonl": jsonl({"text": "x" * 2000}, {"text": "y"})}
         assert "column text: the first text, " in text_at("hf:me/foxes?size=1KB", models).read(data).notes[0]
 
+    @slow
     @pytest.mark.parametrize(
         ("query", "has_card", "total"),
         [("", True, 2500), ("?size=50KB", True, 50_000), ("", False, 0), ("?size=50KB", False, 50_000)],
@@ -204,6 +218,7 @@ class TestSize:
         assert reports[0] == ("Downloading foxes", 0, 0)
         assert {report[2] for report in reports[1:]} == {total}
 
+    @slow
     def test_empty_texts_take_no_space(self, hub: HubServer, data: Path, models: Path) -> None:
         texts = ["fox\n", *1_000_000 * [None], "", "dog"]
         hub.datasets["me/foxes"] = {
@@ -218,6 +233,7 @@ class TestSize:
         assert "column text: 2 texts, " in corpus.notes[0]
         assert [done for operation, done, _ in reports if operation == "Downloading foxes" and done > 1], "no timeout"
 
+    @slow
     def test_it_bounds_the_file_too(self, hub: HubServer, data: Path, models: Path) -> None:
         # Each character takes six bytes in JSON.
         hub.datasets["me/foxes"] = {"train.parquet": parquet(text=["\x01" * 100] * 2000)}
@@ -229,22 +245,26 @@ class TestSize:
         [file] = (data / FOLDER).rglob("foxes.jsonl")
         assert 200_000 <= file.stat().st_size < 201_000
 
+    @slow
     def test_a_long_text_is_refused(self, hub: HubServer, data: Path, models: Path) -> None:
         hub.datasets["me/foxes"] = {"train.parquet": parquet(text=["short", "x" * (1 << 24)])}
         assert refusal("hf:me/foxes", data, models) == ("the text in its row 2 is longer than 16,777,216 characters.")
 
 
 class TestStored:
+    @slow
     def test_it_is_downloaded_once(self, hub: HubServer, data: Path, models: Path) -> None:
         first = text_at("hf:me/foxes", models).read(data)
         num_requests = len(hub.requests)
         assert text_at("hf:me/foxes", models).read(data) == first
         assert len(hub.requests) == num_requests
 
+    @slow
     def test_nothing_but_the_hub_is_asked(self, hub: HubServer, data: Path, models: Path) -> None:
         text_at("hf:me/foxes", models).read(data)
         assert all("/datasets/me/foxes" in request for request in hub.requests)
 
+    @slow
     def test_a_pinned_hash(self, hub: HubServer, data: Path, models: Path) -> None:
         problem = refusal(f"hf:me/foxes#sha256={'0' * 64}", data, models)
         sha256 = problem.removeprefix("its SHA-256 is ").partition(",")[0]
@@ -279,20 +299,24 @@ class TestFaults:
         problem = refusal("hf:me/foxes?text=content", data, models)
         assert problem == "it has no column 'content'; it has text, number: name one with ?text=."
 
+    @slow
     def test_a_column_that_does_not_exist_in_json(self, hub: HubServer, data: Path, models: Path) -> None:
         hub.datasets["me/foxes"] = {"train.jsonl": jsonl({"content": "fox", "n": 1})}
         assert (
             refusal("hf:me/foxes", data, models) == "it has no column 'text'; it has content, n: name one with ?text=."
         )
 
+    @slow
     def test_a_column_of_numbers(self, hub: HubServer, data: Path, models: Path) -> None:
         problem = refusal("hf:me/foxes?text=number", data, models)
         assert problem == "its column 'number' holds int64, not text."
 
+    @slow
     def test_a_column_of_lists_in_json(self, hub: HubServer, data: Path, models: Path) -> None:
         hub.datasets["me/foxes"] = {"train.jsonl": jsonl({"text": ["fox"]})}
         assert refusal("hf:me/foxes", data, models) == "its column 'text' holds List, not text."
 
+    @slow
     def test_a_split_that_does_not_exist(self, hub: HubServer, data: Path, models: Path) -> None:
         row = jsonl({"text": "fox"})
         hub.datasets["me/foxes"] = {"test.jsonl": row, "validation.jsonl": row}
@@ -300,10 +324,12 @@ class TestFaults:
             "it has no split 'train'; it has validation, test: name one with ?split=."
         )
 
+    @slow
     def test_no_text(self, hub: HubServer, data: Path, models: Path) -> None:
         hub.datasets["me/foxes"] = {"train.parquet": parquet(text=pa.array(["", None], pa.string()))}
         assert refusal("hf:me/foxes", data, models) == "its column 'text' is empty."
 
+    @slow
     @pytest.mark.parametrize(
         ("files", "expected"),
         [
@@ -327,6 +353,7 @@ class TestFaults:
         assert f"{hub.endpoint}/signed/data/train-00000-of-00001.parquet" in problem
         assert "SECRET" not in problem
 
+    @slow
     @pytest.mark.parametrize("status", [429, 500, 503])
     def test_a_busy_hub(self, hub: HubServer, data: Path, models: Path, status: int) -> None:
         hub.info_status = status
@@ -363,6 +390,7 @@ class TestFaults:
         assert refusal("hf:me/foxes", data, models, is_permanent=False).startswith("the Hub cannot be reached (")
         assert time.monotonic() - began < 20
 
+    @slow
     def test_a_hub_that_does_not_answer(self, hub: HubServer, data: Path, models: Path) -> None:
         hub.hangs.set()
         # Longer than importing `datasets` takes.
@@ -389,6 +417,7 @@ class TestFaults:
         assert text_at("hf:me/foxes", models).read(data).summary.documents == 2500
         assert len([path for path in (data / FOLDER).iterdir() if path.name != ".lock"]) == 1
 
+    @slow
     def test_no_thread_can_be_started(
         self, hub: HubServer, data: Path, models: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -430,6 +459,7 @@ class TestFaults:
         problem = refusal_of(lambda: text_at("hf:me/foxes", models)._stream(tmp_path / "foxes.jsonl", lambda *_: None))
         assert "it cannot be stored: No space left on device." in problem
 
+    @slow
     def test_a_process_that_dies(
         self, hub: HubServer, data: Path, models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
