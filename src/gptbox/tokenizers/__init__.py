@@ -22,8 +22,8 @@ MAX_AUTO_CHARACTERS = 256
 MAX_AUTO_BYTES = 1_500_000
 """AUTO takes BPE for a text that is longer in UTF-8: there is enough of it to learn each token.
 
-Measured on Shakespeare in bits per byte (benchmarks/LOG.md): at 1.1 MB BPE is better
-after one minute and characters after five, by 2 %; from 2.4 MB on BPE is, by 5 %.
+Measured on Shakespeare in bits per byte (benchmarks/LOG.md): at 1.1 MB BPE is 2 % better after one minute, characters
+after five; from 2.4 MB on BPE is 5 % better.
 """
 
 __all__ = [
