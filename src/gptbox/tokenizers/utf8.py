@@ -1,4 +1,4 @@
-"""Well-formed UTF-8 as a constraint on tokens: sampling leaves out those that would break a character.
+"""Constrained decoding to well-formed UTF-8: a mask over the tokens that would break a character.
 
 A byte-level model of one minute breaks some characters of ten thousand, at a high temperature hundreds. No decoder can
 mend this afterwards: the text would get U+FFFD, or lack what its tokens stand for.
