@@ -1,19 +1,18 @@
 """Repeated passages are those that a comparison of all pairs finds."""
 
-from io import BytesIO
-
 import numpy as np
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
+from tests.datasets.symbol_files import symbol_file
 
 from gptbox.datasets import record_store, repeats, winnowing
-from gptbox.datasets.repeats import Copy, find_repeats
-from gptbox.datasets.winnowing import SymbolFile
+from gptbox.datasets.repeats import Copy, Repeats, find_repeats
 
 
-def symbol_file(text: bytes, num_train: int) -> SymbolFile:
-    return SymbolFile(BytesIO(text), np.dtype(np.uint8), len(text), num_train)
+def repeats_in(text: bytes, num_train: int, length: int) -> Repeats:
+    with symbol_file(text, num_train) as file:
+        return find_repeats(file, length)
 
 
 def naive(text: bytes, num_train: int, length: int) -> tuple[int, int, int | None]:
@@ -55,11 +54,12 @@ def repetitive_texts(draw: st.DrawFn) -> bytes:
     chunk=st.sampled_from([8, 1 << 15]),
     batch=st.sampled_from([4, 1 << 20]),
     part=st.sampled_from([16, 1 << 26]),
+    workers=st.sampled_from([1, 3]),
 )
-@example(b"ab" * 40, 5, 0.9, 8, 4, 16)
-@example(b"a" * 200, 17, 0.5, 8, 4, 16)
+@example(b"ab" * 40, 5, 0.9, 8, 4, 16, 1)
+@example(b"a" * 200, 17, 0.5, 8, 4, 16, 3)
 def test_every_copy_is_found_and_nothing_else(
-    text: bytes, length: int, share: float, chunk: int, batch: int, part: int
+    text: bytes, length: int, share: float, chunk: int, batch: int, part: int, workers: int
 ) -> None:
     num_train = int(share * len(text))
     with pytest.MonkeyPatch.context() as patch:
@@ -69,7 +69,9 @@ def test_every_copy_is_found_and_nothing_else(
         patch.setattr(winnowing, "_PART", part)
         patch.setattr(record_store, "_FLUSH", 3)
         patch.setattr(repeats, "_SWEEP", 3 * batch)
-        found = find_repeats(symbol_file(text, num_train), length)
+        patch.setattr(winnowing, "NUM_WORKERS", workers)
+        patch.setattr(repeats, "NUM_WORKERS", workers)
+        found = repeats_in(text, num_train, length)
     copied, leaked, first = naive(text, num_train, length)
     assert (found.copied, found.val_in_train) == (copied, leaked)
     assert (None if found.first is None else found.first.later) == first
@@ -89,40 +91,41 @@ def noise(length: int, seed: int = 0) -> bytes:
 def test_a_single_passage_of_exactly_the_length_is_found_at_any_offset(offset: int) -> None:
     passage = noise(200, 1)
     text = noise(1000, 2) + passage + noise(3000 + offset, 3) + passage + noise(1000, 4)
-    found = find_repeats(symbol_file(text, len(text)), 200)
+    found = repeats_in(text, len(text), 200)
     assert found.first == Copy(1000, 4200 + offset, 200)
     assert (found.copied, found.val_in_train) == (200, 0)
-    assert find_repeats(symbol_file(text, len(text)), 201).first is None
+    assert repeats_in(text, len(text), 201).first is None
 
 
 def test_a_shorter_passage_in_every_document_is_no_repeat() -> None:
     header = noise(190)
     text = b"".join(header + noise(300, seed) for seed in range(1, 300))
-    found = find_repeats(symbol_file(text, len(text)), 200)
+    found = repeats_in(text, len(text), 200)
     assert (found.copied, found.first) == (0, None)
 
 
 def test_a_copy_of_a_validation_passage_is_not_in_the_training_text() -> None:
     page, rest = noise(5000, 1), noise(5000, 2)
     text = rest + page + page + page
-    found = find_repeats(symbol_file(text, 5000), 200)
+    found = repeats_in(text, 5000, 200)
     assert (found.copied, found.val_in_train, found.first) == (10_000, 0, Copy(5000, 10_000, 5000))
-    assert find_repeats(symbol_file(text, 10_000), 200).val_in_train == 10_000
+    assert repeats_in(text, 10_000, 200).val_in_train == 10_000
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.uint32])
 def test_symbols_may_have_any_width(dtype: type[np.unsignedinteger]) -> None:
     symbols = np.random.default_rng(0).integers(0, min(np.iinfo(dtype).max, 0x10FFFF), 1000).astype(dtype)
     text = np.concatenate([symbols, symbols])
-    file = SymbolFile(BytesIO(text.tobytes()), text.dtype, len(text), 1000)
-    found = find_repeats(file, 200)
+    with symbol_file(text.tobytes(), 1000, dtype) as file:
+        found = find_repeats(file, 200)
     assert (found.copied, found.val_in_train, found.first) == (1000, 1000, Copy(0, 1000, 1000))
 
 
 def test_progress_is_reported_up_to_the_total() -> None:
     calls: list[tuple[str, int, int]] = []
     text = noise(100_000) + noise(190) + noise(100_000, 2) + noise(190)
-    find_repeats(symbol_file(text, 180_000), 200, lambda *call: calls.append(call), "letters")
+    with symbol_file(text, 180_000) as file:
+        find_repeats(file, 200, lambda *call: calls.append(call), "letters")
     assert [operation for operation, _, _ in calls] == (
         (len(calls) - 1) * ["Looking for repeated passages in letters"] + ["Comparing passages of letters"]
     )

@@ -3,6 +3,8 @@
 from bisect import bisect_right
 from io import BytesIO
 from itertools import accumulate
+from tempfile import TemporaryFile
+from typing import BinaryIO
 
 import numpy as np
 import pytest
@@ -21,8 +23,9 @@ def corpus_of(*texts: list[str]) -> Corpus:
     return Corpus(lambda: documents, CorpusSummary.of(documents), "a test")
 
 
-def read(corpus: Corpus, num_train: int = 0) -> SqueezedText:
-    text = SqueezedText(corpus, num_train, BytesIO())
+def read(corpus: Corpus, num_train: int = 0, file: BinaryIO | None = None) -> SqueezedText:
+    """`file` must be one on the disk if the symbols are to be read."""
+    text = SqueezedText(corpus, num_train, file or BytesIO())
     assert text.corpus.text == corpus.text
     return text
 
@@ -36,9 +39,9 @@ blocks = st.lists(
 def test_the_symbols_are_the_text_without_white_space(documents: list[list[str]], share: float) -> None:
     whole = "".join(map("".join, documents))
     cut = int(share * len(whole))
-    with pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch, TemporaryFile() as file:
         patch.setattr(squeezed_text, "_PIECE", 3)
-        text = read(corpus_of(*documents), cut)
+        text = read(corpus_of(*documents), cut, file)
         symbols = text.symbols()
         visible = [(i, character) for i, character in enumerate(whole) if not character.isspace()]
         names = {}
@@ -64,9 +67,10 @@ def test_the_first_words_are_on_one_line_and_end_with_a_word() -> None:
 @pytest.mark.parametrize(("characters", "dtype"), [(255, np.uint8), (256, np.uint16), (65_536, np.uint32)])
 def test_symbols_are_as_wide_as_needed(characters: int, dtype: type) -> None:
     alphabet = [chr(point) for point in range(0x3400, 0x3400 + 90_000) if not 0xD800 <= point < 0xE000][:characters]
-    symbols = read(corpus_of(["".join(alphabet)])).symbols()
-    assert symbols.dtype == dtype
-    assert len(set(symbols.read(0, characters))) == characters
+    with TemporaryFile() as file:
+        symbols = read(corpus_of(["".join(alphabet)]), file=file).symbols()
+        assert symbols.dtype == dtype
+        assert len(set(symbols.read(0, characters))) == characters
 
 
 def test_odd_characters_are_counted_and_located() -> None:
