@@ -1,9 +1,11 @@
 """Byte-level BPE: frequent sequences of bytes are tokens. Hugging Face `tokenizers` trains it, tiktoken runs it."""
 
 import math
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cached_property
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
@@ -12,7 +14,6 @@ from numpy.typing import NDArray
 
 from gptbox.errors import DatasetError, ModelFolderError
 from gptbox.system.cpus import available_cpus
-from gptbox.system.parallel import parallel_map
 from gptbox.tokenizers.base import Tokenizer
 from gptbox.tokenizers.byte_level import SYMBOLS, from_symbols, surrogates, to_symbols, without_surrogates
 from gptbox.tokenizers.merges import derive_merges, without_unreachable
@@ -148,7 +149,20 @@ class BPETokenizer(Tokenizer):
 
     def encode_documents(self, blocks: Iterable[str | None]) -> Iterator[NDArray[np.unsignedinteger]]:
         """As `Tokenizer.encode_documents`, on all CPUs: tiktoken does not hold Python's lock."""
-        yield from parallel_map(self._encode_job, _jobs(blocks), available_cpus())
+        jobs = _jobs(blocks)
+        head = list(islice(jobs, 2))
+        if len(head) < 2:  # a short text needs no threads
+            yield from map(self._encode_job, head)
+            return
+        workers = available_cpus()
+        pending: deque[Future[NDArray[np.unsignedinteger]]] = deque()
+        with ThreadPoolExecutor(workers, "tokenizer") as executor:
+            for job in chain(head, jobs):
+                pending.append(executor.submit(self._encode_job, job))
+                if len(pending) > 2 * workers:
+                    yield pending.popleft().result()
+            while pending:
+                yield pending.popleft().result()
 
     def _encode_job(self, job: list[str | None]) -> NDArray[np.unsignedinteger]:
         """Ids of a list of segments, shape (tokens,); None becomes EOS."""
