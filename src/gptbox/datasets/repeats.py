@@ -14,7 +14,6 @@ Windows are compared by 64-bit hashes. The probability that a text of n symbols 
 0.0003 for 100 million symbols.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
