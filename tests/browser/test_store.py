@@ -13,10 +13,12 @@ Open = Callable[..., Page]
 
 
 def run_module(page: Page, file: str, script: str, argument: Any = None) -> Any:
-    """The result of the function `script` of a module's exports and an argument."""
-    return page.evaluate(
-        f'async (argument) => ({script})(await import(new URL("static/{file}", document.baseURI)), argument)', argument
-    )
+    """The result of the function `script` of a module's exports and an argument.
+
+    The page's own instance of the module: the one below its fingerprint.
+    """
+    address = f'new URL("{file}", document.querySelector("link[rel=stylesheet]").href)'
+    return page.evaluate(f"async (argument) => ({script})(await import({address}), argument)", argument)
 
 
 def tokens_of(page: Page, choice: dict[str, Any], offset: int) -> list[dict[str, Any]]:

@@ -16,8 +16,9 @@ Until = Callable[..., Any]
 def test_apache_alone_says_that_gptbox_is_starting(stack: Any, until: Until) -> None:
     stack.compose("up", "--detach", "--no-build", "apache")
     until(lambda: stack.http.get("/").status_code, within=20, what="Apache's first answer")
+    assert stack.http.get("/").status_code == 200, "the page itself is in Apache's image"
 
-    page = stack.http.get("/")
+    page = stack.http.get("/cgi-bin/test")
     assert page.status_code == 503
     assert page.headers["content-type"] == "text/html; charset=utf-8"
     assert int(page.headers["retry-after"]) > 0
@@ -47,6 +48,7 @@ def test_the_page_is_served_before_any_model(stack: Any, until: Until) -> None:
     page = stack.http.get("/")
     assert page.status_code == 200
     assert "<html" in page.text
+    assert stack.http.get("/static/main.js").status_code == 200, "web has its files, too"
     assert stack.http.get("/readyz").status_code == 503
     assert stack.status()["training"] is None
     assert stack.status()["server"]["ready"] is False

@@ -68,13 +68,21 @@ def test_a_page_view_is_one_log_line(serving: Any) -> None:
         page = serving.http.get("/?secret=1")
         files = re.findall(r"(?:src|href)=\"(static/[^\"]+)", page.text)
         assert len(files) >= 3
-        for path in (*files, "static/app.css", "api/status", "api/history", "v1/models", "healthz", "readyz", "health"):
+        for path in (*files, "api/status", "api/history", "v1/models", "healthz", "readyz", "health"):
             assert serving.http.get(f"/{path}").status_code == 200
         with serving.http.stream("GET", "/api/events") as feed:
             next(feed.iter_raw())
         assert serving.inside("apache", "healthcheck")[0] == 0
+        for path in ("/static/app.css", "/static/0123456789ab/app.css"):  # from web
+            assert serving.http.get(path).status_code == 200
+        known = {"If-None-Match": page.headers["etag"]}
     (line,) = logged
-    assert re.fullmatch(rf"web [0-9a-f.:]+ GET / 200 · \d+ ms · {re.escape(page.headers['x-request-id'])}", line)
+    visit = r"apache (?!127\.)[0-9a-f.:]+ GET / {} · \d+ ms · {}"
+    assert re.fullmatch(visit.format(200, re.escape(page.headers["x-request-id"])), line)
+    with new_lines(serving) as logged:
+        assert serving.http.get("/", headers=known).status_code == 304
+    (line,) = logged
+    assert re.fullmatch(visit.format(304, r"\S+"), line)
 
 
 def test_a_generation_is_one_log_line_with_client_and_tokens(serving: Any) -> None:
@@ -120,7 +128,8 @@ def test_while_web_is_down_a_visit_is_one_log_line(serving: Any, until: Until) -
     serving.compose("stop", "web")
     try:
         before = len(serving.logs("apache").splitlines())
-        assert serving.http.get("/?secret=1").status_code == 503
+        assert serving.http.get("/?secret=1").status_code == 200
+        assert serving.http.get("/cgi-bin/test?secret=1").status_code == 503
         assert serving.http.post("/v1/completions", json={"prompt": "the"}).status_code == 503
         for path in ("/static/app.css", "/api/events", "/healthz", "/readyz"):
             assert serving.http.get(path).status_code == 503
@@ -130,7 +139,9 @@ def test_while_web_is_down_a_visit_is_one_log_line(serving: Any, until: Until) -
         serving.compose("up", "--detach", "--no-build", "web")
         until(lambda: serving.http.get("/readyz").status_code == 200, within=60, what="a model after the test")
     seen = [re.fullmatch(r"[0-9a-f.:]+ (\w+) (\S+) (\d+) · \d+ ms · \S+", line) for line in logged]
-    assert [match and match.groups() for match in seen] == [("GET", "/", "503"), ("POST", "/v1/completions", "503")]
+    assert [match and match.groups() for match in seen] == [
+        ("GET", "/", "200"), ("GET", "/cgi-bin/test", "503"), ("POST", "/v1/completions", "503"),
+    ]  # fmt: skip
 
 
 def test_all_log_lines_of_training_and_web_can_be_json(serving: Any, until: Until) -> None:
@@ -197,7 +208,10 @@ def test_an_invalid_log_format_stops_the_start_with_one_line(serving: Any) -> No
 
 def test_clients_cannot_choose_request_ids(serving: Any) -> None:
     with httpx.Client(base_url=serving.url, timeout=10) as client:
-        names = {client.get("/", headers={"X-Request-ID": "mine"}).headers["x-request-id"] for _ in range(3)}
-    assert len(names) == 3
+        names = {
+            client.get(path, headers={"X-Request-ID": "mine"}).headers["x-request-id"]
+            for path in ("/", "/", "/healthz", "/healthz")
+        }
+    assert len(names) == 4
     assert "mine" not in names
     assert "mine" not in serving.logs("web")

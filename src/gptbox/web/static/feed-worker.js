@@ -18,7 +18,8 @@ function broadcast(message) {
   }
 }
 
-const url = new URL("../api/events", import.meta.url);
+// This file is static/FINGERPRINT/feed-worker.js.
+const url = new URL("../../api/events", import.meta.url);
 const feed = new Feed(url, (status) => broadcast({ status }), () => broadcast({ lost: true }));
 
 addEventListener("connect", ({ ports: [tab] }) => {

@@ -53,7 +53,7 @@ export class SharedFeed {
   }
 
   connect() {
-    const worker = new SharedWorker("static/feed-worker.js", { type: "module", name: "gptbox" });
+    const worker = new SharedWorker(new URL("feed-worker.js", import.meta.url), { type: "module", name: "gptbox" });
     worker.addEventListener("error", () => this.port && this.onFailure());
     this.port = worker.port;
     this.port.addEventListener("message", ({ data }) => {
