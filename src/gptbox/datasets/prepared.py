@@ -40,7 +40,7 @@ from gptbox.models.runs import RunFolder, start_over_advice
 from gptbox.system.atomic import atomic_folder, write_json
 from gptbox.tokenizers import (
     AUTO,
-    MAX_AUTO_CHARACTERS,
+    MANY_CHARACTERS,
     Tokenizer,
     choose_tokenizer,
     tokenizer_from_json,
@@ -157,7 +157,7 @@ class PreparedDataset:
         across scripts.
         """
         tokens = self.train_tokens + self.val_tokens
-        has_many_characters = self.health is not None and self.health.distinct_characters > MAX_AUTO_CHARACTERS
+        has_many_characters = self.health is not None and self.health.distinct_characters > MANY_CHARACTERS
         if has_many_characters and self.text_bytes > 2 * self.characters:
             return self.text_bytes / tokens
         return self.characters_per_token
