@@ -17,7 +17,7 @@ from gptbox.models.runs import RunFolder
 NO_INDEX = "copied words: not shown, because "
 
 
-@pytest.mark.parametrize("tokenizer", ["char", "byte", "bpe", "gpt2"])
+@pytest.mark.parametrize("tokenizer", ["char", "byte", "bpe"])
 def test_the_index_has_the_training_text_only(data: Path, run: RunFolder, tokenizer: str) -> None:
     texts = ["".join(f"{n} {what} an der Wand\n" for n in range(50)) for what in ("Flaschen grünes Bier", "Krüge")]
     for i, text in enumerate(texts):  # with BPE, an end-of-text token stands between the two

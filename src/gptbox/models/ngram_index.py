@@ -39,6 +39,8 @@ HEADER_BYTES = 4096
 MARK_BYTES = 4096
 MAX_TEXT_BYTES = (1 << 32) - 1
 """Size of the longest text that has an index: places have 32 bits."""
+_MAX_BUCKET = 2048
+"""More places than a bucket can have: it has 8 hashes in the mean, and a hash MAX_PLACES."""
 MAX_HASHED = 1 << 17
 """Bytes that a PrefixHashes can have."""
 
@@ -171,11 +173,14 @@ class Table:
         self._shift, self._place_bits = np.uint64(32 - bits), place_bits
 
     def find(self, hashes: Hashes) -> tuple[Ints, Ints]:
-        """The places that may have these hashes (of 32 bits): the index of the hash, and the byte, each (places,)."""
+        """The places that may have these hashes (of 32 bits): the index of the hash, and the byte, each (places,).
+
+        Raises ValueError or IndexError if the table is damaged.
+        """
         buckets = (hashes >> self._shift).astype(np.int64)
         begins = self._offsets[buckets].astype(np.int64)
         sizes = self._offsets[buckets + 1].astype(np.int64) - begins
-        if (sizes < 0).any():
+        if sizes.min(initial=0) < 0 or sizes.max(initial=0) > _MAX_BUCKET:
             raise ValueError("its buckets are not in order")
         ends = np.cumsum(sizes)
         which = np.repeat(np.arange(len(hashes)), sizes)

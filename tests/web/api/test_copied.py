@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from starlette.testclient import TestClient
 from tests.models.indexed_text import copied_spans, index_of
@@ -90,7 +91,7 @@ def test_a_text_that_is_not_copied(client: TestClient) -> None:
 
 
 def test_a_long_text_of_many_passages(client: TestClient) -> None:
-    text = "".join(TRAIN[n * 31 : n * 31 + 15 + n % 30] for n in range(2000))[:60_000]
+    text = "".join(TRAIN[n * 31 : n * 31 + 15 + n % 30] for n in range(2000))[:3000]
     reply = copied(client, text)
     assert [(span["start"], span["end"]) for span in reply["spans"]] == copied_spans(TRAIN, text)
     for span in reply["spans"]:
@@ -161,7 +162,8 @@ def test_a_damaged_index_is_logged_once_and_is_as_none(
     content = bytearray(file.read_bytes())
     if damage == "buckets":
         layout = index_of(TRAIN, file.parent).layout
-        content[layout.grams_at : layout.grams_at + 4 * (1 << layout.gram_bits)] = b"\xff" * 4 * (1 << layout.gram_bits)
+        offsets = np.arange((1 << layout.gram_bits) + 1, 0, -1, np.uint32)
+        content[layout.grams_at : layout.grams_at + offsets.nbytes] = offsets.tobytes()
     file.write_bytes({"empty": b"", "cut": content[:-10], "buckets": content}[damage])
     for _ in range(3):
         assert error(client, 404, text=TRAIN[:100])["code"] == "no_index"
