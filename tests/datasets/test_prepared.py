@@ -92,9 +92,10 @@ def test_the_two_splits_are_the_whole_text(data: Path, run: RunFolder) -> None:
         prepared.train[0] = 0
 
 
-def test_the_folder_has_three_files_and_meta_json_a_tokenizer(data: Path, run: RunFolder) -> None:
+def test_the_folder_has_four_files_and_meta_json_a_tokenizer(data: Path, run: RunFolder) -> None:
     prepared = prepare("letters", run, data)
-    assert sorted(file.name for file in run.dataset.iterdir()) == ["meta.json", "train.bin", "val.bin"]
+    names = ["meta.json", "train.bin", "train.ngrams", "val.bin"]
+    assert sorted(file.name for file in run.dataset.iterdir()) == names
     assert [file.name for file in run.path.iterdir()] == ["dataset"]
     meta = json.loads((run.dataset / "meta.json").read_text(encoding="utf-8"))
     assert meta["tokenizer"] == prepared.tokenizer.to_json()

@@ -8,6 +8,7 @@ from gptbox.web.api.chat import chat
 from gptbox.web.api.chat_request import ChatRequest
 from gptbox.web.api.completion_request import CompletionRequest
 from gptbox.web.api.completions import completions
+from gptbox.web.api.copied import CopiedRequest, copied
 from gptbox.web.api.models import model, models
 from gptbox.web.api.openapi import array_schema, object_schema, openapi, schema_ref
 from gptbox.web.api.tokenization import DetokenizeRequest, TokenizeRequest, detokenize, tokenize
@@ -63,6 +64,13 @@ ENDPOINTS = (
     Endpoint(
         "GET", "/v1/models/{model:path}", model, requires_key=True, json_errors=True, has_metric_label=False,
         operation=Operation("Look up a model", "The model.", schema_ref("Model"), errors=(404,)),
+    ),
+    Endpoint(
+        "POST", "/api/copied", copied, requires_key=True, json_errors=True,
+        operation=Operation(
+            "Find what a text has in common with the training text", "The copied spans.", schema_ref("Copied"),
+            request=CopiedRequest, errors=(404, 429, 503),
+        ),
     ),
     Endpoint("GET", "/api/status", status, json_errors=True),
     Endpoint("GET", "/api/history", history, json_errors=True),

@@ -10,7 +10,14 @@ from anyio import CapacityLimiter, to_thread
 
 from gptbox.engine import native
 from gptbox.errors import EngineError, ModelFolderError, ModelNotFoundError, ModelsDamagedError, NoModelYetError
-from gptbox.models.runs import find_run, find_snapshot, inaccessible_paths, newest_published_run, published_runs
+from gptbox.models.runs import (
+    RunFolder,
+    find_run,
+    find_snapshot,
+    inaccessible_paths,
+    newest_published_run,
+    published_runs,
+)
 from gptbox.web.model_cache import LoadedModel, ModelCache, SnapshotKey, snapshot_key
 from gptbox.web.no_model import models_damaged_message, no_model_error
 
@@ -158,7 +165,7 @@ class LiveModel:
                 raise await to_thread.run_sync(self._no_current_model_error)
             return current
         try:
-            path = await to_thread.run_sync(self._find_snapshot, name)
+            path = await to_thread.run_sync(self.find_snapshot, name)
             if current is not None and current.path == path:
                 return current
             return await to_thread.run_sync(self.cache.load, path, limiter=self._load_limiter)
@@ -173,7 +180,24 @@ class LiveModel:
     def _no_current_model_error(self) -> NoModelYetError:
         return no_model_error(self.models) if self.models_problem is None else ModelsDamagedError(self.models_problem)
 
-    def _find_snapshot(self, name: str) -> Path:
+    async def find_run(self, name: str | None = None) -> RunFolder:
+        """The run of the model that `resolve` would return, without loading it.
+
+        Raises NoModelYetError, ModelNotFoundError, ModelsDamagedError.
+        """
+        current = self.current
+        if name is not None:
+            path = await to_thread.run_sync(self.find_snapshot, name)
+            return RunFolder(self.models, path.parent.parent.name)
+        if current is None:
+            raise await to_thread.run_sync(self._no_current_model_error)
+        return RunFolder(self.models, current.run)
+
+    def find_snapshot(self, name: str) -> Path:
+        """The folder of the snapshot that a request's `model` names. Reads files.
+
+        Raises NoModelYetError or ModelNotFoundError.
+        """
         try:
             return find_snapshot(self.models, name)
         except NoModelYetError:

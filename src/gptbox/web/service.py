@@ -20,6 +20,7 @@ from gptbox.web.live_model import LiveModel
 from gptbox.web.metrics import Metrics
 from gptbox.web.model_cache import LoadedModel
 from gptbox.web.page.status_feed import StatusFeed
+from gptbox.web.text_index import TextIndex
 
 
 class Service:
@@ -31,6 +32,7 @@ class Service:
         self.live_model = LiveModel(settings.models, quantize=settings.quantize == "int8")
         self.metrics = Metrics(self.scheduler, self.live_model)
         self.feed = StatusFeed(self.status)
+        self.text_index = TextIndex()
         self._started_at = time.monotonic()
         self._generations: set[Generation] = set()
 
