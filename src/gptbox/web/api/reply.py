@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from gptbox import __version__
+from gptbox.engine.fingerprint import system_fingerprint
 from gptbox.errors import RequestError
 from gptbox.tokenizers import printable
 from gptbox.web.api.completion_request import PromptInput
@@ -128,7 +128,7 @@ class Reply(ABC):
             "object": self.object_name,
             "created": int(time.time()),
             "model": model.name,
-            "system_fingerprint": f"gptbox-{__version__}",
+            "system_fingerprint": system_fingerprint(model.gpt.quantized),
         }
 
     @abstractmethod
