@@ -145,7 +145,7 @@ class Settings:
     threads: int = 0
     """Number of compute threads; 0 means one per CPU available to this process."""
     api_key: str | None = None
-    """If set, /v1/, /tokenize and /detokenize require `Authorization: Bearer <key>`."""
+    """If set, /v1/, /tokenize, /detokenize and /api/scores require `Authorization: Bearer <key>`."""
     max_queue: int = 64
     """Maximum number of texts that wait for generation; a client above its share of all places gets status 429."""
     max_tokens: int = 2048

@@ -52,6 +52,20 @@ def test_a_streamed_completion_is_neither_buffered_nor_compressed(serving: Any, 
     assert any(longest_pause() < 0.5 for _ in range(3))
 
 
+def test_scores_come_snapshot_by_snapshot(serving: Any) -> None:
+    body = {"model": "little", "text": "the", "snapshots": "all", "stream": True}
+    with serving.http.stream("POST", "/api/scores", json=body, headers={"Accept-Encoding": "gzip"}) as response:
+        assert response.status_code == 200
+        assert response.headers["content-type"].startswith("text/event-stream")
+        assert "content-encoding" not in response.headers
+        _, text = arrivals(response)
+    *events, done = [line.removeprefix("data: ") for line in text.splitlines() if line]
+    assert done == "[DONE]"
+    steps = [score["step"] for event in events for score in json.loads(event)["scores"]]
+    assert steps == sorted(set(steps))
+    assert all(len(score["logprobs"]) == 3 for event in events for score in json.loads(event)["scores"])
+
+
 def test_the_openai_package_streams(serving: Any) -> None:
     with openai.OpenAI(base_url=f"{serving.url}/v1", api_key="unused", max_retries=0) as client:
         assert any(model.id == "little" for model in client.models.list())

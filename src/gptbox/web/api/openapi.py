@@ -81,10 +81,26 @@ _TOKENS = object_schema(
         "token_strs": _or_null(array_schema(_STRING)), "warnings": array_schema(_STRING),
     }
 )  # fmt: skip
+_SCORE = object_schema(
+    {"model": _STRING, "step": _INTEGER, "logprobs": array_schema(_NUMBER), "bits_per_character": _NUMBER},
+    {
+        "top_logprobs": array_schema(
+            array_schema(object_schema({"token": _STRING, "id": _INTEGER, "logprob": _NUMBER}))
+        ),
+    },
+)
+_SCORES = object_schema(
+    {
+        "object": {"const": "scores"}, "run": _STRING, "system_fingerprint": _STRING, "tokens": array_schema(_STRING),
+        "token_ids": array_schema(_INTEGER), "text_offset": array_schema(_INTEGER), "warnings": array_schema(_STRING),
+        "scores": array_schema(_SCORE), "validation": _or_null(object_schema({"bits_per_character": _NUMBER})),
+    }
+)  # fmt: skip
 _SCHEMAS = {
     "Usage": _USAGE,
     "Error": _ERROR,
     "Model": _MODEL,
+    "Scores": _SCORES,
     "Tokens": _TOKENS,
     "Detokenized": object_schema({"prompt": _STRING}),
     "Completion": _reply("text_completion", {"text": _STRING, "logprobs": _or_null(_LOGPROBS)}),
