@@ -1,7 +1,9 @@
 """Streamed texts and events through Apache."""
 
+import io
 import json
 import time
+import zipfile
 from collections.abc import Callable
 from contextlib import ExitStack
 from itertools import pairwise
@@ -50,6 +52,18 @@ def test_a_streamed_completion_is_neither_buffered_nor_compressed(serving: Any, 
 
     # Other work on the machine can stop a stream of a third of a second, but hardly three of them.
     assert any(longest_pause() < 0.5 for _ in range(3))
+
+
+def test_a_model_is_downloaded_whole(serving: Any) -> None:
+    head = serving.http.head("/api/models/little.zip")
+    response = serving.http.get("/api/models/little.zip", headers={"Accept-Encoding": "gzip"})
+    assert response.status_code == head.status_code == 200
+    assert "content-encoding" not in response.headers
+    assert int(response.headers["content-length"]) == int(head.headers["content-length"]) == len(response.content)
+    assert response.headers["content-disposition"].startswith('attachment; filename="little-step-')
+    with zipfile.ZipFile(io.BytesIO(response.content)) as archive:
+        assert archive.testzip() is None
+        assert "model.safetensors" in {name.partition("/")[2] for name in archive.namelist()}
 
 
 def test_scores_come_snapshot_by_snapshot(serving: Any) -> None:

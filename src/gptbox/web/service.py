@@ -32,6 +32,8 @@ class Service:
         self.live_model = LiveModel(settings.models, quantize=settings.quantize == "int8")
         self.metrics = Metrics(self.scheduler, self.live_model)
         self.feed = StatusFeed(self.status)
+        self.num_downloads = 0
+        """Downloads of models that are running."""
         self._started_at = time.monotonic()
         self._generations: set[Generation] = set()
 
@@ -96,6 +98,7 @@ class Service:
                 "system_fingerprint": system_fingerprint(self.live_model.cache.quantize),
                 "auth": self.settings.api_key is not None,
                 "max_tokens": self.settings.max_tokens,
+                "downloads": self.settings.downloads == "on",
             },
         }
 

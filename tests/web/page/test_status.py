@@ -54,6 +54,7 @@ def test_training_is_the_status_of_the_newest_run(tiny_run: Path, client_for: Ca
     assert server == {
         "ready": True, "model": "tiny@step-000250", "token_unit": "character", "active": 0, "queued": 0,
         "tokens_per_s": 0.0, "problem": None, "version": __version__, "auth": True, "max_tokens": 99,
+        "downloads": True,
     }  # fmt: skip
 
 
