@@ -106,7 +106,7 @@ def test_the_described_endpoints_are_in_the_openapi_document(client: TestClient)
     for endpoint, operation, found in described:
         assert found["summary"] == operation.summary
         assert ("security" in found) is ("401" in found["responses"]) is endpoint.requires_key
-        assert found["responses"]["200"]["content"]["application/json"]["schema"] == operation.reply
+        assert found["responses"]["200"]["content"][operation.media_type]["schema"] == operation.reply
         assert ("text/event-stream" in found["responses"]["200"]["content"]) is operation.streams
         assert {str(status) for status in operation.errors} <= set(found["responses"])
         assert ("requestBody" in found) is (operation.request is not None)

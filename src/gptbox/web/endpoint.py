@@ -20,6 +20,8 @@ class Operation:
     """The JSON schema of the reply."""
     request: type[BaseModel] | None = None
     """The model that validates the request's body."""
+    media_type: str = "application/json"
+    """Of the reply."""
     streams: bool = False
     """Whether the reply may be a stream of server-sent events instead."""
     errors: tuple[int, ...] = ()

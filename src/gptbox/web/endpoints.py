@@ -9,14 +9,18 @@ from gptbox.web.api.chat_request import ChatRequest
 from gptbox.web.api.completion_request import CompletionRequest
 from gptbox.web.api.completions import completions
 from gptbox.web.api.copied import CopiedRequest, copied
+from gptbox.web.api.model_archive import model_archive
 from gptbox.web.api.models import model, models
-from gptbox.web.api.openapi import array_schema, object_schema, openapi, schema_ref
+from gptbox.web.api.openapi import BINARY_SCHEMA, array_schema, object_schema, openapi, schema_ref
+from gptbox.web.api.scores import scores
+from gptbox.web.api.scores_request import ScoresRequest
 from gptbox.web.api.tokenization import DetokenizeRequest, TokenizeRequest, detokenize, tokenize
 from gptbox.web.endpoint import Endpoint, Operation
 from gptbox.web.metrics import metrics
 from gptbox.web.page.cgi_sample import cgi_sample
 from gptbox.web.page.files import files, page
 from gptbox.web.page.history import history
+from gptbox.web.page.qr import QrRequest, qr
 from gptbox.web.page.status import events, healthz, readyz, status
 
 _GENERATION_DESCRIPTION = "The texts; with `stream` as server-sent events that end with [DONE]."
@@ -70,6 +74,27 @@ ENDPOINTS = (
         operation=Operation(
             "Find what a text has in common with the training text", "The copied spans.", schema_ref("Copied"),
             request=CopiedRequest, errors=(404, 429, 503),
+        ),
+    ),
+    Endpoint(
+        "POST", "/api/scores", scores, requires_key=True, json_errors=True,
+        operation=Operation(
+            "Score a text with one snapshot or several",
+            "The log-probabilities; with `stream` as server-sent events, one per snapshot, that end with [DONE].",
+            schema_ref("Scores"), request=ScoresRequest, streams=True, errors=(429, *_MODEL_ERRORS),
+        ),
+    ),
+    Endpoint(
+        "GET", "/api/models/{model}.zip", model_archive, requires_key=True, json_errors=True, has_metric_label=False,
+        operation=Operation(
+            "Download a model folder", "The folder as a ZIP file.", BINARY_SCHEMA, media_type="application/zip",
+            errors=(403, 404, 429, 503),
+        ),
+    ),
+    Endpoint(
+        "POST", "/api/qr", qr, json_errors=True,
+        operation=Operation(
+            "Draw a QR code", "The image.", {"type": "string"}, request=QrRequest, media_type="image/svg+xml"
         ),
     ),
     Endpoint("GET", "/api/status", status, json_errors=True),

@@ -15,6 +15,7 @@ from gptbox.models.runs import (
     find_run,
     find_snapshot,
     inaccessible_paths,
+    list_runs,
     newest_published_run,
     published_runs,
 )
@@ -196,16 +197,17 @@ class LiveModel:
     def find_snapshot(self, name: str) -> Path:
         """The folder of the snapshot that a request's `model` names. Reads files.
 
-        Raises NoModelYetError or ModelNotFoundError.
+        Raises NoModelYetError, or ModelNotFoundError, which names the nearest snapshot.
         """
         try:
             return find_snapshot(self.models, name)
         except NoModelYetError:
             raise no_model_error(self.models, find_run(self.models, name.partition("@")[0])) from None
-        except ModelNotFoundError:
+        except ModelNotFoundError as error:
             if self.current is None and newest_published_run(self.models) is None:
                 raise no_model_error(self.models) from None
-            abbreviated = name if len(name) <= 100 else f"{name[:100]}..."
-            raise ModelNotFoundError(
-                f"The model {abbreviated!r} does not exist. GET /v1/models lists all models."
-            ) from None
+            why = str(error)
+            if name.partition("@")[0] not in [run.name for run in list_runs(self.models)]:  # names the models folder
+                abbreviated = name if len(name) <= 100 else f"{name[:100]}..."
+                why = f"The model {abbreviated!r} does not exist."
+            raise ModelNotFoundError(f"{why} GET /v1/models lists all models.") from None
