@@ -46,6 +46,7 @@ def test_every_variable_is_read() -> None:
         "QUANTIZE": "int8",
         "SNAPSHOTS_KEPT": "1",
         "LOG_FORMAT": "json",
+        "DOWNLOADS": "off",
     }
     assert set(environment) == set(_VARIABLES)
     assert Settings.from_environment(environment) == Settings(
@@ -66,6 +67,7 @@ def test_every_variable_is_read() -> None:
         max_tokens=7,
         snapshots_kept=1,
         log_format="json",
+        downloads="off",
     )
 
 
