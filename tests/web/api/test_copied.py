@@ -162,9 +162,9 @@ def test_a_damaged_index_is_logged_once_and_is_as_none(
     content = bytearray(file.read_bytes())
     if damage == "buckets":
         layout = index_of(TRAIN, file.parent).layout
-        offsets = np.arange((1 << layout.gram_bits) + 1, 0, -1, np.uint32)
+        offsets = np.arange((1 << layout.gram_bits) + 1, 0, -1).astype(np.uint32)
         content[layout.grams_at : layout.grams_at + offsets.nbytes] = offsets.tobytes()
-    file.write_bytes({"empty": b"", "cut": content[:-10], "buckets": content}[damage])
+    file.write_bytes({"empty": bytearray(), "cut": content[:-10], "buckets": content}[damage])
     for _ in range(3):
         assert error(client, 404, text=TRAIN[:100])["code"] == "no_index"
         assert not has_index(client)
