@@ -647,7 +647,7 @@ class TestTokenizers:
 def test_progress_is_reported(data: Path, run: RunFolder) -> None:
     reports = []
     prepare("letters", run, data, lambda *report: reports.append(report))
-    assert reports[-1] == ("Writing the token ids of letters", 200, 200)
+    assert reports[-2:] == [("Writing the token ids of letters", 200, 200), ("Indexing letters", 180, 180)]
     assert ("Reading letters", 200, 200) in reports
     prepare("letters", RunFolder(run.path.parent, "bpe"), data, lambda *report: reports.append(report), "bpe")
     assert ("Learning the tokens of letters", 180, 180) in reports  # the training split

@@ -84,7 +84,7 @@ def test_a_text_above_the_limit_has_none_and_says_so(
 def test_a_small_disk_is_left_for_the_run(data: Path, run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     free = 4 * 2 * 180
     disk = SimpleNamespace(free=free - 1)
-    monkeypatch.setattr(ngram_writer.shutil, "disk_usage", lambda _: disk)
+    monkeypatch.setattr("shutil.disk_usage", lambda _: disk)
     assert prepare("letters", run, data).describe()[-1].startswith(f"{NO_INDEX}writing the index would take")
     disk.free = free
     assert has_index(prepare("letters", run, data).folder)

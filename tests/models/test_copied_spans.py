@@ -1,5 +1,6 @@
 """Copied spans: those that a search without an index finds, in texts of all kinds."""
 
+import time
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -10,6 +11,7 @@ from tests.models.indexed_text import copied_spans, index_of
 from tests.tokenizers.texts import SENTENCES
 
 from gptbox.datasets import key_sorter, ngram_writer
+from gptbox.models import copied_spans as copied_spans_module
 from gptbox.models.copied_spans import find_copied
 from gptbox.models.ngram_index import MAX_COPIES
 
@@ -53,9 +55,10 @@ def trains_and_texts(draw: st.DrawFn) -> tuple[str, str]:
 
 @settings(max_examples=60)
 @given(trains_and_texts(), st.booleans())
-def test_the_spans_are_those_of_a_search_without_an_index(texts: tuple[str, str], on_disk: bool) -> None:
+def test_the_spans_are_those_of_a_search_without_an_index(texts: tuple[str, str], in_pieces: bool) -> None:
     with TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
-        if on_disk:  # many runs and parts even for short texts
+        if in_pieces:  # many runs and parts even for short texts
+            patch.setattr(copied_spans_module, "_QUERIES", 16)
             patch.setattr(key_sorter, "RUN", 64)
             patch.setattr(ngram_writer, "_CHUNK", 128)
         assert found(*texts, Path(folder)) == copied_spans(*texts)
@@ -124,3 +127,22 @@ def test_a_passage_of_a_frequent_gram_is_found_whatever_stands_around_it(tmp_pat
         assert [other[span.start : span.end] for span in find_copied(index, other)] == [
             f"{number[2:]}sixteen and three"
         ]
+
+
+def test_a_long_text_of_one_repeated_passage_takes_no_time(tmp_path: Path) -> None:
+    index = index_of("ab" * 100_000, tmp_path)
+    began = time.process_time()
+    (span,) = find_copied(index, "ab" * 32_000)
+    assert (span.start, span.end) == (0, 64_000)
+    # Each place of a passage is compared once, not again at each of the text's 64,000 positions.
+    assert time.process_time() - began < 2
+
+
+def test_long_passages_are_found_whole(tmp_path: Path) -> None:
+    numbers = "".join(f"{i * i} and " for i in range(20_000))
+    index = index_of(numbers, tmp_path)
+    text = numbers[5000:15_000] + "?" + numbers[30_000:30_019] + "?" + numbers[8000:20_000]
+    assert [(span.start, span.end, span.place) for span in find_copied(index, text)] == [
+        (0, 10_000, 5000),
+        (10_021, 22_021, 8000),
+    ]

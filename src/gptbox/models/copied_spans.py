@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from gptbox.models.ngram_index import GRAM, PASSAGE, Bytes, Hashes, Ints, NgramIndex, PrefixHashes, Table, is_start
+from gptbox.models.ngram_index import GRAM, PASSAGE, Bytes, Ints, NgramIndex, PrefixHashes, Table, is_start
 
 _QUERIES = 1024
 """Positions of the text looked up at once."""
@@ -35,19 +35,13 @@ def find_copied(index: NgramIndex, text: str) -> list[CopiedSpan]:
     """The copied characters of a text of at most 64 KiB in UTF-8, as disjoint spans in order.
 
     Each span goes to the end of the copied passage that reaches furthest from its first character on, and the next one
-    begins there if passages overlap; so it may be shorter than a passage. Of several places in the training text, it is
-    the first one that the index has. Raises ValueError or IndexError if the index is damaged.
+    begins there if passages overlap; so it may be shorter than a passage. Of several places in the training text, it
+    has the first, but within a long passage perhaps another. Raises ValueError or IndexError if the index is damaged.
     """
-    content = np.frombuffer(text.encode("utf-8"), np.uint8)
-    bounds = np.append(np.flatnonzero(is_start(content)), len(content))
-    reach = _Reach(len(bounds))
-    if len(bounds) > PASSAGE:
-        hashes = PrefixHashes(content)
-        for table, length in ((index.grams, GRAM), (index.windows, PASSAGE)):
-            keys = hashes.between(bounds[:-length], bounds[length:]) >> np.uint64(32)
-            for first in range(0, len(keys), _QUERIES):
-                _find(index, table, content, bounds, keys[first : first + _QUERIES], first, length, reach)
-    return reach.spans(bounds)
+    finder = _Finder(index, text)
+    finder.find(index.grams, GRAM)
+    finder.find(index.windows, PASSAGE)
+    return finder.reach.spans(finder.bounds)
 
 
 class _Reach:
@@ -89,30 +83,73 @@ class _Reach:
                 return found
 
 
-def _find(
-    index: NgramIndex, table: Table, content: Bytes, bounds: Ints, keys: Hashes, first: int, length: int, reach: _Reach
-) -> None:
-    """Add the copied passages that contain `length` characters whose hashes are `keys`, from the character `first`."""
-    which, places = table.find(keys)
-    begins, ends = bounds[which + first], bounds[which + first + length]
-    same = _are_equal(index.text, content, begins, ends, places)
-    begins, ends, places = begins[same], ends[same], places[same]
-    if not len(begins):
-        return
-    # Matches of the same passage are on one diagonal, and overlap: they are extended once.
-    diagonals = places - begins
-    order = np.lexsort((begins, diagonals))
-    begins, ends, diagonals = begins[order], ends[order], diagonals[order]
-    is_new = np.append(True, (diagonals[1:] != diagonals[:-1]) | (begins[1:] > ends[:-1]))
-    groups = np.flatnonzero(is_new)
-    begins, ends, diagonals = begins[groups], np.maximum.reduceat(ends, groups), diagonals[groups]
-    begins -= _common_length(index.text, content, begins - 1, begins - 1 + diagonals, -1)
-    ends += _common_length(index.text, content, ends, ends + diagonals, 1)
-    # A match may end within a character.
-    starts, stops = np.searchsorted(bounds, begins), np.searchsorted(bounds, ends, "right") - 1
-    long = stops - starts >= PASSAGE
-    starts, stops, diagonals = starts[long], stops[long], diagonals[long]
-    reach.add(starts, stops, bounds[starts] + diagonals)
+class _Finder:
+    """Finds copied passages.
+
+    A match of bytes is at the positions from `begin` to `end` of the text, and on a diagonal: the difference between
+    its place in the training text and its position. All matches of a passage with one place are on one diagonal.
+    """
+
+    def __init__(self, index: NgramIndex, text: str) -> None:
+        self._theirs, self._ours = index.text, np.frombuffer(text.encode("utf-8"), np.uint8)
+        self.bounds = np.append(np.flatnonzero(is_start(self._ours)), len(self._ours))
+        """Where each character of the text begins, and its end."""
+        self.reach = _Reach(len(self.bounds))
+        self._hashes = PrefixHashes(self._ours)
+
+    def find(self, table: Table, length: int) -> None:
+        """Find the passages that contain `length` characters which the table has."""
+        if len(self.bounds) <= PASSAGE:
+            return
+        keys = self._hashes.between(self.bounds[:-length], self.bounds[length:]) >> np.uint64(32)
+        # The matches that go on beyond the positions looked up so far, by diagonal.
+        diagonals, ends = np.empty(0, np.int64), np.empty(0, np.int64)
+        for first in range(0, len(keys), _QUERIES):
+            which, places = table.find(keys[first : first + _QUERIES])
+            begins = self.bounds[which + first]
+            if len(diagonals):
+                nearest = np.minimum(np.searchsorted(diagonals, places - begins), len(diagonals) - 1)
+                new = (diagonals[nearest] != places - begins) | (begins >= ends[nearest])
+                new &= self._may_reach_beyond(int(ends.max()), begins, self.bounds[which + first + length], places)
+                which, places, begins = which[new], places[new], begins[new]
+            found = self._extend(begins, self.bounds[which + first + length], places)
+            diagonals, ends = np.append(diagonals, found[0]), np.append(ends, found[1])
+            go_on = ends > self.bounds[min(first + _QUERIES, len(keys))]
+            order = np.argsort(diagonals[go_on])
+            diagonals, ends = diagonals[go_on][order], ends[go_on][order]
+
+    def _may_reach_beyond(self, end: int, begins: Ints, ends: Ints, places: Ints) -> NDArray[np.bool_]:
+        """Whether matches may go on beyond `end`, up to which the text is copied: otherwise they add nothing.
+
+        In a text of one repeated passage, each position begins a match as long as the rest of the text.
+        """
+        if end == len(self._ours):
+            return ends > end
+        inside = ends <= end
+        last = np.full(int(np.count_nonzero(inside)), end)
+        reach = np.full(len(begins), True)
+        reach[inside] = _are_equal(self._theirs, self._ours, last - 8, last + 1, (places - begins)[inside] + last - 8)
+        return reach
+
+    def _extend(self, begins: Ints, ends: Ints, places: Ints) -> tuple[Ints, Ints]:
+        """Add the passages around these bytes where they are the same; returns their diagonals and ends."""
+        same = _are_equal(self._theirs, self._ours, begins, ends, places)
+        begins, ends, diagonals = begins[same], ends[same], (places - begins)[same]
+        if not len(begins):
+            return diagonals, ends
+        # Those on one diagonal that overlap are extended once.
+        order = np.lexsort((begins, diagonals))
+        begins, ends, diagonals = begins[order], ends[order], diagonals[order]
+        is_first = np.append(True, (diagonals[1:] != diagonals[:-1]) | (begins[1:] > ends[:-1]))
+        groups = np.flatnonzero(is_first)
+        begins, ends, diagonals = begins[groups], np.maximum.reduceat(ends, groups), diagonals[groups]
+        begins = begins - _common_length(self._theirs, self._ours, begins - 1, begins - 1 + diagonals, -1)
+        ends = ends + _common_length(self._theirs, self._ours, ends, ends + diagonals, 1)
+        # A match may end within a character.
+        starts, stops = np.searchsorted(self.bounds, begins), np.searchsorted(self.bounds, ends, "right") - 1
+        long = stops - starts >= PASSAGE
+        self.reach.add(starts[long], stops[long], (self.bounds[starts] + diagonals)[long])
+        return diagonals[long], ends[long]
 
 
 def _are_equal(text: Bytes, content: Bytes, begins: Ints, ends: Ints, places: Ints) -> NDArray[np.bool_]:

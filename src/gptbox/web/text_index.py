@@ -1,6 +1,7 @@
 """The indexes of the runs' training texts, and the search for copied words in them."""
 
 import logging
+from collections import Counter
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,9 @@ from gptbox.models.runs import RunFolder
 
 log = logging.getLogger(__name__)
 
-MAX_WAITING = 16
-"""Texts that wait to be searched; one takes milliseconds, the worst of 64 KiB a second."""
+MAX_WAITING = 32
+MAX_WAITING_PER_CLIENT = 4
+"""Texts that wait to be searched, or are: one takes milliseconds, 64 KiB may take a second."""
 CONTEXT = 40
 """Characters shown before and after a copied span's place in the training text."""
 
@@ -29,6 +31,8 @@ class TextIndex:
     def __init__(self) -> None:
         # A search keeps a processor busy: more at a time would only slow down the texts that are being generated.
         self._limiter = CapacityLimiter(1)
+        self._waiting: Counter[str] = Counter()
+        """Texts by client."""
         self._damaged: set[tuple[Path, Version]] = set()
 
     def exists(self, run: RunFolder) -> bool:
@@ -51,14 +55,19 @@ class TextIndex:
             self._damaged.add((file, version))
             log.warning("%s Copied words are not shown for this run.", problem)
 
-    async def find_copied(self, run: RunFolder, text: str) -> dict[str, Any]:
+    async def find_copied(self, run: RunFolder, text: str, client: str = "") -> dict[str, Any]:
         """The reply of /api/copied: which spans of a text stand in the run's training text, and where.
 
-        Raises NoIndexError if the run has no index, or none that can be read, QueueFullError if many texts wait.
+        Raises NoIndexError if the run has no index, or none that can be read, QueueFullError if many texts wait, or
+        several of the same client.
         """
-        if self._limiter.statistics().tasks_waiting >= MAX_WAITING:
-            raise QueueFullError("Many texts are waiting to be compared with the training text. Try again in a moment.")
-        return await to_thread.run_sync(self._find_copied, run, text, limiter=self._limiter)
+        if self._waiting[client] >= MAX_WAITING_PER_CLIENT or self._waiting.total() >= MAX_WAITING:
+            raise QueueFullError("Several texts are waiting to be searched for copied words. Try again in a moment.")
+        self._waiting[client] += 1
+        try:
+            return await to_thread.run_sync(self._find_copied, run, text, limiter=self._limiter)
+        finally:
+            self._waiting -= Counter({client: 1})  # without clients that have none
 
     def _find_copied(self, run: RunFolder, text: str) -> dict[str, Any]:
         file = run.dataset / FILE_NAME

@@ -162,9 +162,9 @@ def test_a_damaged_index_is_logged_once_and_is_as_none(
     content = bytearray(file.read_bytes())
     if damage == "buckets":
         layout = index_of(TRAIN, file.parent).layout
-        offsets = np.arange((1 << layout.gram_bits) + 1, 0, -1, np.uint32)
+        offsets = np.arange((1 << layout.gram_bits) + 1, 0, -1).astype(np.uint32)
         content[layout.grams_at : layout.grams_at + offsets.nbytes] = offsets.tobytes()
-    file.write_bytes({"empty": b"", "cut": content[:-10], "buckets": content}[damage])
+    file.write_bytes({"empty": bytearray(), "cut": content[:-10], "buckets": content}[damage])
     for _ in range(3):
         assert error(client, 404, text=TRAIN[:100])["code"] == "no_index"
         assert not has_index(client)
@@ -176,7 +176,8 @@ def test_a_damaged_index_is_logged_once_and_is_as_none(
     assert copied(client, TRAIN[:100])["share"] == 1
 
 
-def test_many_at_once_are_each_answered(client: TestClient) -> None:
+def test_many_at_once_are_each_answered(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(text_index, "MAX_WAITING_PER_CLIENT", 12)
     starts = [TRAIN.index(f"{n} green") for n in range(100, 112)]
     with ThreadPoolExecutor(12) as pool:
         replies = list(pool.map(lambda start: copied(client, TRAIN[start : start + 60]), starts))
@@ -185,8 +186,9 @@ def test_many_at_once_are_each_answered(client: TestClient) -> None:
         assert reply["spans"][0]["source"]["position"] == start
 
 
-def test_beyond_the_waiting_places_a_text_is_refused(indexed_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(text_index, "MAX_WAITING", 2)
+def test_the_waiting_places_are_limited_by_client_and_in_all(
+    indexed_run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     released, run = threading.Event(), RunFolder(indexed_run, "tiny")
 
     def wait(*_: object) -> list[Any]:
@@ -197,11 +199,18 @@ def test_beyond_the_waiting_places_a_text_is_refused(indexed_run: Path, monkeypa
 
     async def ask() -> list[Any]:
         index = TextIndex()
-        tasks = [asyncio.create_task(index.find_copied(run, "text")) for _ in range(3)]
+        clients = [client for client in range(8) for _ in range(4)]
+        tasks = [asyncio.create_task(index.find_copied(run, "text", str(client))) for client in clients[:-1]]
         await asyncio.sleep(0.05)
         with pytest.raises(QueueFullError, match="Try again"):
-            await index.find_copied(run, "text")
+            await index.find_copied(run, "text", "0")
+        tasks.append(asyncio.create_task(index.find_copied(run, "text", "7")))
+        await asyncio.sleep(0.05)
+        with pytest.raises(QueueFullError):
+            await index.find_copied(run, "text", "another")
         released.set()
-        return list(await asyncio.gather(*tasks))
+        replies = list(await asyncio.gather(*tasks))
+        replies.append(await index.find_copied(run, "text", "0"))
+        return replies
 
-    assert [reply["run"] for reply in asyncio.run(ask())] == ["tiny"] * 3
+    assert [reply["run"] for reply in asyncio.run(ask())] == ["tiny"] * 33

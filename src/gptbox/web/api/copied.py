@@ -35,4 +35,5 @@ async def copied(request: Request) -> Response:
     fields = validate(CopiedRequest, await read_json_object(request))
     service = get_service(request)
     run = await service.live_model.find_run(fields.model)
-    return JSONResponse(await service.text_index.find_copied(run, fields.text))
+    client = request.client.host if request.client is not None else ""
+    return JSONResponse(await service.text_index.find_copied(run, fields.text, client))
