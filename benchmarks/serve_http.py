@@ -12,6 +12,8 @@ the default preset's shape. Settings such as THREADS and MAX_QUEUE are passed on
   page      sequential visits of /cgi-bin/test: time to the last byte
   short     on 8 keep-alive connections for two seconds each: requests per second for /healthz and for one token; then
             on one connection, sequential requests for one token: time to the last byte
+  files     on 8 keep-alive connections for two seconds each, as browsers ask for them: requests per second for the
+            page and for one of its scripts
 
 On request, --clients N sends N concurrent requests for 500 tokens and counts the outcomes; --soak N sends N requests
 for 1 to 8 tokens, 16 at a time, and reports the server's resident memory (--pid names the process if the server was not
@@ -158,10 +160,10 @@ class Client:
             raise ValueError(f"{url} is not on this machine; this would be a load on somebody else's.")
         self.host = parts.netloc.encode()
 
-    def get(self, path: str, keep_alive: bool = False) -> bytes:
+    def get(self, path: str, keep_alive: bool = False, encoding: str = "identity") -> bytes:
         connection = b"keep-alive" if keep_alive else b"close"
-        return b"GET %s%s HTTP/1.1\r\nHost: %s\r\nConnection: %s\r\n\r\n" % (
-            self.base.encode(), path.encode(), self.host, connection,
+        return b"GET %s%s HTTP/1.1\r\nHost: %s\r\nAccept-Encoding: %s\r\nConnection: %s\r\n\r\n" % (
+            self.base.encode(), path.encode(), self.host, encoding.encode(), connection,
         )  # fmt: skip
 
     def completion(self, tokens: int, seed: int, keep_alive: bool = False, stream: bool = True) -> bytes:
@@ -292,15 +294,28 @@ async def keep_requesting(client: Client, content: bytes, seconds: float) -> lis
     return times
 
 
+async def request_rate(client: Client, what: str, content: bytes, measurements: Measurements) -> None:
+    start, used = time.perf_counter(), time.process_time()
+    responses = await asyncio.gather(*(keep_requesting(client, content, SHORT_S) for _ in range(SHORT_CONNECTIONS)))
+    seconds = time.perf_counter() - start
+    rate, cores = sum(map(len, responses)) / seconds, (time.process_time() - used) / seconds
+    measurements.short.setdefault(what, []).append((rate, cores))
+
+
 async def short(client: Client, measurements: Measurements) -> None:
     one_token = client.completion(1, 1, keep_alive=True, stream=False)
-    for what, content in (("/healthz", client.get("/healthz", keep_alive=True)), ("one token", one_token)):
-        start, used = time.perf_counter(), time.process_time()
-        responses = await asyncio.gather(*(keep_requesting(client, content, SHORT_S) for _ in range(SHORT_CONNECTIONS)))
-        seconds = time.perf_counter() - start
-        rate, cores = sum(map(len, responses)) / seconds, (time.process_time() - used) / seconds
-        measurements.short.setdefault(what, []).append((rate, cores))
+    await request_rate(client, "/healthz", client.get("/healthz", keep_alive=True), measurements)
+    await request_rate(client, "one token", one_token, measurements)
     measurements.sequential.append(await keep_requesting(client, one_token, SHORT_S))
+
+
+async def files(client: Client, measurements: Measurements) -> None:
+    page = await client.send(client.get("/"))
+    script = re.search(rb'<script type="module" src="([^"]+)"', page.body)
+    if script is None:
+        raise RuntimeError(f"the page names no script; the server answers {page.status}")
+    for what, path in (("the page", "/"), ("a script", f"/{script[1].decode()}")):
+        await request_rate(client, what, client.get(path, keep_alive=True, encoding="gzip"), measurements)
 
 
 async def crowd(client: Client, clients: int) -> None:
@@ -468,6 +483,8 @@ async def measure(options: argparse.Namespace, client: Client, pid: int | None) 
             measurements.pages.append(await visits(client, options.views))
         if "short" in options.only:
             await short(client, measurements)
+        if "files" in options.only:
+            await files(client, measurements)
     report(measurements, streams)
     if options.clients:
         await crowd(client, options.clients)
@@ -480,7 +497,7 @@ def parse_options() -> argparse.Namespace:
     parser.add_argument("--url", help="a running server on this machine, such as http://localhost")
     parser.add_argument("--models", type=Path, help="a models folder to serve (default: random weights)")
     parser.add_argument("--pid", type=int, help="process id of the server at --url, to report its memory")
-    parts = ("load", "first-text", "page", "short")
+    parts = ("load", "first-text", "page", "short", "files")
     parser.add_argument("--only", nargs="*", choices=parts, default=parts)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--streams", type=int, default=32, metavar="N", help="concurrent streams (default: 32)")
