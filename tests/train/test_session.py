@@ -147,8 +147,10 @@ class Sentences(LogReporter):
     ],
 )
 def test_the_expected_loss_is_in_the_unit_of_the_tokenizer(
-    tmp_path: Path, tokenizer: str, unit: str, text: str
+    tmp_path: Path, tokenizer: str, unit: str, text: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # On a busy machine, three minutes are fewer than any that were measured with GPT-2's tokens.
+    monkeypatch.setattr(session.recipe, "measure_speed", lambda *_: 1.0)
     (tmp_path / "data" / "long").mkdir(parents=True)
     bottles = "".join(f"{i} bottles of beer\n" for i in range(300_000))  # long, or dropout changes the recipe
     (tmp_path / "data" / "long" / "a.txt").write_text(bottles)
