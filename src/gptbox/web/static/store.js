@@ -1,5 +1,6 @@
 /** The page's shared state. Modules change it with `update`, and subscribe to the parts that they show. */
 
+import { newManuscript } from "./manuscript.js";
 import { load } from "./storage.js";
 
 export function createStore(initial) {
@@ -33,6 +34,12 @@ export const store = createStore({
   status: null,
   /** The {run, metrics, samples} shown under Training; `isOther` if `run` is not the status's. Null at first. */
   history: null,
+  /** The paper's text and its versions (manuscript.js). */
+  manuscript: newManuscript(),
+  /** The run that the reader picked; null follows the status's own. */
+  run: null,
+  /** The step of the snapshot that the reader chose on the timeline; null follows the newest. */
+  snapshot: null,
   /** The text being written or written last (text.js); null before the first. */
   text: null,
   /** Whether texts are requested and shown with probabilities. */
