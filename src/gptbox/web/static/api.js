@@ -1,6 +1,7 @@
 /** The server's API. All URLs are relative, so that the page works below any path. */
 
 import { Feed, SharedFeed } from "./feed.js";
+import { load } from "./storage.js";
 import { codePoints, tokensOf } from "./text.js";
 
 const WATCH_INTERVAL_MS = 20_000;
@@ -39,6 +40,31 @@ export async function fetchHistory(run) {
   const response = await send(`api/history?run=${encodeURIComponent(run)}`);
   if (!response.ok) throw await apiError(response);
   return response.json();
+}
+
+/** The status of training and server, with the training of `run`. Throws ApiError. */
+export async function fetchStatus(run) {
+  const response = await send(`api/status?run=${encodeURIComponent(run)}`);
+  if (!response.ok) throw await apiError(response);
+  return response.json();
+}
+
+/** The response to a request with the API key that this tab has. Throws ApiError. */
+export async function request(url, options = {}) {
+  const key = load("key", "");
+  const headers = key ? { ...options.headers, Authorization: `Bearer ${key}` } : options.headers;
+  const response = await send(url, { ...options, headers });
+  if (!response.ok) throw await apiError(response);
+  return response;
+}
+
+/** Every run and snapshot, in OpenAI's shape. Throws ApiError. */
+export const fetchModels = async () => (await (await request("v1/models")).json()).data;
+
+/** A text's log-probabilities at several snapshots: the reply of /api/scores. Throws ApiError. */
+export async function fetchScores(fields, signal) {
+  const headers = { "Content-Type": "application/json" };
+  return (await request("api/scores", { method: "POST", headers, body: JSON.stringify(fields), signal })).json();
 }
 
 /**
