@@ -99,9 +99,9 @@ export class LossCurve {
     if (overfitsFrom !== null) {
       const x = this.axis.x(overfitsFrom);
       lines.append(svg("rect", { class: "overfit", x, y: top, width: Math.max(0, right - x), height: bottom - top }));
-      if (right - x > 80) {
-        grid.append(svg("text", { class: "overfit-label", x: right - 6, y: top + 14, "text-anchor": "end" }, "overfitting"));
-      }
+      const isWide = right - x > 80;
+      const place = { x: isWide ? right - 6 : x - 6, y: top + 12, "text-anchor": "end" };
+      grid.append(svg("text", { class: "overfit-label", ...place }, "overfitting"));
     }
     const evaluated = evaluations(rows);
     lines.append(svg("path", { class: "train", d: this.path(rows, (row) => row.train_loss) }));
