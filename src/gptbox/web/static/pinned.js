@@ -1,6 +1,6 @@
 /** A line to watch: scored at every snapshot, its sparkline shows how it is being learned. */
 
-import { ApiError, fetchScores } from "./api.js";
+import { ApiError, postJson } from "./api.js";
 import { $, svg, setText } from "./dom.js";
 import { count, number, percent } from "./format.js";
 import { current, isWriting, textOf } from "./manuscript.js";
@@ -84,7 +84,7 @@ async function score(steps) {
   let pause = null;
   if (!scores.size) setText($("pinned-facts"), "Asking each snapshot…");
   try {
-    const reply = await fetchScores(fields, own.signal);
+    const reply = await postJson("api/scores", fields, own.signal);
     for (const { step, bits_per_character: bits } of reply.scores) scores.set(step, 2 ** -bits);
     steps.forEach((step) => asked.add(step));
     retryMs = FIRST_RETRY_MS;

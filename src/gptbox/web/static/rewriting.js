@@ -4,9 +4,8 @@ import { ApiError, streamCompletion } from "./api.js";
 import { $, announce, setText } from "./dom.js";
 import { number, printable } from "./format.js";
 import { current, isWriting, textOf } from "./manuscript.js";
-import { load } from "./storage.js";
+import { requestOf } from "./sampling.js";
 import { store } from "./store.js";
-import { plainText } from "./text.js";
 import { chosenSample } from "./timeline.js";
 
 /** Enough to see how it writes; a long text is for the paper. */
@@ -33,11 +32,10 @@ function nearestKept(step) {
 }
 
 function requestAt(step) {
-  const { n, model, ...sampling } = store.state.settings ?? {};
+  const { n, model, ...sampling } = requestOf(store.state.settings);
   const limit = Math.min(MAX_TOKENS, store.state.status?.server.max_tokens ?? MAX_TOKENS);
   return {
-    temperature: 0.8, ...sampling, prompt: readPrompt(), seed: sampling.seed ?? SEED,
-    max_tokens: Math.min(sampling.max_tokens ?? limit, limit),
+    ...sampling, prompt: readPrompt(), seed: sampling.seed ?? SEED, max_tokens: Math.min(sampling.max_tokens, limit),
     model: `${store.state.history.run}@step-${String(step).padStart(6, "0")}`,
   };
 }
@@ -86,8 +84,8 @@ async function write() {
   setText($("rewriting-error"), "");
   render();
   try {
-    for await (const chunk of streamCompletion(fields, load("key", ""), controller.signal)) {
-      entry.text += plainText(chunk);
+    for await (const chunks of streamCompletion(fields, { signal: controller.signal })) {
+      for (const { tokens = [] } of chunks) for (const { text } of tokens) entry.text += text;
       redraw ||= setTimeout(render, 50);
     }
     entry.state = "finished";
