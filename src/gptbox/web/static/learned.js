@@ -12,12 +12,17 @@ function withBefore(value, before) {
   return percent(value) + (was && was !== percent(value) ? `, before ${was}` : "");
 }
 
-/** "It still writes e where a stands, in 3.1 % of its mistakes." */
+/** A token's text in quotes, and a space or a line break by its name. */
+function quoted(token) {
+  const text = printable(token);
+  return text.startsWith("(") && text !== token ? text : `“${text}”`;
+}
+
+/** "It still writes “e” where “a” stands, in 3.1 % of its mistakes." */
 function slip(confusion) {
   if (!confusion?.expected || !confusion.predicted) return "";
-  const [expected, predicted] = [printable(confusion.expected), printable(confusion.predicted)];
   const share = Number.isFinite(confusion.share) ? `, in ${percent(confusion.share)} of its mistakes` : "";
-  return `It still writes ${predicted} where ${expected} stands${share}.`;
+  return `It still writes ${quoted(confusion.predicted)} where ${quoted(confusion.expected)} stands${share}.`.replace(/ %/g, "\u00a0%");
 }
 
 function render() {

@@ -99,9 +99,10 @@ export class LossCurve {
     if (overfitsFrom !== null) {
       const x = this.axis.x(overfitsFrom);
       lines.append(svg("rect", { class: "overfit", x, y: top, width: Math.max(0, right - x), height: bottom - top }));
-      const isWide = right - x > 80;
-      const place = { x: isWide ? right - 6 : x - 6, y: top + 12, "text-anchor": "end" };
-      grid.append(svg("text", { class: "overfit-label", ...place }, "overfitting"));
+      // The losses rise to the right: the corner on the left is free.
+      const place = right - x > 80 ? { x: x + 6 } : { x: x - 6, "text-anchor": "end" };
+      Object.assign(place, { y: top + 14 });
+      lines.append(svg("text", place, "overfitting"));
     }
     const evaluated = evaluations(rows);
     lines.append(svg("path", { class: "train", d: this.path(rows, (row) => row.train_loss) }));

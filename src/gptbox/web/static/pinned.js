@@ -39,8 +39,8 @@ function defaultLine() {
   const { training } = store.state.history;
   const source = `${run} ${(training ?? store.state.status?.training)?.dataset_source ?? ""}`;
   if (/shakespeare|plays/i.test(source)) return SHAKESPEARE;
-  const sample = store.state.history.samples.at(-1)?.text ?? "";
-  return sample.split("\n").map((text) => text.trim()).find((text) => text.length >= 12)?.slice(0, 80) ?? "";
+  const sample = (store.state.history.samples.at(-1)?.text ?? "").split("\n").map((text) => text.trim());
+  return (sample.find((text) => text.length >= 24) ?? sample.find(Boolean) ?? "").slice(0, 80);
 }
 
 function showRun() {

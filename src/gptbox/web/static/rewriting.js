@@ -54,7 +54,8 @@ function render() {
   const isKept = step === sample.step;
   setText($("rewriting-title"), `Your text, at step ${number(step)}`);
   setText($("rewriting-hint"), describe(fields.prompt, sample.step, isKept ? null : step));
-  const action = entry ? "Write it again" : `Write my text at ${isKept ? "this snapshot" : `step ${number(step)}`}`;
+  const place = isKept ? "this snapshot" : `step ${number(step)}`;
+  const action = entry ? `Written at ${place}` : `Write my text at ${place}`;
   setText($("rewrite"), isBusy() ? "Stop" : action);
   $("rewrite").disabled = !isBusy() && (!fields.prompt.trim() || !store.state.status?.server.ready || Boolean(entry));
   // Once there is a text at one snapshot, the place for it stays: nothing below jumps while the reader slides along.

@@ -5,7 +5,7 @@ import { $, announce, el, setText } from "./dom.js";
 import * as format from "./format.js";
 import { historyTraining } from "./history.js";
 import { LossCurve } from "./loss-curve.js";
-import { explainOverfitting, overfitsFrom } from "./overfitting.js";
+import { explainByHeart, explainOverfitting, overfitsFrom } from "./overfitting.js";
 import { load, save } from "./storage.js";
 import { store } from "./store.js";
 
@@ -25,6 +25,8 @@ const curve = new LossCurve($("loss-chart"), placeSlider, (x) => chooseAt(x));
 let run = null;
 let samples = [];
 let rows = new Map();
+/** The step after which the run overfits, or null. */
+let overfits = null;
 let axis = null;
 let isLogarithmic = load("log-time", true);
 let isDragged = false;
@@ -94,11 +96,19 @@ function showHistory(history) {
   drawCurve(!isNewRun && samples.at(-1)?.step !== newest);
   renderTable();
   render();
+  if (!isNewRun && newest === undefined && samples.length) welcomeFirst();
+}
+
+/** The first snapshot is an event; generation.js announces it, as from now on one can write. */
+function welcomeFirst() {
+  if (reducedMotion.matches) return;
+  const ring = (color) => ({ boxShadow: `0 0 0 4px ${color}` });
+  $("sample-output").animate([ring("var(--accent)"), ring("transparent")], { duration: 3000, easing: "ease-in" });
 }
 
 function drawCurve(glides = false) {
   const metrics = [...rows.values()];
-  const overfits = overfitsFrom(metrics);
+  overfits = overfitsFrom(metrics);
   const before = $("overfitting").textContent;
   setText($("overfitting"), explainOverfitting(overfits));
   if (overfits !== null && !before && store.state.status?.training?.phase === "training") {
@@ -148,9 +158,9 @@ function render() {
 /** What the loss of the chosen snapshot reads like, or that of the run before it has snapshots. */
 function renderMeaning(sample) {
   const training = historyTraining(store.state);
-  const isFinal = sample && store.state.snapshot === null && training?.phase === "finished";
-  const loss = (sample && !isFinal ? format.valLoss(sample) : null) ?? format.modelLoss(training);
-  setText($("loss-meaning"), format.lossMeaning(loss, training));
+  const loss = format.valLoss(sample) ?? format.modelLoss(training);
+  const isByHeart = sample && overfits !== null && sample.step > overfits;
+  setText($("loss-meaning"), isByHeart ? explainByHeart(loss, overfits) : format.lossMeaning(loss, training));
 }
 
 function renderSample({ prompt, text }) {
