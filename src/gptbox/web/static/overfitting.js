@@ -23,5 +23,5 @@ export const explainOverfitting = (step) => step === null ? "" :
 
 /** What a loss means where the model overfits: its samples read better than it deserves. */
 export const explainByHeart = (value, step) =>
-  `Its samples may read better and better: they repeat what it has read. On text that it has not, its loss of ${loss(value)} is ` +
-  `worse than it was at step ${number(step)}.`;
+  "Its samples may read better and better: they repeat what it has read. On text that it has not, its loss of " +
+  `${loss(value)} is worse than it was at step ${number(step)}.`;

@@ -32,7 +32,8 @@ async function refresh() {
   if (!status || document.hidden || isFetching) return;
   const { training, server } = status;
   const key = server.auth ? load("key", "") : "";
-  const wanted = [training?.run, training?.phase, training?.latest_snapshot, training?.best_snapshot, server.model, key].join(" ");
+  const { run, phase, latest_snapshot: latest, best_snapshot: best } = training ?? {};
+  const wanted = [run, phase, latest, best, server.model, key].join(" ");
   if (wanted === fetchedFor) return;
   if (server.auth && !key) return store.update({ kept: null });
   isFetching = true;

@@ -34,7 +34,7 @@ export function createStore(initial) {
 export const store = createStore({
   /** The latest {training, server} of `/api/status`; null before the first. `server.model` is the model in use. */
   status: null,
-  /** The {run, metrics, samples} of the run shown; `isOther` if it is not the status's: its `training`, too. Null at first. */
+  /** The {run, metrics, samples} of the run shown; null at first. `isOther`: not the status's, with its `training`. */
   history: null,
   /** The paper's text and its versions (manuscript.js). */
   manuscript: loadManuscript() ?? newManuscript(),

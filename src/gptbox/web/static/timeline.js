@@ -77,16 +77,17 @@ function chooseAt(x) {
 }
 
 function showHistory(history) {
-  const isNewRun = history.run !== run;
+  const before = run;
+  const isNewRun = history.run !== before;
   const newest = samples.at(-1)?.step;
   run = history.run;
-  rows = new Map(history.metrics.map((row) => [row.step, row]));
+  rows = new Map((history.metrics.length ? history.metrics : history.samples).map((row) => [row.step, row]));
   samples = [...new Map(history.samples.map((sample) => [sample.step, sample])).values()];
-  if (isNewRun) {
+  if (isNewRun && before !== null) {
     pause();
     store.update({ snapshot: null });
   }
-  const hasCurve = history.metrics.length > 0;
+  const hasCurve = rows.size > 0;
   $("timeline").hidden = !hasCurve && !samples.length;
   $("timeline-curve").hidden = !hasCurve;
   $("loss-table").hidden = !hasCurve;
@@ -242,6 +243,7 @@ function onKey(event) {
 }
 
 function onSlide() {
+  if (!axis) return;
   const x = axis.left + (Number(slider.value) / SLIDER_UNITS) * (axis.right - axis.left);
   const before = chosenIndex();
   const beforeX = Math.min(axis.x(samples[before].step), axis.right);
