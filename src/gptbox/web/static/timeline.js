@@ -19,7 +19,10 @@ const [MIN_FRAME_MS, MAX_FRAME_MS] = [180, 450];
 
 const reducedMotion = matchMedia("(prefers-reduced-motion: reduce)");
 const slider = $("timeline-slider");
-const curve = new LossCurve($("loss-chart"), placeSlider, (x) => chooseAt(x));
+const curve = new LossCurve($("loss-chart"), placeSlider, (x) => {
+  chooseAt(x);
+  slider.focus({ preventScroll: true }); // so that the arrow keys go on from there
+});
 
 /** The run shown, its snapshots as its samples by step, and its metrics rows by step. */
 let run = null;
