@@ -6,6 +6,7 @@ from collections.abc import Callable
 import pytest
 from playwright.sync_api import Locator, Page, expect
 
+from tests.browser import paper
 from tests.browser.test_store import run_module
 
 pytestmark = pytest.mark.browser
@@ -21,18 +22,6 @@ def learning(ready) -> object:
     return ready
 
 
-def put_on_paper(page: Page, text: str) -> None:
-    page.evaluate(
-        """async (text) => {
-          const { src } = document.querySelector("script[src$='timeline.js']");
-          const load = (file) => import(src.replace("timeline.js", file));
-          const [{ store }, { edit }] = await Promise.all([load("store.js"), load("manuscript.js")]);
-          store.update({ manuscript: edit(store.state.manuscript, text) });
-        }""",
-        text,
-    )
-
-
 def output(page: Page) -> Locator:
     return page.get_by_role("region", name="Your text, at step").locator("#rewriting-output")
 
@@ -44,7 +33,7 @@ def button(page: Page) -> Locator:
 def open_with_text(open_page: Open, box, text: str = "ROMEO:", **options) -> Page:
     page = open_page(box.url, **options)
     expect(page.get_by_role("region", name="Your text, at step 1,000")).to_be_visible()
-    put_on_paper(page, text)
+    paper.edit(page, text)
     return page
 
 
@@ -99,7 +88,7 @@ def test_without_words_there_is_nothing_to_go_on_with(learning, open_page: Open)
     page = open_with_text(open_page, learning, text="")
     expect(button(page)).to_be_disabled()
     expect(page.locator("#rewriting-hint")).to_contain_text("Write a few words on the paper")
-    put_on_paper(page, "<b>A word</b>")
+    paper.edit(page, "<b>A word</b>")
     expect(button(page)).to_be_enabled()
     expect(page.locator("#rewriting-hint")).to_contain_text("It goes on from “<b>A word</b>”")
 
