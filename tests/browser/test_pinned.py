@@ -5,7 +5,6 @@ from typing import Any
 
 import pytest
 from playwright.sync_api import Locator, Page, expect
-
 from tests.browser.test_tabs import set_hidden
 
 pytestmark = pytest.mark.browser

@@ -4,10 +4,10 @@ from collections.abc import Callable
 
 import pytest
 from playwright.sync_api import Locator, Page, expect
-
-from gptbox.models.runs import RunFolder, Status
 from tests.browser import paper
 from tests.browser.conftest import CONFIG
+
+from gptbox.models.runs import RunFolder, Status
 
 pytestmark = pytest.mark.browser
 
