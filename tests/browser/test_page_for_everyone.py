@@ -41,7 +41,8 @@ def full(ready, open_page: Open) -> Callable[..., Page]:
         page.get_by_label("A text to be read by the model").fill("TO BE" * 20)
         page.get_by_role("button", name="How strange?").click()
         expect(page.locator("#strange-text [data-surprise]").first).to_be_visible()
-        page.get_by_text("Show as a table").click()
+        page.get_by_text("The losses as a table").click()
+        page.get_by_text("More about this run").click()
         expect(page.locator("#loss-rows tr")).to_have_count(6)
         expect(page.get_by_role("slider")).to_be_visible()
         paper.generate(page, Temperature="9")
@@ -80,7 +81,7 @@ def test_page_has_structure_for_screen_readers(full) -> None:
     for landmark in ("banner", "main", "contentinfo"):
         expect(page.get_by_role(landmark)).to_have_count(1)
     unnamed = page.evaluate(
-        """() => [...document.querySelectorAll("input, textarea")]
+        """() => [...document.querySelectorAll("input, textarea, select")]
           .filter((field) => !field.labels.length).map((field) => field.id)"""
     )
     assert unnamed == []
@@ -109,8 +110,8 @@ def test_page_works_with_the_keyboard_alone(ready, open_page: Open, wait_for) ->
         assert style != "none", f"{at} shows no focus outline"
         page.keyboard.press("Tab")
     form = ["prompt", "ink-toggle", "generate", "preset-balanced", "length", "n", "summary"]
-    training = ["summary", "sample-slider", "sample-output"]
-    assert order == [*form, *training, "strange-input", "strange-button"]
+    timeline = ["log-time", "timeline-slider", "play", "sample-output", "rewrite", "pinned-line", "pin", "summary"]
+    assert order == [*form, *timeline, "strange-input", "strange-button"]
 
     page.get_by_label("Length").focus()
     page.keyboard.press("Control+A")

@@ -67,7 +67,7 @@ def test_a_listener_may_update_the_state(box, open_page: Open) -> None:
 def test_store_holds_the_status_the_history_and_the_manuscript(ready, open_page: Open) -> None:
     ready.learn(500)
     page = open_page(ready.url)
-    expect(page.locator("#samples")).to_be_visible()
+    expect(page.locator("#sample")).to_be_visible()
     generate(page, "TO BE", Length="40")
     text = finished(page)
     status, history, manuscript = run_module(

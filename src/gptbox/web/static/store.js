@@ -34,7 +34,7 @@ export function createStore(initial) {
 export const store = createStore({
   /** The latest {training, server} of `/api/status`; null before the first. `server.model` is the model in use. */
   status: null,
-  /** The {run, metrics, samples} shown under Training; `isOther` if `run` is not the status's. Null at first. */
+  /** The {run, metrics, samples} of the run shown; null at first. `isOther`: not the status's, with its `training`. */
   history: null,
   /** The paper's text and its versions (manuscript.js). */
   manuscript: loadManuscript() ?? newManuscript(),
@@ -46,4 +46,6 @@ export const store = createStore({
   run: null,
   /** The step of the snapshot that the reader chose on the timeline; null follows the newest. */
   snapshot: null,
+  /** The snapshots that can still write, {best, steps} by run (runs.js); null while they are not known. */
+  kept: null,
 });
