@@ -6,17 +6,11 @@ from typing import Any
 
 import pytest
 from playwright.sync_api import Page, expect
+from tests.browser.modules import run_module
 
 pytestmark = pytest.mark.browser
 
 Open = Callable[..., Page]
-
-
-def run_module(page: Page, file: str, script: str, argument: Any = None) -> Any:
-    """The result of the function `script` of a module's exports and an argument."""
-    return page.evaluate(
-        f'async (argument) => ({script})(await import(new URL("static/{file}", document.baseURI)), argument)', argument
-    )
 
 
 def tokens_of(page: Page, choice: dict[str, Any], offset: int) -> list[dict[str, Any]]:

@@ -1,6 +1,7 @@
 /** The server's API. All URLs are relative, so that the page works below any path. */
 
 import { Feed, SharedFeed } from "./feed.js";
+import { load } from "./storage.js";
 import { codePoints, tokensOf } from "./text.js";
 
 const WATCH_INTERVAL_MS = 20_000;
@@ -41,6 +42,24 @@ export async function fetchHistory(run) {
   return response.json();
 }
 
+/** The response to a request with the API key that this tab has. Throws ApiError. */
+export async function request(url, options = {}) {
+  const key = load("key", "");
+  const headers = key ? { ...options.headers, Authorization: `Bearer ${key}` } : options.headers;
+  const response = await send(url, { ...options, headers });
+  if (!response.ok) throw await apiError(response);
+  return response;
+}
+
+/** Every run and snapshot, in OpenAI's shape. Throws ApiError. */
+export const fetchModels = async () => (await (await request("v1/models")).json()).data;
+
+/** A text as a QR code: the source of an SVG image. Throws ApiError. */
+export async function fetchQrCode(text) {
+  const headers = { "Content-Type": "application/json" };
+  return (await request("api/qr", { method: "POST", headers, body: JSON.stringify({ text }) })).text();
+}
+
 /**
  * Request a completion and yield its chunks: {tokens, model, warnings, isEnded}, with `position` while it is queued.
  * Throws ApiError, or AbortError once `signal` is aborted.
@@ -66,7 +85,8 @@ export async function* streamCompletion(request, key, signal) {
     if (chunk.error) throw new ApiError(asSentence(chunk.error.message), 500);
     const choice = chunk.choices?.[0] ?? { text: "" };
     const isEnded = choice.finish_reason === "stop";
-    yield { tokens: tokensOf(choice, offset), model: chunk.model, warnings: chunk.warnings ?? [], isEnded };
+    const { model, system_fingerprint: fingerprint } = chunk;
+    yield { tokens: tokensOf(choice, offset), model, fingerprint, warnings: chunk.warnings ?? [], isEnded };
     offset += codePoints(choice.text);
   }
   if (!done) throw new ApiError("The connection ended before the text did. The text so far is kept below.");

@@ -4,6 +4,7 @@ import { ApiError, streamCompletion } from "./api.js";
 import { $, announce, setText } from "./dom.js";
 import { FieldError, markInvalid, readForm } from "./form.js";
 import * as format from "./format.js";
+import { randomSeed } from "./permalink.js";
 import { load, save } from "./storage.js";
 import { store } from "./store.js";
 import { appendChunk, endText, isUnfinished, newText } from "./text.js";
@@ -80,6 +81,7 @@ async function generate() {
   let request;
   try {
     request = readForm(server.max_tokens ?? Infinity);
+    request.seed ??= randomSeed();
   } catch (error) {
     if (!(error instanceof FieldError)) throw error;
     return showError(error.message, error.field);

@@ -14,14 +14,15 @@ export function newText(request, hasProbabilities) {
 export const isUnfinished = (text) => text?.state === "waiting" || text?.state === "writing";
 
 /** The text continued by a chunk of the stream. `tokens` is extended in place: copying it each time would be slow. */
-export function appendChunk(text, { tokens, model, warnings, position, isEnded }) {
+export function appendChunk(text, { tokens, model, fingerprint, warnings, position, isEnded }) {
   let { length } = text;
   for (const token of tokens) {
     text.tokens.push(token);
     length += codePoints(token.text);
   }
   return {
-    ...text, length, state: length ? "writing" : "waiting", model: model ?? text.model, position: position ?? 0,
+    ...text, length, state: length ? "writing" : "waiting", model: model ?? text.model,
+    fingerprint: fingerprint ?? text.fingerprint, position: position ?? 0,
     warnings: warnings.length ? warnings : text.warnings, isEnded, seconds: secondsSince(text.startedAt),
   };
 }

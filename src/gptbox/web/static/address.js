@@ -1,0 +1,176 @@
+/**
+ * The page's address is its state: it has the permalink of the text shown, and a permalink that is opened is written
+ * again. Back and forward go between texts.
+ */
+
+import { fetchModels } from "./api.js";
+import { $, announce, el } from "./dom.js";
+import { modelName } from "./format.js";
+import { current, isWriting, show } from "./manuscript.js";
+import { fieldsOf, findModel, isSameText, readLink, writeLink } from "./permalink.js";
+import { fill, generate, setText, stop } from "./seams.js";
+import { load } from "./storage.js";
+import { store } from "./store.js";
+
+/** The link that is being opened: {fields}, with `id` of the version once the model writes it; null if there is none. */
+let opened = null;
+/** The version that the address stands for, and the newest that the browser's history has an entry for. */
+let shownId = 0;
+let newestId = 0;
+
+/** The version that the current text was last written in: itself, or the one before the reader's edits; undefined if none. */
+export function lastWritten({ versions, current: id }) {
+  let version = versions[id];
+  while (version && !version.writing?.length) version = versions[version.parent];
+  return version;
+}
+
+/** The fragment of a version's permalink, without "#". */
+export const linkOf = (version) => writeLink(fieldsOf(version, store.state.status?.server.token_unit).fields);
+
+const ADVICE = "The prompt and the settings are in place: press Generate to write with them.";
+
+/** Say something about the link, with buttons {words: action} that close the notice; without sentences, close it. */
+function notify(sentences, buttons = {}) {
+  $("notice-list").replaceChildren(...sentences.map((sentence) => el("li", {}, sentence)));
+  const elements = Object.entries({ ...buttons, Dismiss: () => {} }).map(([words, action]) => {
+    const button = el("button", { type: "button", class: words === "Dismiss" ? "link" : "" }, words);
+    button.addEventListener("click", () => {
+      $("notice").hidden = true;
+      action();
+    });
+    return button;
+  });
+  $("notice-buttons").replaceChildren(...elements);
+  $("notice").hidden = !sentences.length;
+  if (sentences.length) announce(sentences.join(" "));
+}
+
+/** Open a fragment: show the version that it is the link of, or have the model write it again. */
+function open(fragment) {
+  const link = readLink(fragment);
+  notify([]);
+  opened = null;
+  if (!link) return;
+  const { manuscript } = store.state;
+  const isOfLink = (version) => version?.writing?.length > 0 && isSameText(linkOf(version), fragment);
+  // After a reload the paper may have the reader's edits of that text: they stay.
+  if (isOfLink(lastWritten(manuscript))) return;
+  const version = Object.values(manuscript.versions).findLast(isOfLink);
+  if (version) return showVersion(version.id);
+  stop();
+  setText(link.fields.prompt);
+  const { prompt, fingerprint, ...settings } = link.fields;
+  fill({ ...settings, n: 1 });
+  if (link.problems.length) return notify([...link.problems, ADVICE]);
+  opened = { fields: link.fields };
+  begin();
+}
+
+function showVersion(id) {
+  store.update({ manuscript: show(store.state.manuscript, id) });
+}
+
+/** Write the opened link's text as soon as the server can. */
+async function begin() {
+  const link = opened;
+  const server = store.state.status?.server;
+  if (!link || link.isBegun || !server?.ready || isWriting(current(store.state.manuscript))) return;
+  link.isBegun = true;
+  if (server.auth && !load("key", "")) {
+    return notify(["The text of this link is written once you have entered the server’s API key and pressed Generate."]);
+  }
+  if (!(await isAvailable(link.fields)) || link !== opened) return;
+  announce("Writing the text of this link.");
+  const limit = server.max_tokens ?? Infinity;
+  if (link.fields.max_tokens > limit) {
+    notify([`The length ${link.fields.max_tokens} is above this server’s limit of ${limit}: the text ends earlier.`]);
+    fill({ max_tokens: limit });
+  }
+  generate();
+}
+
+const OTHER_SERVER = "The text may differ from the one that was shared: this link was made with another version of gptbox, " +
+  "or on a computer of another kind.";
+
+/** Whether the server still has a link's model; if not, say so and offer another. */
+async function isAvailable({ model }) {
+  let ids;
+  try {
+    ids = model && (await fetchModels()).map(({ id }) => id);
+  } catch {
+    return true; // generating will say what is wrong
+  }
+  if (!model) return true;
+  const { isFound, runExists, nearest } = findModel(model, ids);
+  if (isFound) return true;
+  const writeWith = (other) => () => {
+    fill({ model: other });
+    generate();
+  };
+  if (!runExists) {
+    notify(
+      [`The run ${model.split("@")[0]} is not on this server: it was deleted, or the link is another server’s.`],
+      { "Write with the model in use": writeWith(null) },
+    );
+  } else if (nearest) {
+    notify(
+      [`This link’s snapshot, ${modelName(model)}, was thinned out, as old ones are while a run trains. The nearest one kept ` +
+        `is ${modelName(nearest)}: its text will differ.`],
+      { [`Write with ${modelName(nearest).split(", ")[1]}`]: writeWith(nearest) },
+    );
+  } else {
+    notify([`The run ${model} has no snapshot yet.`]);
+  }
+  return false;
+}
+
+/** Put the link of the shown text into the address: as a new entry of the browser's history for a new text. */
+function follow(manuscript) {
+  const shown = current(manuscript);
+  const isOpened = opened && shown.writing && isOfOpened(shown.writing.request);
+  if (isOpened) compare(shown.writing);
+  if (isWriting(shown)) return;
+  begin();
+  if (shown.id === shownId) return;
+  shownId = shown.id;
+  const version = lastWritten(manuscript);
+  const fragment = version ? linkOf(version) : "";
+  if (!version && !history.state) return; // a link that was opened, but not written yet
+  const isNew = version?.id > newestId && !isOpened && !isSameText(location.hash, fragment);
+  newestId = Math.max(newestId, version?.id ?? 0);
+  try {
+    if (isNew && !history.state) history.replaceState({ version: version.parent }, "");
+    const address = fragment ? `#${fragment}` : location.pathname + location.search;
+    history[isNew ? "pushState" : "replaceState"]({ version: shown.id }, "", address);
+  } catch {
+    // A browser that finds the address too long keeps the old one; the text can be shared all the same.
+  }
+}
+
+const isOfOpened = ({ prompt, seed }) => prompt === opened.fields.prompt && seed === opened.fields.seed;
+
+/** Tell the reader why the opened link's text differs, as soon as that is known. */
+function compare({ state, length, fingerprint }) {
+  if (state === "failed" && !length && !opened.isChecked) {
+    opened.isChecked = true;
+    isAvailable(opened.fields);
+  }
+  if (!fingerprint || opened.isCompared) return;
+  opened.isCompared = true;
+  const isOther = opened.fields.fingerprint && opened.fields.fingerprint !== fingerprint;
+  if (isOther) notify([OTHER_SERVER]);
+}
+
+addEventListener("popstate", ({ state }) => {
+  const { manuscript } = store.state;
+  const version = manuscript.versions[state?.version];
+  if (version && (!location.hash || (version.writing && isSameText(linkOf(version), location.hash)))) {
+    notify([]);
+    return showVersion(version.id);
+  }
+  open(location.hash);
+});
+store.subscribe(({ manuscript }) => manuscript, follow);
+store.subscribe(({ status }) => status, begin);
+open(location.hash);

@@ -1,0 +1,153 @@
+/** The share dialog: the text's permalink, and its playbill to keep or print. Reads the store only. */
+
+import { lastWritten } from "./address.js";
+import { ApiError, fetchHistory, fetchQrCode } from "./api.js";
+import { $, announce, copyOnClick, el, openDialog, saveFile, setText } from "./dom.js";
+import { number, runOf, valLoss } from "./format.js";
+import { current, textOf } from "./manuscript.js";
+import { LONG_LINK, fieldsOf, randomSeed, writeLink } from "./permalink.js";
+import { playbill, playbillFile } from "./playbill.js";
+import { register } from "./shortcuts.js";
+import { store } from "./store.js";
+
+/** A QR code of more is too fine for most cameras, on one page beside a text. */
+const MAX_QR_LENGTH = 1200;
+const LOCAL_HOST = /^(localhost|127\.[\d.]+|\[::1\])$/;
+
+/** The playbill made last: what it is of, and its element once there is one. */
+let made = { key: "", version: null, element: null };
+
+/** The link to what is on the paper: {link, version, notes}, with the version whose text it writes again, if any. */
+function linkOfPaper() {
+  const { manuscript, settings, status } = store.state;
+  const version = lastWritten(manuscript);
+  const paper = current(manuscript);
+  const notes = [];
+  let fields = { ...settings, prompt: textOf(paper), seed: settings?.seed ?? randomSeed() };
+  if (!version) notes.push("The model has not written yet: the link opens with your words and settings, and it goes on.");
+  else {
+    const { fields: written, isLonger } = fieldsOf(version, status?.server.token_unit);
+    fields = written;
+    if (version !== paper) notes.push("Your changes since the model last wrote are not in the link.");
+    if (isLonger) notes.push("You stopped this text: whoever opens the link sees it at its full length.");
+  }
+  const link = `${location.origin}${location.pathname}#${writeLink(fields)}`;
+  if (LOCAL_HOST.test(location.hostname)) {
+    notes.push("This address works on this computer only. Open the page by the computer’s name or address to share it.");
+  }
+  if (status?.server.auth) notes.push("This server has an API key: whoever opens the link needs it.");
+  if (status?.training?.phase === "training" && version) {
+    notes.push("The model is still learning. Old snapshots are thinned out, and this one may be among them.");
+  }
+  if (link.length > LONG_LINK) {
+    notes.push(`This link has ${number(link.length)} characters. It works, but some mail and chat programs cut long ones.`);
+  }
+  return { link, version, notes };
+}
+
+/** What is known of the model that wrote a version: {run, step, loss, seconds, parameters}; null where unknown. */
+async function factsOf({ writing: { model } }) {
+  const run = runOf(model);
+  const { status, history: shown } = store.state;
+  const training = status?.training?.run === run ? status.training : null;
+  const step = Number(/@step-(\d+)$/.exec(model)?.[1] ?? NaN);
+  const history = shown?.run === run ? shown : await fetchHistory(run).catch(() => null);
+  const upTo = (rows = []) => rows.findLast((row) => row.step <= step);
+  const isAtStep = (row) => row.step === step && valLoss(row) !== null;
+  const row = history?.samples.find(isAtStep) ?? history?.metrics.find(isAtStep);
+  const isBest = training?.phase === "finished" && model === `${run}@${training.best_snapshot}`;
+  return {
+    run, step: Number.isNaN(step) ? null : step, loss: isBest ? training.best_val_loss : valLoss(row),
+    seconds: upTo(history?.metrics)?.elapsed_s ?? null, parameters: training?.parameters ?? null,
+  };
+}
+
+/** The QR code of a link; null, with a note in the dialog, if there can be none. */
+async function qrCodeOf(link) {
+  if (link.length > MAX_QR_LENGTH) {
+    addNote("The link is too long for a QR code; the playbill has none.");
+    return null;
+  }
+  try {
+    return await fetchQrCode(link);
+  } catch (error) {
+    if (!(error instanceof ApiError)) throw error;
+    addNote(`The playbill has no QR code: ${error.message}`);
+    return null;
+  }
+}
+
+function addNote(note) {
+  $("share-notes").append(el("li", {}, note));
+  $("share-notes").hidden = false;
+}
+
+/** What a playbill is of: it is made anew when the paper or the link changes. */
+function keyOf(link) {
+  const { id, pieces } = current(store.state.manuscript);
+  return [id, pieces.length, link].join(" ");
+}
+
+/** Make the playbill of the paper, whose link writes `version` again. */
+async function makePlaybill({ link, version }) {
+  const key = keyOf(link);
+  if (made.key === key) return;
+  made = { key, version, element: null };
+  const pieces = [...current(store.state.manuscript).pieces];
+  const { request, start } = version.writing;
+  const [facts, qr] = await Promise.all([factsOf(version), qrCodeOf(link)]);
+  if (made.key !== key) return;
+  made.element = playbill({ pieces, start, request, facts, link, qr, date: new Date() });
+}
+
+async function show() {
+  const shared = linkOfPaper();
+  $("share-link").value = shared.link;
+  $("share-notes").replaceChildren(...shared.notes.map((note) => el("li", {}, note)));
+  $("share-notes").hidden = !shared.notes.length;
+  $("share-native").hidden = !navigator.share;
+  $("share-playbill").hidden = !shared.version;
+  openDialog($("share"));
+  if (!shared.version) return;
+  await makePlaybill(shared);
+  if (made.element) $("playbill-preview").replaceChildren(made.element);
+}
+
+async function download() {
+  const { element, version } = made;
+  if (!element) return;
+  const css = await (await fetch(new URL("playbill.css", import.meta.url))).text();
+  const { model, request } = version.writing;
+  const name = `playbill ${model} seed ${request.seed}`.replace(/[^\w.-]+/g, "-");
+  saveFile(`${name}.html`, playbillFile(element, `A playbill of ${runOf(model)}`, css), "text/html");
+  announce("The playbill is in your downloads.");
+}
+
+/** Print the playbill alone. */
+async function print() {
+  await makePlaybill(linkOfPaper());
+  window.print();
+}
+
+/** Put the playbill where the print style looks for it. Without one of this text, the page is printed as it is. */
+function preparePrint() {
+  const { link, version } = linkOfPaper();
+  const element = version && made.key === keyOf(link) ? made.element : null;
+  document.documentElement.toggleAttribute("data-playbill", Boolean(element));
+  $("playbill-print").replaceChildren(...(element ? [element.cloneNode(true)] : []));
+}
+
+$("share-open").addEventListener("click", show);
+$("share-native").addEventListener("click", async () => {
+  try {
+    await navigator.share({ title: "gptbox", url: $("share-link").value });
+  } catch (error) {
+    if (error.name !== "AbortError") setText($("share-native"), "Sharing failed");
+  }
+});
+copyOnClick($("share-copy"), () => $("share-link").value);
+$("playbill-download").addEventListener("click", download);
+$("playbill-print-button").addEventListener("click", print);
+addEventListener("beforeprint", preparePrint);
+register("s", "Share the text: a link, or a playbill", () => void show());
+register("Mod+p", "Print the playbill", () => (linkOfPaper().version ? void print() : false));
