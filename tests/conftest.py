@@ -46,7 +46,7 @@ def _own_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in (
         "GPTBOX_MODELS", "GPTBOX_DATA", "DATASET", "DATASET_URL", "TOKENIZER", "INIT", "TRAIN_MINUTES", "PRESET",
         "THREADS", "API_KEY", "MAX_QUEUE", "MAX_TOKENS", "SNAPSHOTS_KEPT", "QUANTIZE", "RUN", "TRAIN_CLOCK",
-        "GPTBOX_SUPERVISOR", "LOG_FORMAT",
+        "GPTBOX_SUPERVISOR", "LOG_FORMAT", "DOWNLOADS",
     ):  # fmt: skip
         monkeypatch.delenv(name, raising=False)
 

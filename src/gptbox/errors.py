@@ -18,7 +18,8 @@
     └── RequestError            an HTTP request cannot be fulfilled
         ├── RequestTooLargeError  the request body exceeds the limit
         ├── AccessDeniedError   the API key is missing or wrong
-        └── CrossSiteError      the request was sent by a page of another site
+        ├── CrossSiteError      the request was sent by a page of another site
+        └── DownloadsOffError   the server offers no models for download
 
 Each message is one or two plain sentences: what is wrong, with the value, and what to do. The command line prints only
 the message; the web app maps each class to a status code.
@@ -109,3 +110,7 @@ class AccessDeniedError(RequestError):
 
 class CrossSiteError(RequestError):
     """The request was sent by a page of another site."""
+
+
+class DownloadsOffError(RequestError):
+    """The server offers no models for download."""

@@ -116,6 +116,7 @@ _VARIABLES: dict[str, tuple[str, Callable[[str], Any], str]] = {
     "MAX_TOKENS": ("max_tokens", _positive_int, "a whole number, 1 or more"),
     "QUANTIZE": ("quantize", _one_of("none", "int8"), "none or int8"),
     "SNAPSHOTS_KEPT": ("snapshots_kept", _positive_int, "a whole number, 1 or more"),
+    "DOWNLOADS": ("downloads", _one_of("on", "off"), "on or off"),
     "LOG_FORMAT": ("log_format", _one_of(*FORMATS), "text or json"),
 }
 
@@ -145,7 +146,7 @@ class Settings:
     threads: int = 0
     """Number of compute threads; 0 means one per CPU available to this process."""
     api_key: str | None = None
-    """If set, /v1/, /tokenize and /detokenize require `Authorization: Bearer <key>`."""
+    """If set, /v1/, /tokenize, /detokenize, /api/scores and /api/models/ require `Authorization: Bearer <key>`."""
     max_queue: int = 64
     """Maximum number of texts that wait for generation; a client above its share of all places gets status 429."""
     max_tokens: int = 2048
@@ -154,6 +155,8 @@ class Settings:
     """Weights of the engine: `none` (32 bits) or `int8` (a quarter of the memory, slightly less exact)."""
     snapshots_kept: int = 30
     """Snapshots kept per run, within 1 GiB; the best and the latest are always kept."""
+    downloads: str = "on"
+    """Whether visitors may download models: `on` or `off`."""
     log_format: str = "text"
     """Format of the logs: `text`, for people, or `json`, one object per line."""
 

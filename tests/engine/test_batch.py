@@ -145,6 +145,21 @@ def test_a_prompt_can_be_scored_without_generating(model: GPT) -> None:
     assert sink(each).ids == []
 
 
+def test_the_last_token_of_a_scored_prompt_may_have_a_full_context_before_it(model: GPT) -> None:
+    context = model.config.context_length
+    prompt = ids(context + 9)
+    scored, continued = (request(model, prompt, True, max_tokens=n, logprobs=0) for n in (0, 1))
+    run(Batch(model, 2), scored, continued)
+    window = prompt[-context - 1 :]
+    logits = model.forward(window[None, :-1], KVCache(model.config, 1))[0].astype(np.float64)
+    exact = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
+    scores, until_context = sink(scored).of_prompt, sink(continued).of_prompt
+    assert scores is not None
+    assert until_context is not None
+    np.testing.assert_allclose(scores.chosen, exact[np.arange(context), window[1:]], atol=1e-4)
+    assert len(until_context.chosen) == context - 1
+
+
 def test_a_prompt_of_one_token_has_no_log_probabilities(model: GPT) -> None:
     each = request(model, [5], True, max_tokens=1, logprobs=1)
     run(Batch(model, 1), each)

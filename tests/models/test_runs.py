@@ -259,6 +259,22 @@ class TestSnapshots:
             with pytest.raises(ModelNotFoundError, match="no snapshot"):
                 run.resolve(wrong)
 
+    @pytest.mark.parametrize(
+        ("wanted", "nearest"), [("step-000001", 250), ("step-000374", 250), ("step-000600", 500), ("step-9999999", 500)]
+    )
+    def test_the_nearest_snapshot_to_a_missing_one_is_named(self, run: RunFolder, wanted: str, nearest: int) -> None:
+        publish(run, 250, 500)
+        with pytest.raises(
+            ModelNotFoundError, match=f"'{wanted}'; the nearest one that is kept is 'step-000{nearest}'"
+        ):
+            run.resolve(wanted)
+
+    @pytest.mark.parametrize("wanted", ["step-" + "9" * 5000, "step-\u0661\u0661\u0661\u0661\u0661\u0661", "x" * 5000])
+    def test_a_name_that_is_no_snapshots_has_none_nearest_to_it(self, run: RunFolder, wanted: str) -> None:
+        publish(run, 250)
+        with pytest.raises(ModelNotFoundError, match=r"^[^;]{1,160}\.$"):
+            run.resolve(wanted)
+
 
 class TestRuns:
     def test_a_run_has_a_status_or_snapshots(self, tmp_path: Path) -> None:

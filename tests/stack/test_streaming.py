@@ -1,7 +1,9 @@
 """Streamed texts and events through Apache."""
 
+import io
 import json
 import time
+import zipfile
 from collections.abc import Callable
 from contextlib import ExitStack
 from itertools import pairwise
@@ -50,6 +52,32 @@ def test_a_streamed_completion_is_neither_buffered_nor_compressed(serving: Any, 
 
     # Other work on the machine can stop a stream of a third of a second, but hardly three of them.
     assert any(longest_pause() < 0.5 for _ in range(3))
+
+
+def test_a_model_is_downloaded_whole(serving: Any) -> None:
+    head = serving.http.head("/api/models/little.zip")
+    response = serving.http.get("/api/models/little.zip", headers={"Accept-Encoding": "gzip"})
+    assert response.status_code == head.status_code == 200
+    assert "content-encoding" not in response.headers
+    assert int(response.headers["content-length"]) == int(head.headers["content-length"]) == len(response.content)
+    assert response.headers["content-disposition"].startswith('attachment; filename="little-step-')
+    with zipfile.ZipFile(io.BytesIO(response.content)) as archive:
+        assert archive.testzip() is None
+        assert "model.safetensors" in {name.partition("/")[2] for name in archive.namelist()}
+
+
+def test_scores_come_snapshot_by_snapshot(serving: Any) -> None:
+    body = {"model": "little", "text": "the", "snapshots": "all", "stream": True}
+    with serving.http.stream("POST", "/api/scores", json=body, headers={"Accept-Encoding": "gzip"}) as response:
+        assert response.status_code == 200
+        assert response.headers["content-type"].startswith("text/event-stream")
+        assert "content-encoding" not in response.headers
+        _, text = arrivals(response)
+    *events, done = [line.removeprefix("data: ") for line in text.splitlines() if line]
+    assert done == "[DONE]"
+    steps = [score["step"] for event in events for score in json.loads(event)["scores"]]
+    assert steps == sorted(set(steps))
+    assert all(len(score["logprobs"]) == 3 for event in events for score in json.loads(event)["scores"])
 
 
 def test_the_openai_package_streams(serving: Any) -> None:

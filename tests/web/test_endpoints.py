@@ -106,16 +106,23 @@ def test_the_described_endpoints_are_in_the_openapi_document(client: TestClient)
     for endpoint, operation, found in described:
         assert found["summary"] == operation.summary
         assert ("security" in found) is ("401" in found["responses"]) is endpoint.requires_key
-        assert found["responses"]["200"]["content"]["application/json"]["schema"] == operation.reply
+        assert found["responses"]["200"]["content"][operation.media_type]["schema"] == operation.reply
         assert ("text/event-stream" in found["responses"]["200"]["content"]) is operation.streams
         assert {str(status) for status in operation.errors} <= set(found["responses"])
         assert ("requestBody" in found) is (operation.request is not None)
 
 
-def test_endpoints_with_the_same_first_segment_agree_on_errors_and_key() -> None:
-    agreed = {endpoint.first_segment: (endpoint.json_errors, endpoint.requires_key) for endpoint in ENDPOINTS}
+def test_endpoints_with_the_same_first_segment_agree_on_errors() -> None:
+    agreed = {endpoint.first_segment: endpoint.json_errors for endpoint in ENDPOINTS}
     for endpoint in ENDPOINTS:
-        assert (endpoint.json_errors, endpoint.requires_key) == agreed[endpoint.first_segment], endpoint.path
+        assert endpoint.json_errors == agreed[endpoint.first_segment], endpoint.path
+
+
+@pytest.mark.parametrize(("path", "needs_key"), [("/v1/no/such/path", True), ("/api/no/such/path", False)])
+def test_unknown_paths_need_the_key_where_all_endpoints_beside_them_do(
+    models: Path, path: str, needs_key: bool
+) -> None:
+    assert make_client(models, api_key="sesame").get(path).status_code == (401 if needs_key else 404)
 
 
 @each_endpoint

@@ -65,6 +65,7 @@ def test_until_the_engine_is_compiled_requests_get_503_with_the_reason(
     assert httpx.get(f"{server.url}/healthz").status_code == 200
     status = httpx.get(f"{server.url}/api/status").json()["server"]
     assert (status["ready"], status["model"], status["problem"]) == (False, None, COMPILING)
+    assert status["system_fingerprint"] is None
     for model in (None, "tiny", "tiny@step-000250"):
         response = httpx.post(f"{server.url}/v1/completions", json={"model": model})
         assert response.status_code == 503
@@ -80,7 +81,9 @@ def test_until_the_engine_is_compiled_requests_get_503_with_the_reason(
             state = next(states)
     assert (state["model"], state["problem"]) == ("tiny@step-000250", None)
     assert httpx.get(f"{server.url}/readyz").status_code == 200
-    assert httpx.post(f"{server.url}/v1/completions", json={"model": "tiny"}).status_code == 200
+    reply = httpx.post(f"{server.url}/v1/completions", json={"model": "tiny"})
+    assert reply.status_code == 200
+    assert reply.json()["system_fingerprint"] == state["system_fingerprint"]
 
 
 def test_a_failed_compilation_is_reported_and_retried(

@@ -37,7 +37,7 @@ class Row:
     request: Request
     slot: int
     window: NDArray[np.integer]
-    """The last ids of the prompt, as many as fit the context."""
+    """The last ids of the prompt, as many as fit the context; one more where nothing is generated."""
     num_tokens: int
     """Tokens in the slot's window; those beyond the cache's length are computed next."""
     num_remaining: int
@@ -123,7 +123,8 @@ class Batch:
 
     def add(self, request: Request) -> None:
         """Give a request a slot; the batch must not be full. The next steps prefill its prompt."""
-        window = request.prompt[-self.model.config.context_length :]
+        # Where nothing is generated, one more: the last token is scored only, with a full context before it.
+        window = request.prompt[-self.model.config.context_length - (request.params.max_tokens == 0) :]
         scores = Logprobs([], []) if request.prompt_logprobs else None
         source = None if request.prompt_logprobs else self._prefix_source(window)
         # A prefix is not reused where each token must be computed for its log-probability, nor before it is complete.

@@ -30,6 +30,7 @@ class GPT:
         """
         self.config = config
         self.constraint = constraint
+        self.quantized = quantize
         self.packed = pack_model(config, weights, quantize)
         self.draft = None if quantize else pack_model(config, weights, True)
         """An int8 copy for self-speculative decoding, which changes no output; None if the model itself is int8."""

@@ -61,6 +61,7 @@ class _Function:
 
 
 _loaded: dict[str, Function] = {}
+_target: str | None = None
 _loading = threading.Lock()
 
 
@@ -86,12 +87,13 @@ def load(compile_too: bool = True, wanted: Callable[[], bool] = lambda: True) ->
     If they are not compiled yet, compiles them in a subprocess, which takes about half a minute; without `compile_too`
     returns False instead. Raises EngineError if compiling or loading fails, and if `wanted` returns False meanwhile.
     """
+    global _target
     with _loading:
         if _loaded:
             return True
         folder = os.environ.get("GPTBOX_LIBRARIES")
         if path := find_library(Path(folder)) if folder else None:
-            address = _from_library(path)
+            address, compiled_for = _from_library(path), path.stem
         else:
             if not all(map(find_spec, ("numba", "llvmlite"))):
                 raise EngineError(
@@ -103,9 +105,16 @@ def load(compile_too: bool = True, wanted: Callable[[], bool] = lambda: True) ->
                 if not compile_too:
                     return False
                 code = object_file.compile_and_save(wanted)
-            address = object_file.link(code)
-        _loaded.update({name: _Function(name, address) for name in ENTRY_POINTS})
+            address, compiled_for = object_file.link(code), object_file.target()
+        functions = {name: _Function(name, address) for name in ENTRY_POINTS}
+        _target = compiled_for
+        _loaded.update(functions)
         return True
+
+
+def target() -> str | None:
+    """What the loaded kernels were compiled for: a library's name, or `object_file.target`. None until they are."""
+    return _target if _loaded else None
 
 
 def _function(name: str) -> Function:

@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from importlib.metadata import version
 from pathlib import Path
 
 from gptbox.engine.abi import VERSION
@@ -46,6 +47,20 @@ def _name() -> str:
     target = [os.environ.get(name, "") for name in ("NUMBA_CPU_NAME", "NUMBA_CPU_FEATURES")]
     parts = [platform.system(), platform.machine(), *sorted(processor()), *target, VERSION]
     return f"gptbox-{hashlib.sha256(' '.join(parts).encode()).hexdigest()[:16]}.o"
+
+
+def target() -> str:
+    """What an object file is compiled by and for: compiler versions, processor and its features."""
+    from llvmlite import binding
+
+    # As in gptbox.engine.kernels.build.
+    features = os.environ.get("NUMBA_CPU_FEATURES")
+    parts = [
+        *(f"{name} {version(name)}" for name in ("numba", "llvmlite")),
+        os.environ.get("NUMBA_CPU_NAME") or binding.get_host_cpu_name(),
+        binding.get_host_cpu_features().flatten() if features is None else features,
+    ]
+    return " ".join(parts)
 
 
 def find() -> bytes | None:

@@ -31,6 +31,8 @@ class Sink(Protocol):
     def prompt(self, logprobs: Logprobs) -> None:
         """Log-probabilities of the prompt's tokens within the context, except the first.
 
+        With max_tokens 0 the prompt's last token may have a full context before it.
+
         Called once, before `tokens`, if requested.
         """
 

@@ -22,7 +22,9 @@ from gptbox.system.atomic import atomic_file, replace_symlink, temporary_beside,
 Phase = Literal["preparing", "training", "finished", "stopped", "failed"]
 
 _RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-_SNAPSHOT_NAME = re.compile(r"step-\d{6,}")
+_SNAPSHOT_NAME = re.compile(r"step-\d{6,}", re.ASCII)
+_MAX_SHOWN_NAME = 100
+"""In characters."""
 
 
 def start_over_advice(run: str) -> str:
@@ -229,7 +231,7 @@ class RunFolder:
             names = os.listdir(self.path / "snapshots")  # noqa: PTH208  (names suffice)
         except OSError:
             return []
-        steps = sorted((int(name[5:]), name) for name in names if _SNAPSHOT_NAME.fullmatch(name))
+        steps = sorted((_step(name), name) for name in names if _SNAPSHOT_NAME.fullmatch(name))
         return [self.path / "snapshots" / name for _, name in steps]
 
     def update_link(self, link: Literal["best", "latest"], snapshot: Path) -> None:
@@ -239,7 +241,8 @@ class RunFolder:
     def resolve(self, which: str = "best") -> Path:
         """The folder of `best`, `latest` or `step-000250`. Without its link, `best` or `latest` is the last snapshot.
 
-        Raises NoModelYetError if the run has no snapshot, ModelNotFoundError if it lacks the one asked for.
+        Raises NoModelYetError if the run has no snapshot, ModelNotFoundError if it lacks the one asked for, which names
+        the nearest one.
         """
         snapshots = self.snapshots()
         if which in ("best", "latest"):
@@ -255,7 +258,12 @@ class RunFolder:
             return snapshot
         if not snapshots:
             raise NoModelYetError(f"The run {self.name!r} has not published a model yet.")
-        raise ModelNotFoundError(f"The run {self.name!r} has no snapshot {which!r}.")
+        name = which if len(which) <= _MAX_SHOWN_NAME else f"{which[:_MAX_SHOWN_NAME]}..."
+        advice = "."
+        if _SNAPSHOT_NAME.fullmatch(name):
+            nearest = min(snapshots, key=lambda path: abs(_step(path.name) - _step(name)))
+            advice = f"; the nearest one that is kept is {nearest.name!r}."
+        raise ModelNotFoundError(f"The run {self.name!r} has no snapshot {name!r}{advice}")
 
     # the whole folder
 
@@ -297,6 +305,11 @@ class RunFolder:
                 f"{remaining} could not be deleted: {error.strerror}. With Docker, delete it by: "
                 f"docker compose run --rm train gptbox delete {self.name}"
             ) from None
+
+
+def _step(name: str) -> int:
+    """The step of a snapshot's name."""
+    return int(name.removeprefix("step-"))
 
 
 def _modification_time(path: Path) -> float:

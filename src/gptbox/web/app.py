@@ -27,9 +27,10 @@ from gptbox.web.service import Service
 def _routes(api_key: str | None) -> list[BaseRoute]:
     """The routes of ENDPOINTS.
 
-    Endpoints that require the key are mounted at their first segment, unless that is their whole path, so that unknown
-    paths below it require the key, too.
+    Where all endpoints below a first segment require the key, they are mounted at it, so that unknown paths below it
+    require the key, too.
     """
+    open_segments = {endpoint.first_segment for endpoint in ENDPOINTS if not endpoint.requires_key}
     key = [Middleware(ApiKeyMiddleware, key=api_key)]
     routes: list[BaseRoute] = []
     mounted: dict[str, list[BaseRoute]] = {}
@@ -40,7 +41,7 @@ def _routes(api_key: str | None) -> list[BaseRoute]:
             routes.append(Mount(path, handler))
         elif not endpoint.requires_key:
             routes.append(Route(path, handler, methods=methods))
-        elif path == prefix:
+        elif path == prefix or endpoint.first_segment in open_segments:
             routes.append(Route(path, handler, methods=methods, middleware=key))
         else:
             mounted.setdefault(prefix, []).append(Route(path.removeprefix(prefix), handler, methods=methods))

@@ -20,6 +20,8 @@ class Operation:
     """The JSON schema of the reply."""
     request: type[BaseModel] | None = None
     """The model that validates the request's body."""
+    media_type: str = "application/json"
+    """Of the reply."""
     streams: bool = False
     """Whether the reply may be a stream of server-sent events instead."""
     errors: tuple[int, ...] = ()
@@ -28,7 +30,7 @@ class Operation:
 
 @dataclass(frozen=True, eq=False)  # hashed by identity: a schema has no hash
 class Endpoint:
-    """A row of the table. Rows with the same first segment agree on `requires_key` and on `json_errors`."""
+    """A row of the table. Rows with the same first segment agree on `json_errors`."""
 
     method: str
     """GET includes HEAD."""
@@ -36,7 +38,10 @@ class Endpoint:
     """With Starlette's parameters, as in `/v1/models/{model:path}`. Static files get every path that begins with it."""
     handler: Callable[[Request], Awaitable[Response]] | StaticFiles
     requires_key: bool = False
-    """Whether a request needs the API key, if one is set."""
+    """Whether a request needs the API key, if one is set.
+
+    Unknown paths need it, too, where all rows with the same first segment do.
+    """
     json_errors: bool = False
     """Whether errors are OpenAI's error objects, also of unknown paths with the same first segment. Otherwise an error
     is a line of text."""

@@ -8,8 +8,11 @@ from gptbox.web.api.chat import chat
 from gptbox.web.api.chat_request import ChatRequest
 from gptbox.web.api.completion_request import CompletionRequest
 from gptbox.web.api.completions import completions
+from gptbox.web.api.model_archive import model_archive
 from gptbox.web.api.models import model, models
-from gptbox.web.api.openapi import array_schema, object_schema, openapi, schema_ref
+from gptbox.web.api.openapi import BINARY_SCHEMA, array_schema, object_schema, openapi, schema_ref
+from gptbox.web.api.scores import scores
+from gptbox.web.api.scores_request import ScoresRequest
 from gptbox.web.api.tokenization import DetokenizeRequest, TokenizeRequest, detokenize, tokenize
 from gptbox.web.endpoint import Endpoint, Operation
 from gptbox.web.metrics import metrics
@@ -63,6 +66,21 @@ ENDPOINTS = (
     Endpoint(
         "GET", "/v1/models/{model:path}", model, requires_key=True, json_errors=True, has_metric_label=False,
         operation=Operation("Look up a model", "The model.", schema_ref("Model"), errors=(404,)),
+    ),
+    Endpoint(
+        "POST", "/api/scores", scores, requires_key=True, json_errors=True,
+        operation=Operation(
+            "Score a text with one snapshot or several",
+            "The log-probabilities; with `stream` as server-sent events, one per snapshot, that end with [DONE].",
+            schema_ref("Scores"), request=ScoresRequest, streams=True, errors=(429, *_MODEL_ERRORS),
+        ),
+    ),
+    Endpoint(
+        "GET", "/api/models/{model}.zip", model_archive, requires_key=True, json_errors=True, has_metric_label=False,
+        operation=Operation(
+            "Download a model folder", "The folder as a ZIP file.", BINARY_SCHEMA, media_type="application/zip",
+            errors=(403, 404, 429, 503),
+        ),
     ),
     Endpoint("GET", "/api/status", status, json_errors=True),
     Endpoint("GET", "/api/history", history, json_errors=True),

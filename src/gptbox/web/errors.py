@@ -12,6 +12,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from gptbox.errors import (
     AccessDeniedError,
     CrossSiteError,
+    DownloadsOffError,
     EngineError,
     GptboxError,
     ModelFolderError,
@@ -44,6 +45,7 @@ _ERROR_REPLIES: dict[type[Exception], ErrorReply] = {
     RequestTooLargeError: ErrorReply(413, "invalid_request_error", "request_too_large"),
     AccessDeniedError: ErrorReply(401, "invalid_request_error", "invalid_api_key"),
     CrossSiteError: ErrorReply(403, "invalid_request_error", "cross_site_request"),
+    DownloadsOffError: ErrorReply(403, "invalid_request_error", "downloads_off"),
     ModelNotFoundError: ErrorReply(404, "invalid_request_error", "model_not_found", param="model"),
     NoModelYetError: ErrorReply(503, "server_error", "no_model_yet", retry_after=5),
     ModelsDamagedError: ErrorReply(503, "server_error", "models_damaged"),

@@ -10,7 +10,14 @@ from anyio import CapacityLimiter, to_thread
 
 from gptbox.engine import native
 from gptbox.errors import EngineError, ModelFolderError, ModelNotFoundError, ModelsDamagedError, NoModelYetError
-from gptbox.models.runs import find_run, find_snapshot, inaccessible_paths, newest_published_run, published_runs
+from gptbox.models.runs import (
+    find_run,
+    find_snapshot,
+    inaccessible_paths,
+    list_runs,
+    newest_published_run,
+    published_runs,
+)
 from gptbox.web.model_cache import LoadedModel, ModelCache, SnapshotKey, snapshot_key
 from gptbox.web.no_model import models_damaged_message, no_model_error
 
@@ -158,7 +165,7 @@ class LiveModel:
                 raise await to_thread.run_sync(self._no_current_model_error)
             return current
         try:
-            path = await to_thread.run_sync(self._find_snapshot, name)
+            path = await to_thread.run_sync(self.find_snapshot, name)
             if current is not None and current.path == path:
                 return current
             return await to_thread.run_sync(self.cache.load, path, limiter=self._load_limiter)
@@ -173,15 +180,20 @@ class LiveModel:
     def _no_current_model_error(self) -> NoModelYetError:
         return no_model_error(self.models) if self.models_problem is None else ModelsDamagedError(self.models_problem)
 
-    def _find_snapshot(self, name: str) -> Path:
+    def find_snapshot(self, name: str) -> Path:
+        """The folder of the snapshot that a request's `model` names. Reads files.
+
+        Raises NoModelYetError, or ModelNotFoundError, which names the nearest snapshot.
+        """
         try:
             return find_snapshot(self.models, name)
         except NoModelYetError:
             raise no_model_error(self.models, find_run(self.models, name.partition("@")[0])) from None
-        except ModelNotFoundError:
+        except ModelNotFoundError as error:
             if self.current is None and newest_published_run(self.models) is None:
                 raise no_model_error(self.models) from None
-            abbreviated = name if len(name) <= 100 else f"{name[:100]}..."
-            raise ModelNotFoundError(
-                f"The model {abbreviated!r} does not exist. GET /v1/models lists all models."
-            ) from None
+            why = str(error)
+            if name.partition("@")[0] not in [run.name for run in list_runs(self.models)]:  # names the models folder
+                abbreviated = name if len(name) <= 100 else f"{name[:100]}..."
+                why = f"The model {abbreviated!r} does not exist."
+            raise ModelNotFoundError(f"{why} GET /v1/models lists all models.") from None

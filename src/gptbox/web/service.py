@@ -10,6 +10,7 @@ from anyio import to_thread
 from starlette.requests import Request
 
 from gptbox import __version__
+from gptbox.engine.fingerprint import system_fingerprint
 from gptbox.engine.scheduler import Scheduler
 from gptbox.errors import EngineError
 from gptbox.models.runs import newest_run
@@ -31,6 +32,8 @@ class Service:
         self.live_model = LiveModel(settings.models, quantize=settings.quantize == "int8")
         self.metrics = Metrics(self.scheduler, self.live_model)
         self.feed = StatusFeed(self.status)
+        self.num_downloads = 0
+        """Downloads of models that are running."""
         self._started_at = time.monotonic()
         self._generations: set[Generation] = set()
 
@@ -92,8 +95,10 @@ class Service:
                 "tokens_per_s": round(self.scheduler.tokens_per_s, 1),
                 "uptime_s": round(time.monotonic() - self._started_at, 1),
                 "version": __version__,
+                "system_fingerprint": system_fingerprint(self.live_model.cache.quantize),
                 "auth": self.settings.api_key is not None,
                 "max_tokens": self.settings.max_tokens,
+                "downloads": self.settings.downloads == "on",
             },
         }
 

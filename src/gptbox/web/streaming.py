@@ -53,15 +53,16 @@ class LiveResponse(Response):
         chunks: AsyncIterator[bytes],
         media_type: str = "text/event-stream",
         on_close: Callable[[], None] = lambda: None,
+        headers: Mapping[str, str] | None = None,
     ) -> None:
-        """`on_close` is called once, however the response ends."""
+        """`on_close` is called once, however the response ends. `headers` are added."""
         self.chunks = chunks
         self.on_close = on_close
         self.status_code = 200
         self.media_type = media_type
         self.background = None
         # nginx buffers streams unless X-Accel-Buffering is "no".
-        self.init_headers({"Cache-Control": "no-cache", "X-Accel-Buffering": "no"})
+        self.init_headers({"Cache-Control": "no-cache", "X-Accel-Buffering": "no", **(headers or {})})
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         start = {"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers}

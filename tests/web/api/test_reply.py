@@ -3,6 +3,7 @@
 import contextlib
 import json
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -49,6 +50,24 @@ def test_a_prompt_longer_than_the_context_is_accepted_and_the_model_sees_its_end
     assert reply["usage"]["prompt_tokens"] == 132
     assert reply["choices"][0]["text"] == texts(client, prompt="A" * 32, seed=2)[0]
     complete(client, prompt="x" * 65_536, max_tokens=1)
+
+
+@pytest.mark.parametrize("path", ["/v1/completions", "/v1/chat/completions"])
+def test_replies_and_each_event_of_a_stream_carry_the_system_fingerprint_of_the_status(
+    tiny_run: Path, client_for: Callable[..., TestClient], path: str
+) -> None:
+    seen = set()
+    for quantize in ("none", "int8"):
+        client = client_for(tiny_run, quantize=quantize)
+        expected = client.get("/api/status").json()["server"]["system_fingerprint"]
+        body = {"prompt": "HELLO", "messages": [{"role": "user", "content": "HELLO"}], "max_tokens": 5}
+        assert client.post(path, json=body).json()["system_fingerprint"] == expected
+        body["stream"], body["stream_options"] = True, {"include_usage": True}
+        lines = client.post(path, json=body).text.split("\n\n")
+        events = [json.loads(line.removeprefix("data: ")) for line in lines if line.startswith("data: {")]
+        assert {event["system_fingerprint"] for event in events} == {expected}
+        seen.add(expected)
+    assert len(seen) == 2  # int8 weights may give other texts
 
 
 Stream = Callable[..., Iterator[Any]]

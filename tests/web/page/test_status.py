@@ -1,5 +1,6 @@
 """/api/status, /healthz and /readyz."""
 
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -49,9 +50,11 @@ def test_training_is_the_status_of_the_newest_run(tiny_run: Path, client_for: Ca
     assert status["training"] == vars(written)
     server = status["server"]
     assert 0 <= server.pop("uptime_s") < 60
+    assert re.fullmatch(rf"gptbox-{re.escape(__version__)}-[0-9a-f]{{8}}", server.pop("system_fingerprint"))
     assert server == {
         "ready": True, "model": "tiny@step-000250", "token_unit": "character", "active": 0, "queued": 0,
         "tokens_per_s": 0.0, "problem": None, "version": __version__, "auth": True, "max_tokens": 99,
+        "downloads": True,
     }  # fmt: skip
 
 

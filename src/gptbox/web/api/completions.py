@@ -7,7 +7,7 @@ from starlette.responses import Response
 
 from gptbox.engine.request import Logprobs
 from gptbox.web.api.completion_request import DEFAULT_MAX_TOKENS, CompletionRequest
-from gptbox.web.api.reply import CompletedText, Reply, encode_prompt, respond, with_sampled_token
+from gptbox.web.api.reply import CompletedText, Reply, encode_prompt, respond, text_offsets, with_sampled_token
 from gptbox.web.generation import Generation, TextDelta, TextJob, Token
 from gptbox.web.json import read_json_object
 from gptbox.web.model_cache import LoadedModel
@@ -122,18 +122,12 @@ class CompletionReply(Reply):
         scored = generation.prompt_logprobs(index) or Logprobs([], [])
         num_unscored = len(ids) - len(scored.chosen)
         tokenizer = self.model.tokenizer
-        decoder = tokenizer.stream_decoder()
-        offsets, offset = [], 0
-        for i in ids:
-            text, start = decoder.push_token(i)
-            offsets.append(offset + start)
-            offset += len(text)
         rows = zip(ids[num_unscored:], scored.chosen, scored.alternatives, strict=True)
         return {
             "tokens": [tokenizer.token_text(i) for i in ids],
             "token_logprobs": [None] * num_unscored + scored.chosen,
             "top_logprobs": [None] * num_unscored + [self._top_logprobs(*row) for row in rows],
-            "text_offset": offsets,
+            "text_offset": text_offsets(ids, tokenizer),
         }
 
 

@@ -31,6 +31,7 @@ def schema_ref(name: str) -> dict[str, Any]:
     return {"$ref": f"#/components/schemas/{name}"}
 
 
+BINARY_SCHEMA: dict[str, Any] = {"type": "string", "format": "binary"}
 _FINISH = {"enum": ["stop", "length"]}
 _STOP_REASON = {"anyOf": [_INTEGER, _STRING, {"type": "null"}]}
 _USAGE = object_schema({"prompt_tokens": _INTEGER, "completion_tokens": _INTEGER, "total_tokens": _INTEGER})
@@ -81,10 +82,26 @@ _TOKENS = object_schema(
         "token_strs": _or_null(array_schema(_STRING)), "warnings": array_schema(_STRING),
     }
 )  # fmt: skip
+_SCORE = object_schema(
+    {"model": _STRING, "step": _INTEGER, "logprobs": array_schema(_NUMBER), "bits_per_character": _NUMBER},
+    {
+        "top_logprobs": array_schema(
+            array_schema(object_schema({"token": _STRING, "id": _INTEGER, "logprob": _NUMBER}))
+        ),
+    },
+)
+_SCORES = object_schema(
+    {
+        "object": {"const": "scores"}, "run": _STRING, "system_fingerprint": _STRING, "tokens": array_schema(_STRING),
+        "token_ids": array_schema(_INTEGER), "text_offset": array_schema(_INTEGER), "warnings": array_schema(_STRING),
+        "scores": array_schema(_SCORE), "validation": _or_null(object_schema({"bits_per_character": _NUMBER})),
+    }
+)  # fmt: skip
 _SCHEMAS = {
     "Usage": _USAGE,
     "Error": _ERROR,
     "Model": _MODEL,
+    "Scores": _SCORES,
     "Tokens": _TOKENS,
     "Detokenized": object_schema({"prompt": _STRING}),
     "Completion": _reply("text_completion", {"text": _STRING, "logprobs": _or_null(_LOGPROBS)}),
@@ -100,7 +117,7 @@ _API_KEY_SECURITY: dict[str, Any] = {"security": [{}, {"key": []}]}
 _ERROR_DESCRIPTIONS = {
     400: "A field is invalid; `param` names it.",
     401: "The API key is missing or wrong, if one is required.",
-    403: "A page of another site sent the request.",
+    403: "A page of another site sent the request, or this server does not offer it.",
     404: "The model does not exist.",
     413: "The body is larger than 1 MiB.",
     429: "The queue is full; Retry-After says when to try again.",
@@ -128,7 +145,7 @@ def _operation(endpoint: Endpoint, operation: Operation) -> dict[str, Any]:
     if operation.request is not None:
         described["requestBody"] = {"required": True, **_content(schema_ref(operation.request.__name__))}
         errors |= {400, 403, 413}
-    media = _content(operation.reply)["content"]
+    media = _content(operation.reply, operation.media_type)["content"]
     if operation.streams:
         media |= _content(_STRING, "text/event-stream")["content"]
     responses = {"200": {"description": operation.reply_description, "content": media}}

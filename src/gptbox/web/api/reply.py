@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from gptbox import __version__
+from gptbox.engine.fingerprint import system_fingerprint
 from gptbox.errors import RequestError
-from gptbox.tokenizers import printable
+from gptbox.tokenizers import Tokenizer, printable
 from gptbox.web.api.completion_request import PromptInput
 from gptbox.web.api.sampling_fields import SamplingFields, abbreviate
 from gptbox.web.errors import error_object, log_unexpected_error
@@ -51,6 +51,17 @@ def encode_prompt(prompt: PromptInput, model: LoadedModel) -> TokenIds:
     if isinstance(prompt, str):
         return model.tokenizer.encode(prompt) if prompt else model.line_break
     return validate_ids(prompt, model, "prompt")
+
+
+def text_offsets(ids: Sequence[int], tokenizer: Tokenizer) -> list[int]:
+    """For each token the index of the character of the text in which it begins."""
+    decoder = tokenizer.stream_decoder()
+    offsets, offset = [], 0
+    for i in ids:
+        text, start = decoder.push_token(i)
+        offsets.append(offset + start)
+        offset += len(text)
+    return offsets
 
 
 def unknown_character_warnings(text: str, model: LoadedModel) -> list[str]:
@@ -128,7 +139,7 @@ class Reply(ABC):
             "object": self.object_name,
             "created": int(time.time()),
             "model": model.name,
-            "system_fingerprint": f"gptbox-{__version__}",
+            "system_fingerprint": system_fingerprint(model.gpt.quantized),
         }
 
     @abstractmethod

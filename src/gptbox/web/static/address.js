@@ -6,9 +6,11 @@
 import { fetchModels } from "./api.js";
 import { $, announce, el } from "./dom.js";
 import { modelName } from "./format.js";
-import { current, isWriting, show } from "./manuscript.js";
+import { generate, stop } from "./generation.js";
+import { current, isBusy, isWriting, show } from "./manuscript.js";
+import { setText } from "./paper.js";
 import { fieldsOf, findModel, isSameText, readLink, writeLink } from "./permalink.js";
-import { fill, generate, setText, stop } from "./seams.js";
+import { fill } from "./settings.js";
 import { load } from "./storage.js";
 import { store } from "./store.js";
 
@@ -18,9 +20,13 @@ let opened = null;
 let shownId = 0;
 let newestId = 0;
 
-/** The version that the current text was last written in: itself, or the one before the reader's edits; undefined if none. */
+/**
+ * The version that the text on the paper was last written in: itself, or the one before the reader's edits. Undefined if
+ * none of the model's words are left.
+ */
 export function lastWritten({ versions, current: id }) {
   let version = versions[id];
+  if (!version.pieces.some(({ by }) => by === "model")) return undefined;
   while (version && !version.writing?.length) version = versions[version.parent];
   return version;
 }
@@ -75,7 +81,7 @@ function showVersion(id) {
 async function begin() {
   const link = opened;
   const server = store.state.status?.server;
-  if (!link || link.isBegun || !server?.ready || isWriting(current(store.state.manuscript))) return;
+  if (!link || link.isBegun || !server?.ready || isBusy(store.state.manuscript)) return;
   link.isBegun = true;
   if (server.auth && !load("key", "")) {
     return notify(["The text of this link is written once you have entered the server’s API key and pressed Generate."]);
@@ -131,6 +137,7 @@ function follow(manuscript) {
   const isOpened = opened && shown.writing && isOfOpened(shown.writing.request);
   if (isOpened) compare(shown.writing);
   if (isWriting(shown)) return;
+  if (opened?.isSeen && !isOpened && !isBusy(manuscript)) checkOpened();
   begin();
   if (shown.id === shownId) return;
   shownId = shown.id;
@@ -150,16 +157,20 @@ function follow(manuscript) {
 
 const isOfOpened = ({ prompt, seed }) => prompt === opened.fields.prompt && seed === opened.fields.seed;
 
-/** Tell the reader why the opened link's text differs, as soon as that is known. */
-function compare({ state, length, fingerprint }) {
-  if (state === "failed" && !length && !opened.isChecked) {
-    opened.isChecked = true;
-    isAvailable(opened.fields);
-  }
+/** Tell the reader that the opened link's text may differ, as soon as it has a fingerprint. */
+function compare({ fingerprint }) {
+  opened.isSeen = true;
   if (!fingerprint || opened.isCompared) return;
   opened.isCompared = true;
   const isOther = opened.fields.fingerprint && opened.fields.fingerprint !== fingerprint;
   if (isOther) notify([OTHER_SERVER]);
+}
+
+/** Writing the opened link's text has failed, and left no version: its model may be gone. */
+function checkOpened() {
+  const { fields } = opened;
+  opened = null;
+  isAvailable(fields);
 }
 
 addEventListener("popstate", ({ state }) => {

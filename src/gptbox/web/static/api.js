@@ -42,57 +42,78 @@ export async function fetchHistory(run) {
   return response.json();
 }
 
-/** The response to a request with the API key that this tab has. Throws ApiError. */
-export async function request(url, options = {}) {
-  const key = load("key", "");
-  const headers = key ? { ...options.headers, Authorization: `Bearer ${key}` } : options.headers;
-  const response = await send(url, { ...options, headers });
+/**
+ * The reply to a JSON request to `path`, with the reader's API key if there is one. Throws ApiError, or AbortError once
+ * `signal` is aborted.
+ */
+export async function postJson(path, body, signal) {
+  return (await post(path, body, { signal })).json();
+}
+
+/** The list at `/v1/models`. Throws ApiError. */
+export async function fetchModels() {
+  const response = await send("v1/models", { headers: headersWith(load("key", "")) });
+  if (!response.ok) throw await apiError(response);
+  return (await response.json()).data;
+}
+
+/** A text as a QR code: the source of an SVG image. Throws ApiError. */
+export const fetchQrCode = async (text) => (await post("api/qr", { text })).text();
+
+/** The content of a file, as a Blob, with the reader's API key if there is one. Throws ApiError. */
+export async function fetchFile(url) {
+  const response = await send(url, { headers: headersWith(load("key", "")) });
+  if (!response.ok) throw await apiError(response);
+  return response.blob();
+}
+
+/**
+ * Request completions and yield their chunks, in lists of those that came together: {index, tokens, model, fingerprint,
+ * warnings, isEnded, isDone}, or {position} while they are queued. `isEnded`: by the model or a stop string. Throws
+ * ApiError, or AbortError once `signal` is aborted.
+ */
+export async function* streamCompletion(request, options) {
+  const response = await post("v1/completions", { ...request, stream: true, echo: false }, options);
+  let done = false;
+  const offsets = [];
+  for await (const events of parseEvents(response.body)) {
+    const chunks = [];
+    for (const { data, comment } of events) {
+      const position = /^queued (\d+)$/.exec(comment)?.[1];
+      if (position) chunks.push({ position: Number(position) });
+      // Read to the end of the stream: only then can the browser reuse the connection.
+      done ||= data === "[DONE]";
+      if (!data || done) continue;
+      const chunk = JSON.parse(data);
+      if (chunk.error) {
+        if (chunks.length) yield chunks;
+        throw new ApiError(asSentence(chunk.error.message), 500);
+      }
+      for (const choice of chunk.choices ?? []) {
+        const { index, text, finish_reason: reason } = choice;
+        const offset = offsets[index] ?? 0;
+        offsets[index] = offset + codePoints(text);
+        chunks.push({
+          index, tokens: tokensOf(choice, offset), model: chunk.model, fingerprint: chunk.system_fingerprint,
+          warnings: chunk.warnings ?? [], isEnded: reason === "stop", isDone: Boolean(reason),
+        });
+      }
+    }
+    if (chunks.length) yield chunks;
+  }
+  if (!done) throw new ApiError("The connection ended before the text did. The text so far is kept.");
+}
+
+const headersWith = (key) => (key ? { Authorization: `Bearer ${key}` } : {});
+
+async function post(path, body, { signal, key = load("key", "") } = {}) {
+  const headers = { "Content-Type": "application/json", ...headersWith(key) };
+  const response = await send(path, { method: "POST", headers, body: JSON.stringify(body), signal });
   if (!response.ok) throw await apiError(response);
   return response;
 }
 
-/** Every run and snapshot, in OpenAI's shape. Throws ApiError. */
-export const fetchModels = async () => (await (await request("v1/models")).json()).data;
-
-/** A text as a QR code: the source of an SVG image. Throws ApiError. */
-export async function fetchQrCode(text) {
-  const headers = { "Content-Type": "application/json" };
-  return (await request("api/qr", { method: "POST", headers, body: JSON.stringify({ text }) })).text();
-}
-
-/**
- * Request a completion and yield its chunks: {tokens, model, warnings, isEnded}, with `position` while it is queued.
- * Throws ApiError, or AbortError once `signal` is aborted.
- */
-export async function* streamCompletion(request, key, signal) {
-  const headers = { "Content-Type": "application/json" };
-  if (key) headers.Authorization = `Bearer ${key}`;
-  const body = JSON.stringify({ ...request, stream: true, echo: false });
-  const response = await send("v1/completions", { method: "POST", headers, body, signal });
-  if (!response.ok) throw await apiError(response);
-  let done = false;
-  let offset = 0;
-  for await (const { data, comment } of parseEvents(response.body)) {
-    if (data === undefined) {
-      const position = /^queued (\d+)$/.exec(comment)?.[1];
-      if (position) yield { tokens: [], warnings: [], position: Number(position) };
-      continue;
-    }
-    // Read to the end of the stream: only then can the browser reuse the connection.
-    done ||= data === "[DONE]";
-    if (done) continue;
-    const chunk = JSON.parse(data);
-    if (chunk.error) throw new ApiError(asSentence(chunk.error.message), 500);
-    const choice = chunk.choices?.[0] ?? { text: "" };
-    const isEnded = choice.finish_reason === "stop";
-    const { model, system_fingerprint: fingerprint } = chunk;
-    yield { tokens: tokensOf(choice, offset), model, fingerprint, warnings: chunk.warnings ?? [], isEnded };
-    offset += codePoints(choice.text);
-  }
-  if (!done) throw new ApiError("The connection ended before the text did. The text so far is kept below.");
-}
-
-/** Parse this server's stream of events, each of one line: yields {data} or {comment}. */
+/** Parse this server's stream of events, each of one line: yields lists of {data} or {comment}. */
 async function* parseEvents(stream) {
   const reader = stream.pipeThrough(new TextDecoderStream()).getReader();
   let buffer = "";
@@ -102,15 +123,12 @@ async function* parseEvents(stream) {
       chunk = await reader.read();
     } catch (error) {
       if (error.name === "AbortError") throw error;
-      throw new ApiError("The connection was lost while the model was writing. The text so far is kept below.");
+      throw new ApiError("The connection was lost while the model was writing. The text so far is kept.");
     }
     if (chunk.done) return;
     const parts = (buffer + chunk.value).split("\n\n");
     buffer = parts.pop();
-    for (const part of parts) {
-      if (part.startsWith("data: ")) yield { data: part.slice(6) };
-      else if (part.startsWith(": ")) yield { comment: part.slice(2) };
-    }
+    yield parts.map((part) => (part.startsWith("data: ") ? { data: part.slice(6) } : { comment: part.slice(2) }));
   }
 }
 

@@ -1,6 +1,6 @@
 /** The box: what it is doing, the model in use, and how programs use it. */
 
-import { ApiError, request } from "./api.js";
+import { ApiError, fetchFile } from "./api.js";
 import { $, copyOnClick, el, saveFile, setText } from "./dom.js";
 import * as format from "./format.js";
 import { current } from "./manuscript.js";
@@ -120,7 +120,7 @@ function showSnippets({ server }) {
 function showDownload({ server }) {
   const isOffered = server.ready && server.downloads !== false;
   $("carry-home").hidden = !isOffered;
-  if (isOffered) $("download").href = `api/models/${server.model}.zip`;
+  if (isOffered) $("folder").href = `api/models/${server.model}.zip`;
 }
 
 /** A link cannot send a key: with one, the folder is fetched and then saved. */
@@ -128,14 +128,13 @@ async function download(event) {
   const { server } = store.state.status;
   if (!server.auth) return;
   event.preventDefault();
-  setText($("download-state"), "Fetching the folder…");
+  setText($("folder-state"), "Fetching the folder…");
   try {
-    const response = await request($("download").href);
-    saveFile(`${server.model}.zip`, await response.blob(), "application/zip");
-    setText($("download-state"), "");
+    saveFile(`${server.model}.zip`, await fetchFile($("folder").href), "application/zip");
+    setText($("folder-state"), "");
   } catch (error) {
     if (!(error instanceof ApiError)) throw error;
-    setText($("download-state"), error.status === 401 ? "Generate a text with the API key first: this tab then has it."
+    setText($("folder-state"), error.status === 401 ? "Generate a text with the API key first: this tab then has it."
       : error.message);
   }
 }
@@ -159,7 +158,7 @@ function render() {
 setText($("api-url"), new URL("v1", document.baseURI).href);
 copyOnClick($("copy-curl"), () => $("snippet-curl").textContent);
 copyOnClick($("copy-python"), () => $("snippet-python").textContent);
-$("download").addEventListener("click", download);
+$("folder").addEventListener("click", download);
 store.subscribe(({ status }) => status, render);
 store.subscribe(({ isLost }) => isLost, render);
 store.subscribe(({ manuscript }) => current(manuscript).writing?.position, render);

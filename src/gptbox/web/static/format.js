@@ -114,8 +114,13 @@ function queueMessage(position) {
 }
 
 /** A request's sampling settings on one line. */
-const describeSettings = ({ temperature, top_k, seed }) =>
-  `temperature ${temperature}, top-k ${top_k || "off"}${seed === undefined ? "" : `, seed ${seed}`}`;
+const describeSettings = (request) =>
+  [
+    `temperature ${request.temperature}`, `top-k ${request.top_k > 0 ? request.top_k : "off"}`,
+    ...["top_p", "min_p", "repetition_penalty", "presence_penalty", "frequency_penalty", "seed"]
+      .filter((name) => request[name] !== undefined)
+      .map((name) => `${name.replaceAll("_", name.endsWith("_p") ? "-" : " ")} ${request[name]}`),
+  ].join(", ");
 
 /** "500 characters in 0.9 s, 560 per second · shakespeare_char, step 1,250", with the settings at the end of a text. */
 export function textFacts({ state, length, seconds, model, request, position, isEnded }) {

@@ -1,107 +1,165 @@
-/** The form, Generate and Stop: from a request to the end of its text. */
+/** Generate, Stop and Regenerate: from a request to the end of its texts. */
 
 import { ApiError, streamCompletion } from "./api.js";
 import { $, announce, setText } from "./dom.js";
-import { FieldError, markInvalid, readForm } from "./form.js";
 import * as format from "./format.js";
-import { randomSeed } from "./permalink.js";
+import * as manuscripts from "./manuscript.js";
+import { commit, setText as setPaper } from "./paper.js";
+import { randomSeed, requestOf } from "./sampling.js";
+import { FieldError, markInvalid, read } from "./settings.js";
 import { load, save } from "./storage.js";
 import { store } from "./store.js";
-import { appendChunk, endText, isUnfinished, newText } from "./text.js";
+import { byteLength } from "./text.js";
 
 /** Alternatives requested for each token: the API's maximum. */
 const MAX_LOGPROBS = 5;
+/** The server's limit. A model reads the end of a longer text only, as it does of most texts. */
+const MAX_PROMPT_BYTES = 64 * 1024;
 
 const ENTER = /Mac|iP(hone|ad)/.test(navigator.platform) ? "⌘ Enter" : "Ctrl + Enter";
 const SHORTCUTS = matchMedia("(any-pointer: fine)").matches ? `${ENTER} generates, Esc stops.` : "";
 
-/** Aborts the request of the latest text. */
+/** Aborts the request of the texts being written. */
 let controller = null;
 
-const isWriting = ({ text }) => isUnfinished(text);
+const isBusy = ({ manuscript }) => manuscripts.isBusy(manuscript);
 
 function showStatus({ training, server }, before) {
   if (server.ready && before?.server.ready === false) announce("The model is ready. You can generate now.");
   setText($("generate-hint"), server.ready ? SHORTCUTS : format.noModelReason(training, server.problem));
-  const needsKey = Boolean(server.auth) && !load("key-accepted", false);
-  $("key-field").hidden = !needsKey;
-  limitLength(server.max_tokens);
-  const unit = server.token_unit ?? "character";
-  setText($("top-k-hint"), `Likeliest ${unit}s to pick from, 0 for all`);
-  setText($("length-hint"), `${unit[0].toUpperCase()}${unit.slice(1)}s to write`);
-  $("prompt").placeholder = /shakespeare|plays/i.test(server.model ?? training?.run)
-    ? "wherefore art thou"
-    : "Once upon a time";
+  $("key-field").hidden = !server.auth || load("key-accepted", false);
+  const isPlay = /shakespeare|plays/i.test(server.model ?? training?.run);
+  $("prompt").placeholder = `${isPlay ? "wherefore art thou" : "Once upon a time"} …`;
   updateButtons();
-}
-
-/** Apply the server's limit, also to an untouched default above it. */
-function limitLength(maxTokens) {
-  const field = $("length");
-  field.max = maxTokens ?? "";
-  if (field.value === field.defaultValue && Number(field.value) > maxTokens) field.value = maxTokens;
 }
 
 function updateButtons() {
   const focused = document.activeElement;
-  const writing = isWriting(store.state);
-  $("generate").disabled = writing || !store.state.status?.server.ready;
-  $("stop").disabled = !writing;
-  // A button that is disabled loses the keyboard focus: pass it to the other one.
-  if (focused === $("generate") && writing) $("stop").focus();
-  if (focused === $("stop") && !writing) $("generate").focus();
+  const { manuscript, status } = store.state;
+  const isWriting = isBusy(store.state);
+  const { pieces, writing } = manuscripts.current(manuscript);
+  const isCut = writing?.state === "failed" && writing.length > 0;
+  const goesOn = pieces.at(-1)?.by === "model" && $("prompt").hidden;
+  setText($("generate"), isCut ? "Continue from here" : goesOn ? "Continue" : "Generate");
+  $("generate").disabled = isWriting || !status?.server.ready;
+  $("stop").disabled = !isWriting;
+  $("regenerate").hidden = !writing;
+  $("regenerate").disabled = isWriting || !status?.server.ready;
+  // A button that is disabled loses the keyboard focus: pass it to another one.
+  if (focused === $("stop") && !isWriting) $("generate").focus();
+  else if (focused?.disabled) $("stop").focus();
 }
 
-function showError(message, field = null) {
+export function showError(message, field = null) {
   setText($("error"), message);
   markInvalid(field);
 }
 
-function begin(request) {
-  controller = new AbortController();
-  showError("");
-  store.update({ text: newText(request, store.state.showProbabilities) });
-  $("result").scrollIntoView({ block: "nearest" });
-  announce("Writing.");
-}
-
-function end(state, failure) {
-  store.update({ text: endText(store.state.text, state) });
-  const { length } = store.state.text;
-  if (failure) showError(failure);
-  else {
-    const written = length ? `: ${format.count(length, "character")}` : "";
-    announce(`${state === "stopped" ? "Stopped" : "Finished"}${written}.`);
-  }
-}
-
-async function generate() {
-  const server = store.state.status?.server;
-  if (isWriting(store.state) || !server?.ready) return;
-  let request;
+/** The settings with `fields` in place of what the form says; null if the form has an error, which is shown. */
+function readSettings(fields) {
   try {
-    request = readForm(server.max_tokens ?? Infinity);
-    request.seed ??= randomSeed();
+    return { ...requestOf(read()), ...fields };
   } catch (error) {
     if (!(error instanceof FieldError)) throw error;
-    return showError(error.message, error.field);
+    showError(error.message, error.field);
+    return null;
   }
+}
+
+/**
+ * Go on from the end of the text: with the form's settings, or with `fields` by their API names instead; a `prompt` among
+ * them becomes the text first. With a seed they give the same text again.
+ */
+export function generate({ prompt, ...fields } = {}) {
+  if (!canWrite()) return undefined;
+  commit();
+  if (prompt !== undefined) setPaper(prompt);
+  const settings = readSettings(fields);
+  return settings && write(manuscripts.continuation(store.state.manuscript), settings);
+}
+
+/** Write the current version once more with another seed, beside it. */
+export function regenerate() {
+  const { writing } = manuscripts.current(store.state.manuscript);
+  if (!canWrite() || !writing) return undefined;
+  return write(manuscripts.sameBeginning(store.state.manuscript), { ...writing.request, seed: randomSeed() });
+}
+
+const canWrite = () => !isBusy(store.state) && store.state.status?.server.ready;
+
+/** The end of a text that the server accepts as a prompt. */
+function promptOf(text) {
+  if (byteLength(text) <= MAX_PROMPT_BYTES) return text;
+  let end = text.slice(-MAX_PROMPT_BYTES);
+  while (byteLength(end) > MAX_PROMPT_BYTES) end = end.slice(Math.ceil((byteLength(end) - MAX_PROMPT_BYTES) / 3));
+  return end.replace(/^[\udc00-\udfff]/, "");
+}
+
+/**
+ * Let the model write from `place` (manuscript.js) with these settings, in as many versions as they ask for. `prompt_ids`
+ * among them are sent in the place of the text, for a text that ends within a character.
+ */
+export async function write(place, { n = 1, prompt_ids: ids, ...settings }) {
+  const { server } = store.state.status;
   const key = $("key").value.trim() || load("key", "");
   if (server.auth && !key) return showError("This server requires an API key. Enter it first.", $("key"));
-  begin(request);
-  const fields = store.state.text.hasProbabilities ? { ...request, logprobs: MAX_LOGPROBS } : request;
+  const model = settings.model ?? store.state.run ?? undefined;
+  const prompt = promptOf(manuscripts.textOf(place));
+  const request = { ...settings, ...(model ? { model } : {}), prompt, seed: settings.seed ?? randomSeed() };
+  const requests = Array.from({ length: n }, (_, i) => ({
+    ...request, seed: request.seed + i, ...(ids ? { prompt_ids: ids } : {}),
+  }));
+  controller = new AbortController();
+  showError("");
+  const manuscript = manuscripts.beginWriting(store.state.manuscript, requests, place, performance.now());
+  const versions = Array.from({ length: n }, (_, i) => manuscript.lastId - n + 1 + i);
+  store.update({ manuscript });
+  announce("Writing.");
+  const body = { ...request, prompt: ids ?? prompt, ...(n > 1 ? { n } : {}) };
+  if (store.state.ink.isOn && n === 1) body.logprobs = MAX_LOGPROBS;
   try {
-    for await (const chunk of streamCompletion(fields, server.auth ? key : "", controller.signal)) {
+    for await (const chunks of streamCompletion(body, { signal: controller.signal, key: server.auth ? key : "" })) {
       acceptKey(key);
-      store.update({ text: appendChunk(store.state.text, chunk) });
+      store.update({ manuscript: chunks.reduce((result, chunk) => addChunk(result, chunk, versions), store.state.manuscript) });
     }
-    end("finished");
+    return end(versions, "finished");
   } catch (error) {
-    if (error.name === "AbortError") return end("stopped");
+    if (error.name === "AbortError") return end(versions, "stopped");
+    end(versions, "failed");
     if (!(error instanceof ApiError)) throw error;
-    end("failed", error.message);
+    showError(error.message);
     if (error.status === 401) rejectKey();
   }
+  return undefined;
+}
+
+/** The manuscript with a chunk added to its version; the place in the queue is that of all. */
+function addChunk(manuscript, { index, position, ...chunk }, versions) {
+  const now = performance.now();
+  if (position) {
+    const queued = { tokens: [], warnings: [], position, isEnded: false };
+    return versions.reduce((result, id) => manuscripts.append(result, id, queued, now), manuscript);
+  }
+  const result = manuscripts.append(manuscript, versions[index], chunk, now);
+  return chunk.isDone ? manuscripts.endWriting(result, versions[index], "finished", now) : result;
+}
+
+function end(versions, state) {
+  const now = performance.now();
+  let { manuscript } = store.state;
+  let length = 0;
+  for (const id of versions) {
+    const version = manuscript.versions[id];
+    if (manuscripts.isWriting(version)) manuscript = manuscripts.endWriting(manuscript, id, state, now);
+    ({ length } = version.writing);
+    // What was not begun is no version.
+    if (!length && state !== "finished") manuscript = manuscripts.remove(manuscript, id);
+  }
+  store.update({ manuscript });
+  if (state === "failed") return;
+  if (state === "stopped" && !length) showError("Stopped before the first words.");
+  const written = versions.length > 1 ? `: ${versions.length} versions` : length ? `: ${format.count(length, "character")}` : "";
+  announce(`${state === "stopped" ? "Stopped" : "Finished"}${written}.`);
 }
 
 function acceptKey(key) {
@@ -119,10 +177,16 @@ function rejectKey() {
   markInvalid($("key"));
 }
 
-const stop = () => controller?.abort();
+/** Stop writing, also at the server. */
+export const stop = () => controller?.abort();
 
 store.subscribe(({ status }) => status, showStatus);
-store.subscribe(isWriting, updateButtons);
+store.subscribe(({ manuscript }) => manuscripts.current(manuscript), (version, before) => {
+  // Not at each chunk.
+  if (version.id !== before.id || version.writing?.state !== before.writing?.state) updateButtons();
+});
+store.subscribe(isBusy, updateButtons);
+new MutationObserver(updateButtons).observe($("prompt"), { attributeFilter: ["hidden"] });
 $("form").addEventListener("submit", (event) => {
   event.preventDefault();
   generate();
@@ -131,10 +195,13 @@ $("form").addEventListener("input", (event) => {
   if (event.target.hasAttribute("aria-invalid")) showError("");
 });
 $("stop").addEventListener("click", stop);
+$("regenerate").addEventListener("click", regenerate);
 document.addEventListener("keydown", (event) => {
+  if (event.defaultPrevented) return;
   if (event.key === "Escape") stop();
   if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) {
     event.preventDefault();
     generate();
   }
 });
+updateButtons();

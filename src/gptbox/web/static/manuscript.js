@@ -1,11 +1,12 @@
 /**
- * The text on the paper and its history: a tree of versions, of which nothing is ever lost.
+ * The text on the paper and its history: a tree of versions.
  *
- * A version is {id, parent, next, pieces, writing}. `pieces`, joined, are its whole text: {text, by} with `by` either
- * "reader" or "model"; a piece of the model's is a token {text, by, key, logprob, top} (text.js) while it is known, and
- * any text of the model's otherwise. `next` is the child that Redo returns to. `writing` is what the model wrote or is
- * writing in this version, null for an edit: {request, start, state, model, fingerprint, warnings, position, startedAt,
- * seconds, length, isEnded}, with `start` the number of pieces before it and `length` its code points.
+ * A version is {id, parent, next, branch, pieces, writing}. `pieces`, joined, are its whole text: {text, by} with `by`
+ * either "reader" or "model"; a token also has {key, logprob, top} (text.js) while they are known. `parent` is the
+ * version that Undo shows, `next` the child that Redo returns to. Versions that the model wrote from the same place have
+ * the same `branch`. `writing` is what the model wrote or is writing in this version, null for an edit: {request, start,
+ * state, model, fingerprint, warnings, position, startedAt, seconds, length, isEnded}, with `start` the number of pieces
+ * before it and `length` its code points; `state` is "waiting", "writing", then "finished", "stopped" or "failed".
  *
  * Functions return a new manuscript and leave the old one alone, except that `append` extends `pieces` in place: copying
  * them for each chunk of a stream would be slow.
@@ -13,12 +14,12 @@
 
 import { codePoints } from "./text.js";
 
-/** How many versions are kept; the oldest that nothing depends on go first. */
-const MAX_VERSIONS = 200;
+/** How many versions are kept; the oldest go first. */
+const MAX_VERSIONS = 100;
 
 /** An empty paper. */
 export const newManuscript = () => ({
-  versions: { 1: { id: 1, parent: null, next: null, pieces: [], writing: null } }, current: 1, lastId: 1,
+  versions: { 1: { id: 1, parent: null, next: null, branch: 1, pieces: [], writing: null } }, current: 1, lastId: 1,
 });
 
 export const current = ({ versions, current: id }) => versions[id];
@@ -29,52 +30,61 @@ export const textOf = ({ pieces }, start = 0, end = pieces.length) =>
 
 export const isWriting = ({ writing }) => writing?.state === "waiting" || writing?.state === "writing";
 
+/** Whether the model is writing any version. */
+export const isBusy = ({ versions }) => Object.values(versions).some(isWriting);
+
 /** The manuscript with another version in place of the one with its id. */
 const replace = (manuscript, version) => ({
   ...manuscript, versions: { ...manuscript.versions, [version.id]: version },
 });
 
 /** The manuscript with a new version, a child of `parent`; it becomes the current one if `isCurrent`. */
-function add(manuscript, parent, pieces, writing, isCurrent = true) {
+function add(manuscript, parent, { branch, pieces, writing }, isCurrent = true) {
   const id = manuscript.lastId + 1;
-  const versions = { ...manuscript.versions, [id]: { id, parent: parent.id, next: null, pieces, writing } };
-  versions[parent.id] = { ...parent, next: isCurrent || !parent.next ? id : parent.next };
+  const version = { id, parent: parent.id, next: null, branch: branch ?? id, pieces, writing };
+  const versions = { ...manuscript.versions, [id]: version };
+  versions[parent.id] = { ...versions[parent.id], next: isCurrent || !parent.next ? id : parent.next };
   return prune({ versions, current: isCurrent ? id : manuscript.current, lastId: id });
 }
 
-/** Drop the oldest versions without children while there are too many, but not the current one. */
-function prune(manuscript) {
+/** The manuscript without its oldest versions while there are too many. The current one and its ancestors go last. */
+export function prune(manuscript, limit = MAX_VERSIONS) {
   const versions = { ...manuscript.versions };
-  const parents = new Set(Object.values(versions).map(({ parent }) => parent));
-  for (const version of Object.values(versions)) {
-    if (Object.keys(versions).length <= MAX_VERSIONS) break;
-    if (version.id === manuscript.current || parents.has(version.id) || isWriting(version)) continue;
-    delete versions[version.id];
-    const parent = versions[version.parent];
-    if (parent?.next === version.id) versions[parent.id] = { ...parent, next: null };
+  for (let excess = Object.keys(versions).length - limit; excess > 0; excess--) {
+    const all = Object.values(versions);
+    const parents = new Set(all.map(({ parent }) => parent));
+    const isKept = (version) => version.id === manuscript.current || isWriting(version);
+    const oldest = all.find((version) => !parents.has(version.id) && !isKept(version))
+      ?? all.find((version) => version.parent === null && !isKept(version));
+    if (!oldest) break;
+    delete versions[oldest.id];
+    for (const version of Object.values(versions)) {
+      if (version.next === oldest.id) versions[version.id] = { ...version, next: null };
+      if (version.parent === oldest.id) versions[version.id] = { ...versions[version.id], parent: null };
+    }
   }
   return { ...manuscript, versions };
 }
 
 /** Pieces up to the code unit `end` of their text; a token that it cuts is no token any more. */
-function head(pieces, end) {
+export function head(pieces, end) {
   const kept = [];
   for (const piece of pieces) {
-    if (end >= piece.text.length) kept.push(piece);
-    else if (end > 0) kept.push({ text: piece.text.slice(0, end), by: piece.by });
-    end -= piece.text.length;
     if (end <= 0) break;
+    if (end >= piece.text.length) kept.push(piece);
+    else kept.push({ text: piece.text.slice(0, end), by: piece.by });
+    end -= piece.text.length;
   }
   return kept;
 }
 
-/** Pieces from the code unit `start` of their text on. */
+/** Pieces from the code unit `start` of their text on, without log-probabilities: they depend on what stands before. */
 function tail(pieces, start) {
   const kept = [];
-  for (const piece of pieces) {
-    if (start <= 0) kept.push(piece);
-    else if (start < piece.text.length) kept.push({ text: piece.text.slice(start), by: piece.by });
-    start -= piece.text.length;
+  for (const { text, by } of pieces) {
+    if (start <= 0) kept.push({ text, by });
+    else if (start < text.length) kept.push({ text: text.slice(start), by });
+    start -= text.length;
   }
   return kept;
 }
@@ -96,31 +106,46 @@ export function edit(manuscript, text) {
   const written = text.slice(start, text.length - end);
   const pieces = [
     ...head(version.pieces, start), ...(written ? [{ text: written, by: "reader" }] : []),
-    // Log-probabilities depend on what stands before.
-    ...tail(version.pieces, before.length - end).map(({ text: rest, by }) => ({ text: rest, by })),
+    ...tail(version.pieces, before.length - end),
   ];
-  return add(manuscript, version, pieces, null);
+  return add(manuscript, version, { pieces, writing: null });
 }
 
-/** The manuscript after the reader has put `token` in the place of piece `index`, and cut off what follows. */
-export function steer(manuscript, index, token) {
-  const version = current(manuscript);
-  return add(manuscript, version, [...version.pieces.slice(0, index), { text: token, by: "reader" }], null);
+/** Where the model goes on at the end of the current version: {pieces, branch}. */
+export function continuation(manuscript) {
+  const { id, pieces } = current(manuscript);
+  const sibling = Object.values(manuscript.versions).find(
+    ({ parent, writing, branch }) => parent === id && writing && branch !== current(manuscript).branch,
+  );
+  return { pieces, branch: sibling?.branch };
 }
 
-/** The manuscript with `count` new versions in which the model is to go on from the current one; the first is shown. */
-export function beginWriting(manuscript, requests, startedAt) {
-  const version = current(manuscript);
+/** Where the model began to write the current version, to write it again. */
+export const sameBeginning = (manuscript) => {
+  const { pieces, branch, writing } = current(manuscript);
+  return { pieces: pieces.slice(0, writing.start), branch };
+};
+
+/** Where `chosen` stands in the place of what follows the code unit `end` of the current text. */
+export const steered = (manuscript, end, chosen) => {
+  const { pieces, branch } = current(manuscript);
+  return { pieces: [...head(pieces, end), ...(chosen ? [{ text: chosen, by: "reader" }] : [])], branch };
+};
+
+/** The manuscript with a new version for each request, in which the model is to go on from `place`; the first is shown. */
+export function beginWriting(manuscript, requests, { pieces, branch }, startedAt) {
+  const parent = current(manuscript);
+  branch ??= manuscript.lastId + 1;
   return requests.reduce((result, request, i) => {
     const writing = {
-      request, start: version.pieces.length, state: "waiting", model: "", fingerprint: "", warnings: [], position: 0,
+      request, start: pieces.length, state: "waiting", model: "", fingerprint: "", warnings: [], position: 0,
       startedAt, seconds: 0, length: 0, isEnded: false,
     };
-    return add(result, result.versions[version.id], [...version.pieces], writing, i === 0);
+    return add(result, parent, { branch, pieces: [...pieces], writing }, i === 0);
   }, manuscript);
 }
 
-/** The manuscript with a chunk of a stream added to version `id`; `now` is the time, as `startedAt`. */
+/** The manuscript with a chunk of a stream (api.js) added to version `id`; `now` is the time, as `startedAt`. */
 export function append(manuscript, id, chunk, now) {
   const version = manuscript.versions[id];
   const { writing } = version;
@@ -135,7 +160,7 @@ export function append(manuscript, id, chunk, now) {
       ...writing, length, state: length ? "writing" : "waiting", model: chunk.model ?? writing.model,
       fingerprint: chunk.fingerprint ?? writing.fingerprint, position: chunk.position ?? 0,
       warnings: chunk.warnings.length ? chunk.warnings : writing.warnings, isEnded: chunk.isEnded,
-      seconds: Math.max(0.001, (now - writing.startedAt) / 1000),
+      seconds: secondsBetween(writing.startedAt, now),
     },
   });
 }
@@ -143,8 +168,40 @@ export function append(manuscript, id, chunk, now) {
 /** The manuscript with the writing of version `id` at its end: "finished", "stopped" or "failed". */
 export function endWriting(manuscript, id, state, now) {
   const version = manuscript.versions[id];
-  const seconds = Math.max(0.001, (now - version.writing.startedAt) / 1000);
-  return replace(manuscript, { ...version, writing: { ...version.writing, state, seconds } });
+  const { writing } = version;
+  const seconds = secondsBetween(writing.startedAt, now);
+  return replace(manuscript, { ...version, writing: { ...writing, state, seconds } });
+}
+
+const secondsBetween = (start, now) => Math.max(0.001, (now - start) / 1000);
+
+/** The manuscript without version `id`, which has no children: its parent is shown. */
+export function remove(manuscript, id) {
+  const { [id]: removed, ...versions } = manuscript.versions;
+  const parent = versions[removed.parent];
+  if (parent.next === id) versions[parent.id] = { ...parent, next: null };
+  return { ...manuscript, versions, current: manuscript.current === id ? parent.id : manuscript.current };
+}
+
+/** The manuscript with the log-probabilities of version `id`: tokens without `by`, whose texts add up to its text. */
+export function withTokens(manuscript, id, tokens) {
+  const version = manuscript.versions[id];
+  const pieces = [];
+  let [i, left] = [0, version.pieces[0]?.text.length];
+  let start = 0;
+  for (const token of tokens) {
+    while (left === 0 && i < version.pieces.length - 1) left = version.pieces[++i].text.length;
+    if (i < (version.writing?.start ?? 0)) start = pieces.length + 1;
+    pieces.push({ ...token, by: version.pieces[i].by });
+    // A token may reach over the border between reader and model.
+    for (let rest = token.text.length; rest > 0; ) {
+      const taken = Math.min(rest, left);
+      [rest, left] = [rest - taken, left - taken];
+      if (rest > 0) left = version.pieces[++i].text.length;
+    }
+  }
+  const writing = version.writing && { ...version.writing, start };
+  return replace(manuscript, { ...version, pieces, writing });
 }
 
 /** The manuscript with version `id` shown. */
@@ -159,9 +216,15 @@ export function show(manuscript, id) {
 export const previous = (manuscript) => manuscript.versions[current(manuscript).parent];
 export const next = (manuscript) => manuscript.versions[current(manuscript).next];
 
-/** The versions that began where the current one did, itself included, oldest first. */
+/** The versions that the model wrote from the same place as the current one, which is among them; oldest first. */
 export function alternatives(manuscript) {
-  const { id, parent } = current(manuscript);
-  if (parent === null) return [manuscript.versions[id]];
-  return Object.values(manuscript.versions).filter((version) => version.parent === parent);
+  const { branch } = current(manuscript);
+  return Object.values(manuscript.versions).filter((version) => version.branch === branch);
+}
+
+/** The versions that were asked for at once with the current one, itself included. */
+export function together(manuscript) {
+  const { branch, writing } = current(manuscript);
+  if (!writing) return [];
+  return alternatives(manuscript).filter((other) => other.branch === branch && other.writing?.startedAt === writing.startedAt);
 }

@@ -62,6 +62,10 @@ const FIELDS = [
     ...number("a number above 0, at most 10", (value) => value > 0 && value <= 10) },
   { key: "presence_penalty", name: "presence_penalty", words: "presence penalty", neutral: 0, ...range(-2, 2) },
   { key: "frequency_penalty", name: "frequency_penalty", words: "frequency penalty", neutral: 0, ...range(-2, 2) },
+  { key: "ignore_eos", name: "ignore_eos", words: "field ignore_eos", neutral: false, write: String, read(value) {
+    if (value !== "true" && value !== "false") throw new ValueProblem("it must be true or false");
+    return value === "true";
+  } },
   { key: "stop", name: "stop", words: "stop text", neutral: [], isList: true, ...text("", () => true) },
   { key: "f", name: "fingerprint", words: "fingerprint", neutral: "", ...text(
     "it is not a server’s fingerprint", (value) => /^[\w.+-]{1,100}$/.test(value),
@@ -70,9 +74,6 @@ const FIELDS = [
 
 /** Every field of a link at its neutral value. */
 export const NEUTRAL = Object.fromEntries(FIELDS.map(({ name, neutral }) => [name, neutral]));
-
-/** A seed for a text whose reader gave none: only a text with a known seed can be shared. */
-export const randomSeed = () => crypto.getRandomValues(new Uint32Array(1))[0];
 
 // Also what encodeURIComponent leaves alone, but programs that look for links in a text do not take as part of one.
 const encode = (value) =>
@@ -164,7 +165,7 @@ export function findModel(model, ids) {
 
 /**
  * How the model wrote a version (manuscript.js): {fields, isLonger}. `unit`: what the model's tokens are, as in the
- * status. `isLonger`: the text was stopped, and its number of tokens is not known: the link writes on to its full length.
+ * status. `isLonger`: the text was cut off, and its number of tokens is not known: the link writes it to its full length.
  */
 export function fieldsOf({ pieces, writing }, unit) {
   const { request, start, state, model, fingerprint, length } = writing;

@@ -5,8 +5,9 @@ import { ApiError, fetchHistory, fetchQrCode } from "./api.js";
 import { $, announce, copyOnClick, el, openDialog, saveFile, setText } from "./dom.js";
 import { number, runOf, valLoss } from "./format.js";
 import { current, textOf } from "./manuscript.js";
-import { LONG_LINK, fieldsOf, randomSeed, writeLink } from "./permalink.js";
+import { LONG_LINK, fieldsOf, writeLink } from "./permalink.js";
 import { playbill, playbillFile } from "./playbill.js";
+import { randomSeed } from "./sampling.js";
 import { register } from "./shortcuts.js";
 import { store } from "./store.js";
 
@@ -29,6 +30,9 @@ function linkOfPaper() {
     const { fields: written, isLonger } = fieldsOf(version, status?.server.token_unit);
     fields = written;
     if (version !== paper) notes.push("Your changes since the model last wrote are not in the link.");
+    if (version.writing.request.prompt_ids) {
+      notes.push("This text was steered within a character, which no link can say: it may open with another one.");
+    }
     if (isLonger) notes.push("You stopped this text: whoever opens the link sees it at its full length.");
   }
   const link = `${location.origin}${location.pathname}#${writeLink(fields)}`;

@@ -21,3 +21,12 @@ export function save(key, value) {
     return false;
   }
 }
+
+/** Forget a value. */
+export function remove(key) {
+  try {
+    sessionStorage.removeItem(storageKey(key));
+  } catch {
+    // The browser blocks storage: there is nothing to forget.
+  }
+}

@@ -1,6 +1,8 @@
 /** The page's shared state. Modules change it with `update`, and subscribe to the parts that they show. */
 
 import { newManuscript } from "./manuscript.js";
+import { DEFAULTS } from "./sampling.js";
+import { loadManuscript } from "./saved-manuscript.js";
 import { load } from "./storage.js";
 
 export function createStore(initial) {
@@ -37,13 +39,13 @@ export const store = createStore({
   /** The {run, metrics, samples} shown under Training; `isOther` if `run` is not the status's. Null at first. */
   history: null,
   /** The paper's text and its versions (manuscript.js). */
-  manuscript: newManuscript(),
+  manuscript: loadManuscript() ?? newManuscript(),
+  /** The sampling settings by their API names (sampling.js). */
+  settings: { ...DEFAULTS, ...load("settings", {}) },
+  /** What is marked on the paper: how surprising each token is, and which words stand in the training text. */
+  ink: { isOn: load("ink", false), isCopiedOn: load("copied", false), copied: null },
   /** The run that the reader picked; null follows the status's own. */
   run: null,
   /** The step of the snapshot that the reader chose on the timeline; null follows the newest. */
   snapshot: null,
-  /** The text being written or written last (text.js); null before the first. */
-  text: null,
-  /** Whether texts are requested and shown with probabilities. */
-  showProbabilities: load("show-probabilities", false),
 });

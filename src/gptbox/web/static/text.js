@@ -1,55 +1,41 @@
 /**
- * A generated text as a list of tokens {text}, with log-probabilities {text, key, logprob, top}: `key` names the token,
- * `top` has the names and log-probabilities [key, logprob] of the most probable tokens, in descending order.
+ * Texts as lists of tokens {text, key, logprob, top}: `key` names the token, `top` has the names, log-probabilities and,
+ * where they are known, ids [key, logprob, id] of the most probable tokens in descending order.
  */
 
-/** A text that is yet to come. `state`: "waiting", "writing", then "finished", "stopped" or "failed". */
-export function newText(request, hasProbabilities) {
-  return {
-    request, hasProbabilities, state: "waiting", tokens: [], length: 0, model: "", warnings: [], position: 0,
-    startedAt: performance.now(), seconds: 0,
-  };
-}
-
-export const isUnfinished = (text) => text?.state === "waiting" || text?.state === "writing";
-
-/** The text continued by a chunk of the stream. `tokens` is extended in place: copying it each time would be slow. */
-export function appendChunk(text, { tokens, model, fingerprint, warnings, position, isEnded }) {
-  let { length } = text;
-  for (const token of tokens) {
-    text.tokens.push(token);
-    length += codePoints(token.text);
-  }
-  return {
-    ...text, length, state: length ? "writing" : "waiting", model: model ?? text.model,
-    fingerprint: fingerprint ?? text.fingerprint, position: position ?? 0,
-    warnings: warnings.length ? warnings : text.warnings, isEnded, seconds: secondsSince(text.startedAt),
-  };
-}
-
-/** The text at its end. */
-export const endText = (text, state) => ({ ...text, state, seconds: secondsSince(text.startedAt) });
-
-/** The text as a string, without the prompt. */
-export const plainText = ({ tokens }) => tokens.map((token) => token.text).join("");
-
-/**
- * The tokens of a stream's choice. `offset`: code points before it. Each token gets the text up to the next one's
- * `text_offset`, so that the tokens add up to the text: if a character has several tokens, the last one gets it.
- */
+/** The tokens with log-probabilities in OpenAI's lists; `offset`: code points before `text` in what the lists count. */
 export function tokensOf({ text, logprobs }, offset) {
   if (!logprobs) return text ? [{ text }] : [];
-  const characters = [...text];
-  const starts = logprobs.text_offset.map((start) => start - offset);
+  const texts = textsOf(text, logprobs.text_offset.map((start) => start - offset));
   const tokens = logprobs.tokens.map((key, i) => ({
-    text: characters.slice(starts[i], starts[i + 1]).join(""),
-    key,
-    logprob: logprobs.token_logprobs[i],
+    text: texts.tokens[i], key, logprob: logprobs.token_logprobs[i],
     // Sorted here: in JavaScript, keys that look like integers come first.
     top: Object.entries(logprobs.top_logprobs[i]).sort(([, a], [, b]) => b - a),
   }));
-  const rest = characters.slice(0, starts[0]).join(""); // belongs to an earlier chunk's token
-  return rest ? [{ text: rest }, ...tokens] : tokens;
+  // What belongs to an earlier chunk's token comes first.
+  return texts.rest ? [{ text: texts.rest }, ...tokens] : tokens;
+}
+
+/** The tokens of a reply of `/api/scores` for `text`, with the first of its scores; they also have an `id`. */
+export function scoredTokens(text, { tokens, token_ids: ids, text_offset: starts, scores: [score] }) {
+  const { logprobs, top_logprobs: top } = score;
+  const texts = textsOf(text, starts);
+  return tokens.map((key, i) => ({
+    text: texts.tokens[i], key, id: ids?.[i], logprob: logprobs[i],
+    top: top?.[i]?.map(({ token, logprob, id }) => [token, logprob, id]) ?? [],
+  }));
+}
+
+/**
+ * The text of each token, from the code points at which they start. Each gets the text up to the next one's start, so
+ * that they add up to the text: if a character has several tokens, the last one gets it.
+ */
+function textsOf(text, starts) {
+  const characters = [...text];
+  return {
+    rest: characters.slice(0, starts[0]).join(""),
+    tokens: starts.map((start, i) => characters.slice(start, starts[i + 1]).join("")),
+  };
 }
 
 /** Undefined in older browsers. */
@@ -59,6 +45,24 @@ const segmenter = Intl.Segmenter && new Intl.Segmenter();
 export const isWithinCharacter = (before, after) =>
   segmenter?.segment(before + after).containing(before.length)?.index < before.length;
 
-export const codePoints = (text) => [...text].length;
+/** The bounds [start, end] of the characters that people see at the code units `start` to `end`. */
+export function wholeCharacters(text, start, end) {
+  // Enough for any character; the segmenter would read a long text from its beginning.
+  const from = Math.max(0, start - 100);
+  const segments = segmenter?.segment(text.slice(from, end + 100));
+  if (!segments) return [start, end];
+  const first = segments.containing(start - from)?.index ?? start - from;
+  const last = segments.containing(Math.max(start, end - 1) - from);
+  return [from + first, last ? from + last.index + last.segment.length : end];
+}
 
-const secondsSince = (start) => Math.max(0.001, (performance.now() - start) / 1000);
+export const codePoints = (text) => {
+  let count = 0;
+  for (const _ of text) count++;
+  return count;
+};
+
+const encoder = new TextEncoder();
+
+/** Bytes of UTF-8. */
+export const byteLength = (text) => encoder.encode(text).length;

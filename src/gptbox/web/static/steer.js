@@ -1,0 +1,296 @@
+/**
+ * Steering: at a token of the text, a panel with the model's eight likeliest alternatives. Taking one rewrites the rest
+ * with the same settings and seed, as a new version.
+ */
+
+import { ApiError, postJson } from "./api.js";
+import { $, announce, el, setText } from "./dom.js";
+import { percent, printable } from "./format.js";
+import { write } from "./generation.js";
+import * as manuscripts from "./manuscript.js";
+import { requestOf } from "./sampling.js";
+import { score } from "./scoring.js";
+import { store } from "./store.js";
+import { codePoints, wholeCharacters } from "./text.js";
+import { elementAt, offsetAtPoint, offsetOf, unwrap, wrap } from "./text-range.js";
+
+const NUM_ALTERNATIVES = 8;
+/** Code units scored before and after the token, so that its neighbours are at hand. */
+const BEFORE = 24;
+const AFTER = 72;
+/** A rewritten text has at least so many tokens. */
+const MIN_TOKENS = 100;
+/** Ids sent as a prompt; no model sees more. */
+const MAX_IDS = 16_384;
+
+const root = $("text");
+const panel = $("steer");
+
+/** The tokens around the cursor: {pieces, tokens}, each token with its `start` and `end` in the text. */
+let nearby = null;
+/** The token at the cursor: its index in `nearby.tokens`; and the elements that show it. */
+let index = -1;
+let cursor = { elements: [], isOwn: false };
+/** Where the cursor was, for going on from there. */
+let lastOffset = null;
+let controller = null;
+
+const version = () => manuscripts.current(store.state.manuscript);
+const text = () => manuscripts.textOf(version());
+const isOpen = () => panel.matches(":popover-open");
+
+/** The request that the version, or the one before it, was written with. */
+function requestBefore({ versions }, { writing, parent }) {
+  if (writing) return writing.request;
+  return versions[parent] ? requestBefore({ versions }, versions[parent]) : requestOf(store.state.settings);
+}
+
+const settingsOf = (request) => {
+  const { prompt, prompt_ids: ids, n, ...settings } = request;
+  return settings;
+};
+
+/** Score the tokens around the code unit `offset`, if they are not known. Returns whether they belong to the text. */
+async function fetchNearby(offset) {
+  const { pieces } = version();
+  const known = nearby?.pieces === pieces && nearby.tokens;
+  const isIn = known && known[0].start <= offset && offset < known.at(-1).end;
+  if (isIn && (offset > known[0].start || offset === 0)) return true;
+  const all = text();
+  let start = wholeCharacters(all, Math.max(0, offset - BEFORE), offset)[0];
+  // Tokens of several letters begin at words.
+  if (start > 0) start = Math.max(start, all.slice(0, offset).lastIndexOf(" ", start + BEFORE / 2));
+  const [, end] = wholeCharacters(all, offset, Math.min(all.length, offset + AFTER));
+  controller?.abort();
+  controller = new AbortController();
+  const model = requestBefore(store.state.manuscript, version()).model ?? store.state.run;
+  const { tokens } = await score({
+    text: all.slice(start, end), prompt: all.slice(0, start), model, topLogprobs: NUM_ALTERNATIVES, signal: controller.signal,
+  });
+  if (version().pieces !== pieces) return false;
+  let at = start;
+  nearby = { pieces, model, tokens: tokens.map((token) => ({ ...token, start: at, end: (at += token.text.length) })) };
+  return true;
+}
+
+/** Put the cursor on the token at `offset`. Returns whether it is there. */
+async function moveTo(offset) {
+  if (manuscripts.isBusy(store.state.manuscript) || offset < 0 || offset >= text().length) return false;
+  try {
+    if (!(await fetchNearby(offset))) return false;
+  } catch (error) {
+    if (error.name === "AbortError") return false;
+    if (!(error instanceof ApiError)) throw error;
+    showError(error.message);
+    return false;
+  }
+  // Of several tokens in one character, the first: the others have the rest of it.
+  const at = nearby.tokens.findIndex(({ start, end }) => start <= offset && offset < Math.max(end, start + 1));
+  select(at);
+  return true;
+}
+
+function showError(message) {
+  clearCursor();
+  setText($("steer-title"), message);
+  $("steer-list").replaceChildren();
+  $("steer-note").hidden = true;
+}
+
+/** Show the cursor at token `at` of those nearby. */
+function select(at) {
+  clearCursor();
+  index = at;
+  const token = nearby.tokens[at];
+  const [start, end] = wholeCharacters(text(), token.start, Math.max(token.end, token.start + 1));
+  lastOffset = token.start;
+  const own = elementAt(root, start, end);
+  const elements = own ? [own] : wrap(root, start, end, () => el("span"));
+  cursor = { elements, isOwn: !own };
+  for (const element of elements) element.classList.add("cursor");
+  const [first] = elements;
+  first.setAttribute("role", "button");
+  first.setAttribute("aria-haspopup", "dialog");
+  first.setAttribute("aria-label", describe(token));
+  first.tabIndex = -1;
+  first.focus({ preventScroll: true });
+  first.scrollIntoView({ block: "nearest" });
+}
+
+function clearCursor() {
+  for (const element of cursor.elements) {
+    if (cursor.isOwn) unwrap(element);
+    else {
+      element.classList.remove("cursor");
+      for (const name of ["role", "aria-haspopup", "aria-label", "tabindex"]) element.removeAttribute(name);
+    }
+  }
+  cursor = { elements: [], isOwn: false };
+  index = -1;
+}
+
+const describe = ({ key, logprob }) => `${printable(key)} ${percent(Math.exp(logprob))}`;
+
+/** Put the cursor on the token that an element shows. */
+export async function focusElement(element) {
+  await moveTo(offsetOf(root, element, 0));
+}
+
+/** Move to the neighbour of the token, and show its alternatives if the panel is open. */
+async function walk(distance) {
+  const wasOpen = isOpen();
+  const to = index + distance;
+  // The first of those nearby has been scored for the sake of its neighbour.
+  if (index >= 0 && nearby.tokens[to] && (to > 0 || nearby.tokens[0].start === 0)) select(to);
+  else if (index >= 0) {
+    const { start, end } = nearby.tokens[index];
+    if (!(await moveTo(distance > 0 ? end : start - 1))) return;
+  } else if (!(await moveTo(Math.min(lastOffset ?? writtenFrom(), text().length - 1)))) return;
+  if (wasOpen) showPanel();
+}
+
+/** Where the model's part of the text begins. */
+function writtenFrom() {
+  const { writing } = version();
+  return writing ? manuscripts.textOf(version(), 0, writing.start).length : 0;
+}
+
+/** The first and the last token of the character that token `index` is in. The last one has its text. */
+function partsOfCharacter() {
+  const { tokens } = nearby;
+  let [first, last] = [index, index];
+  while (first > 0 && !tokens[first - 1].text) first--;
+  while (!tokens[last].text && last < tokens.length - 1) last++;
+  return [first, last];
+}
+
+/** The eight likeliest tokens in the place of token `index`. */
+const alternatives = () => nearby.tokens[index].top.slice().sort((a, b) => b[1] - a[1]).slice(0, NUM_ALTERNATIVES);
+
+function showPanel() {
+  const token = nearby.tokens[index];
+  const likeliest = alternatives();
+  const most = Math.exp(likeliest[0][1]);
+  const [first, last] = partsOfCharacter();
+  const part = last > first ? ` (part ${index - first + 1} of ${last - first + 1} of a character)` : "";
+  setText($("steer-title"), `${printable(token.key)} was ${percent(Math.exp(token.logprob))} likely${part}`);
+  $("steer-list").replaceChildren(...likeliest.map(([key, logprob], i) => {
+    const probability = Math.exp(logprob);
+    const bar = el("span", { class: "bar", "aria-hidden": "true" });
+    bar.style.width = `${(100 * probability) / most}%`;
+    const button = el(
+      "button", { type: "button", "data-number": i + 1 },
+      el("kbd", { "aria-hidden": "true" }, String(i + 1)), el("span", { class: "sign" }, printable(key)),
+      el("span", { class: "track" }, bar), el("span", { class: "share" }, percent(probability)),
+    );
+    if (key === token.key) button.setAttribute("aria-current", "true");
+    button.addEventListener("click", () => take(i));
+    return el("li", {}, button);
+  }));
+  $("steer-note").hidden = false;
+  if (!isOpen()) panel.showPopover();
+  place();
+  const list = likeliest.map(([key, logprob], i) => `${i + 1}: ${describe({ key, logprob })}`);
+  announce(`${describe(token)}. ${list.join(", ")}.`);
+}
+
+/** Put the panel below the token or, where there is no room, above it. (On a phone it is at the bottom: paper.css.) */
+function place() {
+  const rect = (cursor.elements[0] ?? $("output")).getBoundingClientRect();
+  const { offsetWidth: width, offsetHeight: height } = panel;
+  const root_ = document.documentElement;
+  const left = Math.max(8, Math.min(rect.left - 24, root_.clientWidth - width - 8));
+  const below = rect.bottom + 8;
+  const top = below + height < root_.clientHeight ? below : Math.max(8, rect.top - height - 8);
+  panel.style.left = `${left}px`;
+  panel.style.top = `${top}px`;
+}
+
+async function openAt(offset) {
+  if (await moveTo(offset)) showPanel();
+  else if ($("steer-note").hidden && !isOpen() && $("steer-title").textContent) {
+    panel.showPopover();
+    place();
+  }
+}
+
+/** How many tokens to write after the token, so that the text becomes about as long as it is. */
+function restOf({ start, end }) {
+  const { tokens } = nearby;
+  const perCharacter = tokens.length / Math.max(1, codePoints(text().slice(tokens[0].start, tokens.at(-1).end)));
+  const rest = Math.ceil(codePoints(text().slice(Math.max(end, start + 1))) * perCharacter);
+  return Math.min(Math.max(rest, MIN_TOKENS), store.state.status.server.max_tokens ?? Infinity);
+}
+
+/** Take alternative `i` and rewrite the rest. */
+async function take(i) {
+  const token = nearby?.tokens[index];
+  const alternative = token && alternatives()[i];
+  if (!alternative) return;
+  const [key, , id] = alternative;
+  const { manuscript } = store.state;
+  const settings = { ...settingsOf(requestBefore(manuscript, version())), max_tokens: restOf(token) };
+  const { model, tokens: near } = nearby;
+  const before = near.slice(partsOfCharacter()[0], index);
+  const isPart = key.startsWith("bytes:") || before.length > 0;
+  panel.hidePopover();
+  clearCursor();
+  $("output").focus({ preventScroll: true });
+  if (!isPart) {
+    await write(manuscripts.steered(manuscript, token.start, key), settings);
+    return;
+  }
+  // A part of a character is no text: the prompt is given as ids, and the model's text begins with that character.
+  const { tokens } = await postJson("tokenize", { model, prompt: text().slice(0, token.start).slice(-MAX_IDS) });
+  const ids = [...tokens, ...before.map((other) => other.id), id].slice(-MAX_IDS);
+  await write(manuscripts.steered(manuscript, token.start, ""), { ...settings, prompt_ids: ids });
+}
+
+function onKey(event) {
+  const { key, target, ctrlKey, metaKey, altKey } = event;
+  if (ctrlKey || metaKey || altKey || manuscripts.isBusy(store.state.manuscript)) return;
+  const isAtToken = target.classList.contains("cursor");
+  if (key === "ArrowRight" || key === "ArrowLeft") walk(key === "ArrowRight" ? 1 : -1);
+  else if (isOpen() && /^[1-8]$/.test(key)) take(Number(key) - 1);
+  else if (isOpen() && (key === "ArrowDown" || key === "ArrowUp")) moveInList(key === "ArrowDown" ? 1 : -1);
+  else if (isAtToken && (key === "Enter" || key === " ")) showPanel();
+  else if (key === "Escape" && isOpen()) panel.hidePopover();
+  else if (key === "Escape" && isAtToken) {
+    clearCursor();
+    $("output").focus({ preventScroll: true });
+  } else return;
+  event.preventDefault();
+}
+
+function moveInList(distance) {
+  const buttons = [...$("steer-list").querySelectorAll("button")];
+  const at = buttons.indexOf(document.activeElement) + distance;
+  if (at < 0) cursor.elements[0]?.focus();
+  else buttons[Math.min(at, buttons.length - 1)].focus();
+}
+
+// Capturing: before the paper takes a key for something to type.
+$("output").addEventListener("keydown", onKey, true);
+panel.addEventListener("keydown", onKey);
+root.addEventListener("click", ({ clientX, clientY, detail }) => {
+  if (detail > 1 || !getSelection().isCollapsed) return;
+  setText($("steer-title"), "");
+  const offset = offsetAtPoint(root, clientX, clientY);
+  if (offset >= 0) openAt(offset);
+});
+panel.addEventListener("toggle", ({ newState }) => {
+  if (newState === "closed" && panel.contains(document.activeElement)) cursor.elements[0]?.focus({ preventScroll: true });
+});
+$("steer-close").addEventListener("click", () => {
+  panel.hidePopover();
+  cursor.elements[0]?.focus({ preventScroll: true });
+});
+$("output").addEventListener("scroll", () => isOpen() && cursor.elements.length && place());
+addEventListener("resize", () => isOpen() && place());
+store.subscribe(({ manuscript }) => manuscript.current, () => {
+  if (isOpen()) panel.hidePopover();
+  clearCursor();
+  lastOffset = nearby = null;
+});
+new MutationObserver(() => $("output").hidden && (isOpen() && panel.hidePopover(), clearCursor()))
+  .observe($("output"), { attributeFilter: ["hidden"] });
