@@ -18,13 +18,12 @@ HOSTILE = (
 )
 
 
-def write(page: Page, prompt: str, length: int = 60, **fields: str) -> str:
-    """Have the model continue a prompt, and return the whole text on the paper."""
-    page.get_by_label("Prompt").fill(prompt)
-    page.get_by_label("Length").fill(str(length))
-    for label, value in fields.items():
-        page.get_by_label(label, exact=True).fill(value)
-    page.get_by_role("button", name="Generate").click()
+def write(page: Page, prompt: str, length: int = 60, **settings: Any) -> str:
+    """Have the model continue a prompt on a new paper, and return the whole text."""
+    run_module(page, "paper.js", "({ setText }, text) => setText(text)", prompt)
+    fields = {"max_tokens": length, "seed": None, **settings}
+    run_module(page, "settings.js", "({ fill }, fields) => fill(fields)", fields)
+    page.locator("#generate").click()
     return written(page)
 
 
@@ -69,7 +68,7 @@ def test_a_link_has_what_was_put_into_it(box, open_page: Open) -> None:
     fields = {
         "model": "shakespeare_char@step-000250", "prompt": HOSTILE + "\n\r\t'()*!~", "seed": 2**53 - 1,
         "temperature": 0.1, "top_k": 0, "max_tokens": 1, "top_p": 0.95, "min_p": 1e-7, "repetition_penalty": 1.3,
-        "presence_penalty": -2, "frequency_penalty": 0.25, "stop": ["\n\n", "&f=x", "END"],
+        "presence_penalty": -2, "frequency_penalty": 0.25, "ignore_eos": True, "stop": ["\n\n", "&f=x", "END"],
         "fingerprint": "gptbox-0.1.0-1a2b3c4d",
     }  # fmt: skip
     fragment, link = run_module(
@@ -112,6 +111,7 @@ def test_a_link_leaves_neutral_values_out(box, open_page: Open) -> None:
         ("s=1.5", "The seed “1.5” cannot be used: it must be a whole number, 0 or more."),
         ("s=1e30", "The seed “1e30” cannot be used: it must be a whole number, 0 or more."),
         ("n=0", "The length “0” cannot be used: it must be a whole number, 1 or more."),
+        ("ignore_eos=1", "The field ignore_eos “1” cannot be used: it must be true or false."),
         ("top_p=-1", "The top-p “-1” cannot be used: it must be a number from 0 to 1."),
         ("p=A%zz", "The prompt “A%zz” cannot be used: it is not percent-encoded UTF-8."),
         ("stop=", "The stop text “” cannot be used: it is empty."),
@@ -151,8 +151,8 @@ def test_link_of_a_stopped_text_ends_where_it_was_stopped(make_box, open_page: O
     box = make_box(model=True, max_tokens=10_000_000)
     page = open_page(box.url)
     page.get_by_label("Length").fill("1000000")
-    page.get_by_role("button", name="Generate").click()
-    wait_for(page, "() => document.getElementById('text-completion').textContent.length > 20")
+    page.locator("#generate").click()
+    wait_for(page, "() => document.getElementById('text').textContent.length > 20")
     page.get_by_role("button", name="Stop").click()
     text = written(page)
     assert written(open_page(link_of(page))) == text
@@ -172,7 +172,7 @@ def test_link_waits_for_the_key(make_box, open_page: Open) -> None:
     page = open_page(f"{box.url}#m=shakespeare%40step-000250&p=HELLO&s=3&n=30")
     expect(page.locator("#notice")).to_contain_text("once you have entered")
     page.get_by_label("API key").fill("open sesame")
-    page.get_by_role("button", name="Generate").click()
+    page.locator("#generate").click()
     text = written(page)
     assert len(text) == 35
     link = link_of(page)
@@ -214,7 +214,7 @@ def test_bad_values_are_named_and_nothing_is_lost(ready, open_page: Open) -> Non
     expect(page.get_by_label("Prompt")).to_have_value("HELLO <b>")
     expect(page.get_by_label("Seed")).to_have_value("3")
     assert "state" not in paper(page)
-    page.get_by_role("button", name="Generate").click()
+    page.locator("#generate").click()
     assert len(written(page)) == 39
 
 
@@ -230,10 +230,10 @@ def test_length_above_the_limit_is_said(make_box, open_page: Open) -> None:
 
 def test_back_and_forward_go_between_texts(ready, open_page: Open) -> None:
     page = open_page(ready.url)
-    first = write(page, "ONE", Seed="1")
+    first = write(page, "ONE", seed=1)
     one = page.url
     assert "#m=shakespeare%40step-000250&p=ONE&s=1" in one
-    second = write(page, "TWO", Seed="2")
+    second = write(page, "TWO", seed=2)
     assert "&p=TWO&s=2" in page.url
     page.go_back()
     page.wait_for_timeout(100)
@@ -249,7 +249,7 @@ def test_back_and_forward_go_between_texts(ready, open_page: Open) -> None:
 
 def test_address_typed_over_is_opened(ready, open_page: Open) -> None:
     page = open_page(ready.url)
-    text = write(page, "ONE", Seed="1")
+    text = write(page, "ONE", seed=1)
     page.evaluate("location.hash = '#p=TWO&s=5&n=30'")
     page.wait_for_timeout(200)
     assert written(page).startswith("TWO")
@@ -275,7 +275,7 @@ def test_nothing_of_a_link_reaches_the_server_but_the_request(ready, open_page: 
 
 def test_share_dialog_has_the_link(ready, open_page: Open) -> None:
     page = open_page(ready.url, permissions=["clipboard-read", "clipboard-write"])
-    write(page, "HELLO", Seed="7")
+    write(page, "HELLO", seed=7)
     page.locator("body").click(position={"x": 2, "y": 2})
     page.keyboard.press("s")
     dialog = page.get_by_role("dialog", name="Share")
@@ -295,7 +295,7 @@ def test_the_devices_own_share_sheet_is_offered_where_there_is_one(ready, open_p
     expect(page.locator("#share-native")).to_be_hidden()
     script = "navigator.share = async (data) => { document.title = data.url; };"
     page = open_page(ready.url, script=script)
-    write(page, "HELLO", Seed="7")
+    write(page, "HELLO", seed=7)
     page.get_by_role("button", name="Share").click()
     page.get_by_role("button", name="Send").click()
     expect(page).to_have_title(page.url)
@@ -304,7 +304,7 @@ def test_the_devices_own_share_sheet_is_offered_where_there_is_one(ready, open_p
 def test_long_prompts_make_long_links_that_work(ready, open_page: Open) -> None:
     page = open_page(ready.url)
     prompt = "".join(chr(32 + i * 7 % 90) for i in range(4000))
-    text = write(page, prompt, Seed="7")
+    text = write(page, prompt, seed=7)
     page.get_by_role("button", name="Share").click()
     assert any("some mail and chat programs cut long ones" in note for note in notes(page))
     link = page.get_by_label("Link").input_value()
@@ -324,7 +324,7 @@ def test_notes_say_what_a_receiver_has_to_know(make_box, open_page: Open) -> Non
     box = make_box(model=True, api_key="open sesame")
     page = open_page(box.url)
     page.get_by_label("API key").fill("open sesame")
-    write(page, "HELLO", Seed="7")
+    write(page, "HELLO", seed=7)
     page.get_by_role("button", name="Share").click()
     found = " ".join(notes(page))
     assert "This server has an API key" in found

@@ -20,15 +20,18 @@ let opened = null;
 let shownId = 0;
 let newestId = 0;
 
+/** Length of the model's words in a version. */
+const modelLength = ({ pieces }) => pieces.reduce((sum, { text, by }) => sum + (by === "model" ? text.length : 0), 0);
+
 /**
  * The version that the text on the paper was last written in: itself, or the one before the reader's edits. Undefined if
- * none of the model's words are left.
+ * these have left less than half of the model's words: that is another text.
  */
 export function lastWritten({ versions, current: id }) {
   let version = versions[id];
-  if (!version.pieces.some(({ by }) => by === "model")) return undefined;
   while (version && !version.writing?.length) version = versions[version.parent];
-  return version;
+  const isLeft = version && (version.id === id || 2 * modelLength(versions[id]) >= modelLength(version));
+  return isLeft ? version : undefined;
 }
 
 /** The fragment of a version's permalink, without "#". */
