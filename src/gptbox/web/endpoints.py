@@ -19,6 +19,7 @@ from gptbox.web.metrics import metrics
 from gptbox.web.page.cgi_sample import cgi_sample
 from gptbox.web.page.files import files, page
 from gptbox.web.page.history import history
+from gptbox.web.page.qr import QrRequest, qr
 from gptbox.web.page.status import events, healthz, readyz, status
 
 _GENERATION_DESCRIPTION = "The texts; with `stream` as server-sent events that end with [DONE]."
@@ -80,6 +81,12 @@ ENDPOINTS = (
         operation=Operation(
             "Download a model folder", "The folder as a ZIP file.", BINARY_SCHEMA, media_type="application/zip",
             errors=(403, 404, 429, 503),
+        ),
+    ),
+    Endpoint(
+        "POST", "/api/qr", qr, json_errors=True,
+        operation=Operation(
+            "Draw a QR code", "The image.", {"type": "string"}, request=QrRequest, media_type="image/svg+xml"
         ),
     ),
     Endpoint("GET", "/api/status", status, json_errors=True),

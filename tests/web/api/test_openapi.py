@@ -61,4 +61,4 @@ def test_every_path_of_the_api_is_described(tiny_run: Path) -> None:
         described = set(client.get("/openapi.json").json()["paths"])
     router = next(route for route in app.routes if getattr(route, "path", "") == "/v1")
     served = {f"/v1{route.path_format}" for route in router.routes}  # type: ignore[attr-defined]
-    assert described == served | {"/tokenize", "/detokenize", "/api/scores", "/api/models/{model}.zip"}
+    assert described == served | {"/tokenize", "/detokenize", "/api/scores", "/api/models/{model}.zip", "/api/qr"}
