@@ -4,8 +4,10 @@ import json
 import shutil
 import subprocess
 import sys
+import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -180,3 +182,33 @@ def test_description_of_the_api_is_linked(ready, open_page: Open) -> None:
     link = page.get_by_role("link", name="Its description")
     address = page.evaluate("(link) => link.href", link.element_handle())
     assert "/v1/completions" in httpx.get(address).json()["paths"]
+
+
+@pytest.mark.parametrize("key", [None, "open sesame"])
+def test_models_folder_is_downloaded(make_box, open_page: Open, tmp_path: Path, key: str | None) -> None:
+    """With a key, too, which a link cannot send."""
+    box = make_box(model=True, api_key=key)
+    page = open_page(box.url, allowed="401")
+    link = page.get_by_role("link", name="Download the model")
+    expect(link).to_be_visible()
+    if key:
+        link.click()
+        expect(page.locator("#folder-state")).to_contain_text("Generate a text with the API key first")
+        page.get_by_label("API key").fill(key)
+        page.locator("#generate").click()
+        expect(page.get_by_label("API key")).to_be_hidden()
+    with page.expect_download() as started:
+        link.click()
+    started.value.save_as(tmp_path / "model.zip")
+    with zipfile.ZipFile(tmp_path / "model.zip") as archive:
+        names = {Path(name).name for name in archive.namelist()}
+        [weights] = [name for name in archive.namelist() if name.endswith("model.safetensors")]
+        assert archive.read(weights) == (box.run.snapshot(250) / "model.safetensors").read_bytes()
+    assert {"config.json", "tokenizer.json", "gptbox.json"} <= names
+    expect(page.locator("#folder-state")).to_be_empty()
+
+
+def test_download_is_hidden_where_it_is_off(make_box, open_page: Open) -> None:
+    page = open_page(make_box(model=True, downloads="off").url)
+    expect(page.locator("#programs")).to_be_visible()
+    expect(page.locator("#carry-home")).to_be_hidden()

@@ -16,7 +16,7 @@ import { store } from "./store.js";
 
 /** The link that is being opened: {fields}, with `id` of the version once the model writes it; null if there is none. */
 let opened = null;
-/** The version that the address stands for, and the newest that the browser's history has an entry for. */
+/** The version that the address stands for, and the newest that it stood for. */
 let shownId = 0;
 let newestId = 0;
 
@@ -35,7 +35,12 @@ export function lastWritten({ versions, current: id }) {
 }
 
 /** The fragment of a version's permalink, without "#". */
-export const linkOf = (version) => writeLink(fieldsOf(version, store.state.status?.server.token_unit).fields);
+const linkOf = (version, unit = store.state.status?.server.token_unit) => writeLink(fieldsOf(version, unit).fields);
+
+/** Whether a fragment is a version's permalink. Of a text that was stopped, the length depends on the unit of tokens. */
+const isLinkOf = (fragment, version) =>
+  version?.writing?.length > 0 &&
+  [undefined, "character"].some((unit) => isSameText(linkOf(version, unit), fragment));
 
 const ADVICE = "The prompt and the settings are in place: press Generate to write with them.";
 
@@ -62,10 +67,9 @@ function open(fragment) {
   opened = null;
   if (!link) return;
   const { manuscript } = store.state;
-  const isOfLink = (version) => version?.writing?.length > 0 && isSameText(linkOf(version), fragment);
   // After a reload the paper may have the reader's edits of that text: they stay.
-  if (isOfLink(lastWritten(manuscript))) return;
-  const version = Object.values(manuscript.versions).findLast(isOfLink);
+  if (isLinkOf(fragment, lastWritten(manuscript))) return;
+  const version = Object.values(manuscript.versions).findLast((each) => isLinkOf(fragment, each));
   if (version) return showVersion(version.id);
   stop();
   setText(link.fields.prompt);
@@ -134,7 +138,10 @@ async function isAvailable({ model }) {
   return false;
 }
 
-/** Put the link of the shown text into the address: as a new entry of the browser's history for a new text. */
+/**
+ * Put the link of the shown text into the address: as a new entry of the browser's history for a new text of the model's,
+ * and for a new paper.
+ */
 function follow(manuscript) {
   const shown = current(manuscript);
   const isOpened = opened && shown.writing && isOfOpened(shown.writing.request);
@@ -147,8 +154,9 @@ function follow(manuscript) {
   const version = lastWritten(manuscript);
   const fragment = version ? linkOf(version) : "";
   if (!version && !history.state) return; // a link that was opened, but not written yet
-  const isNew = version?.id > newestId && !isOpened && !isSameText(location.hash, fragment);
-  newestId = Math.max(newestId, version?.id ?? 0);
+  const isNew = (version ?? shown).id > newestId && !isOpened && !isSameText(location.hash, fragment)
+    && Boolean(version || readLink(location.hash));
+  newestId = Math.max(newestId, shown.id);
   try {
     if (isNew && !history.state) history.replaceState({ version: version.parent }, "");
     const address = fragment ? `#${fragment}` : location.pathname + location.search;
@@ -179,7 +187,7 @@ function checkOpened() {
 addEventListener("popstate", ({ state }) => {
   const { manuscript } = store.state;
   const version = manuscript.versions[state?.version];
-  if (version && (!location.hash || (version.writing && isSameText(linkOf(version), location.hash)))) {
+  if (version && (!location.hash || isLinkOf(location.hash, version))) {
     notify([]);
     return showVersion(version.id);
   }

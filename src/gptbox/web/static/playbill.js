@@ -4,16 +4,21 @@ import { el, svg } from "./dom.js";
 import { count, duration, loss, number, parameters } from "./format.js";
 import { codePoints, isWithinCharacter } from "./text.js";
 
-/** What fits one page: lines of so many columns. Of what stands before the model's last words, at least so many lines stay. */
-const MAX_LINES = 40;
-const COLUMNS = 64;
-const MIN_LINES_BEFORE = 12;
+/** Sizes of type, the largest first, with what fits one page: lines of so many columns. The last has two lines abreast. */
+const LAYOUTS = [
+  { size: "large", columns: 50, lines: 13 },
+  { size: "medium", columns: 66, lines: 22 },
+  { size: "small", columns: 42, lines: 52 },
+];
+const SMALLEST = LAYOUTS.at(-1);
+/** Of what stands before the model's last words, so many lines stay. */
+const MIN_LINES_BEFORE = 14;
 const CUT = "[…]";
 
 const WIDE = /[\p{Script=Han}\p{Script=Hiragana}\p{Script=Katakana}\p{Script=Hangul}\u3000-\u303f\uff00-\uff60]/gu;
-const columns = (line) => codePoints(line) + (line.match(WIDE)?.length ?? 0);
-const lineCount = (text) =>
-  text.split("\n").reduce((sum, line) => sum + Math.max(1, Math.ceil(columns(line) / COLUMNS)), 0);
+const width = (line) => codePoints(line) + (line.match(WIDE)?.length ?? 0);
+const lineCount = (text, columns = SMALLEST.columns) =>
+  text.split("\n").reduce((sum, line) => sum + Math.max(1, Math.ceil(width(line) / columns)), 0);
 
 /** The last index in [low, high] for which `fits` holds: it holds up to some index, and not from there on. */
 function lastFitting(low, high, fits) {
@@ -27,7 +32,7 @@ function lastFitting(low, high, fits) {
 
 const isInCharacter = (text, index) =>
   /[\udc00-\udfff]/.test(text[index] ?? "") ||
-  isWithinCharacter(text.slice(Math.max(0, index - 40), index), text.slice(index, index + 40));
+  isWithinCharacter(text.slice(0, index), text.slice(index));
 
 /** `index`, or a place up to 60 before or after it (`direction` -1 or 1) where lines, words or at least characters are whole. */
 function cleanCut(text, index, direction) {
@@ -46,12 +51,12 @@ function cleanCut(text, index, direction) {
  */
 export function excerpt(text, start) {
   let [begin, end] = [0, text.length];
-  if (lineCount(text) <= MAX_LINES) return [begin, end];
-  const linesBefore = Math.max(MIN_LINES_BEFORE, MAX_LINES - lineCount(text.slice(start)));
+  if (LAYOUTS.some(({ columns, lines }) => lineCount(text, columns) <= lines)) return [begin, end];
+  const linesBefore = Math.max(MIN_LINES_BEFORE, SMALLEST.lines - lineCount(text.slice(start)));
   begin = start - lastFitting(0, start, (count) => lineCount(text.slice(start - count, start)) <= linesBefore);
   if (begin > 0) begin = cleanCut(text, begin, 1);
   while (begin > 0 && /\s/.test(text[begin])) begin++;
-  end = lastFitting(begin, end, (index) => lineCount(text.slice(begin, index)) < MAX_LINES);
+  end = lastFitting(begin, end, (index) => lineCount(text.slice(begin, index)) < SMALLEST.lines);
   if (end < text.length) end = cleanCut(text, end, -1);
   while (end > begin && end < text.length && /\s/.test(text[end - 1])) end--;
   return [begin, end];
@@ -97,7 +102,8 @@ export function playbill({ pieces, start, request, facts, link, qr, date }) {
   const textOf = (some) => some.map(({ text }) => text).join("");
   const text = textOf(pieces);
   const [begin, end] = excerpt(text, textOf(pieces.slice(0, start)).length);
-  const lines = lineCount(text.slice(begin, end));
+  const shown = text.slice(begin, end);
+  const { size } = LAYOUTS.find(({ columns, lines }) => lineCount(shown, columns) <= lines) ?? SMALLEST;
   const byline = [
     facts.parameters ? `a model of ${parameters(facts.parameters)} parameters` : "a language model",
     facts.seconds ? `after ${duration(facts.seconds)} of learning` : "",
@@ -109,7 +115,6 @@ export function playbill({ pieces, start, request, facts, link, qr, date }) {
     hasReader ? "The heavier words are a reader’s; the model wrote the rest." : "The model wrote every word.",
     isCut ? `${CUT} stands for what does not fit this page.` : "",
   ].filter(Boolean).join(" ");
-  const size = lines <= 12 ? "large" : lines <= 24 ? "medium" : "small";
   return el(
     "article", { class: "playbill", "data-size": size, "data-title": facts.run.length > 16 ? "long" : "short" },
     el("div", { class: "playbill-frame" },
@@ -117,7 +122,7 @@ export function playbill({ pieces, start, request, facts, link, qr, date }) {
         el("p", { class: "playbill-press" }, "Written by a machine"),
         el("p", { class: "playbill-title" }, facts.run),
         el("p", { class: "playbill-byline" }, byline)),
-      el("p", { class: "playbill-text", translate: "no" }, ...words(pieces, begin, end)),
+      el("p", { class: "playbill-text", dir: "auto", translate: "no" }, ...words(pieces, begin, end)),
       el("footer", {},
         el("div", {},
           el("dl", {},

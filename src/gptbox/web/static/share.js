@@ -12,7 +12,7 @@ import { register } from "./shortcuts.js";
 import { store } from "./store.js";
 
 /** A QR code of more is too fine for most cameras, on one page beside a text. */
-const MAX_QR_LENGTH = 1200;
+const MAX_QR_LENGTH = 1000;
 const LOCAL_HOST = /^(localhost|127\.[\d.]+|\[::1\])$/;
 
 /** The playbill made last: what it is of, and its element once there is one. */
