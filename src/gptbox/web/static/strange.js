@@ -63,6 +63,7 @@ function show(tokens, bits, ofValidation) {
 
 function showError(message) {
   setText($("strange-error"), message);
+  announce(message);
   $("strange-input").focus();
 }
 
