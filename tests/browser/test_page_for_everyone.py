@@ -33,7 +33,8 @@ def full(ready, open_page: Open) -> Callable[..., Page]:
             expect(page.get_by_role("button", name="Generate")).to_be_enabled()
             page.get_by_role("button", name="Generate").click()
             expect(page.locator("#copy")).to_be_visible()
-        page.get_by_text("Show as a table").click()
+        page.get_by_text("The losses as a table").click()
+        page.get_by_text("More about this run").click()
         page.locator("#recent-list summary").click()
         expect(page.locator("#loss-rows tr")).to_have_count(6)
         expect(page.get_by_role("slider")).to_be_visible()
@@ -73,7 +74,7 @@ def test_page_has_structure_for_screen_readers(full) -> None:
     for landmark in ("banner", "main", "contentinfo"):
         expect(page.get_by_role(landmark)).to_have_count(1)
     unnamed = page.evaluate(
-        """() => [...document.querySelectorAll("input, textarea")]
+        """() => [...document.querySelectorAll("input, textarea, select")]
           .filter((field) => !field.labels.length).map((field) => field.id)"""
     )
     assert unnamed == []
@@ -102,7 +103,8 @@ def test_page_works_with_the_keyboard_alone(ready, open_page: Open, wait_for) ->
         assert style != "none", f"{at} shows no focus outline"
         page.keyboard.press("Tab")
     form = ["prompt", "temperature", "top-k", "length", "seed", "generate"]
-    assert order == [*form, "output", "probabilities", "summary", "sample-slider", "sample-output"]
+    timeline = ["log-time", "timeline-slider", "play", "sample-output", "pinned-line", "pin", "summary"]
+    assert order == [*form, "output", "probabilities", *timeline]
 
     page.get_by_label("Length").focus()
     page.keyboard.press("Control+A")
@@ -194,7 +196,7 @@ def test_page_sends_requests_only_to_its_own_server(ready, open_page: Open) -> N
 
 def test_page_is_small(ready, open_page: Open) -> None:
     files = [file for file in STATIC.rglob("*") if file.is_file()]
-    assert sum(file.stat().st_size for file in files) < 77_000
+    assert sum(file.stat().st_size for file in files) < 130_000
     page = open_page(ready.url)
     expect(page.get_by_role("button", name="Generate")).to_be_enabled()
     loaded = page.evaluate("performance.getEntriesByType('resource').map((entry) => entry.name)")

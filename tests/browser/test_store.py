@@ -58,7 +58,7 @@ def test_a_listener_may_update_the_state(box, open_page: Open) -> None:
 def test_store_holds_the_status_the_history_and_the_text(ready, open_page: Open) -> None:
     ready.learn(500)
     page = open_page(ready.url)
-    expect(page.locator("#samples")).to_be_visible()
+    expect(page.locator("#sample")).to_be_visible()
     page.get_by_label("Length").fill("40")
     page.get_by_role("button", name="Generate").click()
     expect(page.locator("#copy")).to_be_visible()

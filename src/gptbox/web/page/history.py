@@ -8,9 +8,9 @@ from anyio import to_thread
 from starlette.requests import Request
 from starlette.responses import Response
 
-from gptbox.errors import ModelNotFoundError
-from gptbox.models.runs import RunFolder, list_runs, newest_run
+from gptbox.models.runs import RunFolder
 from gptbox.web.json import compact_json, replace_non_finite
+from gptbox.web.requested_run import requested_run
 from gptbox.web.service import get_service
 
 MAX_METRICS = 1000
@@ -53,14 +53,9 @@ def read_history(models: Path, name: str | None) -> bytes:
 
     Raises ModelNotFoundError if there is no run of that name.
     """
-    if name is None:
-        run = newest_run(models)
-        if run is None:
-            return compact_json({"run": None, "metrics": [], "samples": []}).encode()
-    else:
-        run = next((run for run in list_runs(models) if run.name == name), None)
-        if run is None:
-            raise ModelNotFoundError(f"There is no run {name[:100]!r}.")
+    run = requested_run(models, name)
+    if run is None:
+        return compact_json({"run": None, "metrics": [], "samples": []}).encode()
     return _history_json(models, run.name, (run.rows_version("metrics"), run.rows_version("samples")))
 
 

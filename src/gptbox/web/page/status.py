@@ -9,7 +9,7 @@ from gptbox.web.streaming import LiveResponse
 
 
 async def status(request: Request) -> Response:
-    return JSONResponse(await to_thread.run_sync(get_service(request).status))
+    return JSONResponse(await to_thread.run_sync(get_service(request).status, request.query_params.get("run")))
 
 
 async def events(request: Request) -> Response:

@@ -42,6 +42,13 @@ export async function fetchHistory(run) {
   return response.json();
 }
 
+/** The status of training and server, with the training of `run`. Throws ApiError. */
+export async function fetchStatus(run) {
+  const response = await send(`api/status?run=${encodeURIComponent(run)}`);
+  if (!response.ok) throw await apiError(response);
+  return response.json();
+}
+
 /**
  * The reply to a JSON request to `path`, with the reader's API key if there is one. Throws ApiError, or AbortError once
  * `signal` is aborted.

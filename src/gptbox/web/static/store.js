@@ -36,7 +36,7 @@ export const store = createStore({
   status: null,
   /** Whether the connection to the server is broken: `status` is then an old one. */
   isLost: false,
-  /** The {run, metrics, samples} shown under Training; `isOther` if `run` is not the status's. Null at first. */
+  /** The {run, metrics, samples} of the run shown; `isOther` if it is not the status's: its `training`, too. Null at first. */
   history: null,
   /** The paper's text and its versions (manuscript.js). */
   manuscript: loadManuscript() ?? newManuscript(),
@@ -48,4 +48,6 @@ export const store = createStore({
   run: null,
   /** The step of the snapshot that the reader chose on the timeline; null follows the newest. */
   snapshot: null,
+  /** The snapshots that can still write, {best, steps} by run (runs.js); null while they are not known. */
+  kept: null,
 });

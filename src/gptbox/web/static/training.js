@@ -1,22 +1,12 @@
-/** The training section: phase, progress, losses and what they mean, and the loss chart. */
+/** The phase of training: what happens, how far it is, and what will happen when. */
 
-import { fetchHistory } from "./api.js";
 import { $, announce, setText } from "./dom.js";
 import * as format from "./format.js";
-import { LossChart, lossTable } from "./loss-chart.js";
+import { shownTraining } from "./history.js";
 import { store } from "./store.js";
-
-const REFETCH_MS = 2000;
-
-const chart = new LossChart($("loss-chart"));
 
 /** When the trainer last wrote a status, by this page's clock. */
 let updatedAt = performance.now();
-
-/** The state whose history is shown, the time of the last fetch, and the timer of a pending one (0 if none). */
-let shownState = "";
-let fetchedAt = -Infinity;
-let fetchTimer = 0;
 
 function showStatus({ training }, statusBefore) {
   const before = statusBefore?.training;
@@ -24,32 +14,48 @@ function showStatus({ training }, statusBefore) {
   const phaseChanged = before && training && before.phase !== training.phase;
   if (phaseChanged) announce(`${format.phaseTitle(training, true)}.`);
   render();
-  refetch();
 }
 
 function render() {
-  const { training, server } = store.state.status;
+  const { status } = store.state;
+  if (!status) return;
+  const { server } = status;
+  const training = shownTraining(store.state);
+  const isNewest = training?.run === status.training?.run;
+  const silent_s = isNewest ? (performance.now() - updatedAt) / 1000 : 0;
   setText($("phase"), format.phaseTitle(training, server.ready));
   $("phase").dataset.phase = training?.phase ?? "none";
-  setText($("phase-detail"), format.phaseDetail(training, server.ready, (performance.now() - updatedAt) / 1000));
-  setText($("other-model"), format.otherModel(training, server));
+  setText($("phase-detail"), format.phaseDetail(training, server.ready, silent_s));
+  setText($("other-model"), isNewest
+    ? format.otherModel(training, server)
+    : `New texts come from ${format.modelName(server.model)}.`);
   renderProgress(training);
+  renderPlan(training, server);
+  renderAbout(training);
+}
 
-  const loss = format.modelLoss(training);
-  setText($("loss-meaning"), format.lossMeaning(loss, training));
-  $("metrics").hidden = !Number.isFinite(loss);
-  setText($("train-loss"), format.loss(training?.train_loss));
-  setText($("val-loss"), format.validationLabel(training));
-  setText($("speed"), training?.tokens_per_s ? format.number(training.tokens_per_s) : "–");
+/** What will happen, before there is a snapshot. */
+function renderPlan(training, server) {
+  const isOver = training ? !["preparing", "training"].includes(training.phase) : server.ready;
+  $("plan").hidden = isOver || Boolean(training?.latest_snapshot);
+  const current = { preparing: 0, training: 1 }[training?.phase] ?? -1;
+  [...$("plan").querySelectorAll("li")].forEach((item, i) => {
+    if (i === current) item.setAttribute("aria-current", "step");
+    else item.removeAttribute("aria-current");
+  });
+}
 
-  const { parameters, architecture, device } = training ?? {};
+function renderAbout(training) {
+  const { parameters, architecture, device, tokens } = training ?? {};
   const model = [parameters && `${format.parameters(parameters)} parameters`, architecture, device];
-  const trained = training?.tokens > 0;
+  const loss = format.modelLoss(training);
   setDetail("dataset", training?.dataset_source);
   setDetail("health", training?.dataset_health?.map(format.isolate).join("\n\n"));
   setDetail("model", model.filter(Boolean).join(", "));
-  setDetail("elapsed", trained && `${format.duration(training.elapsed_s)}, ${format.number(training.tokens)} tokens`);
-  $("about").hidden = ![...$("about").children].some((row) => !row.hidden);
+  setDetail("elapsed", tokens > 0 && `${format.duration(training.elapsed_s)}, ${format.number(tokens)} tokens`);
+  setDetail("train-loss", Number.isFinite(loss) && format.loss(training.train_loss));
+  setDetail("val-loss", Number.isFinite(loss) && format.validationLabel(training));
+  $("about").hidden = ![...$("about").querySelectorAll("dl > div")].some((row) => !row.hidden);
 }
 
 /** Fill in a row of #about, and hide it if there is nothing to show. */
@@ -60,17 +66,18 @@ function setDetail(id, text) {
 
 function renderProgress(training) {
   const bar = $("progress");
-  const { phase, step, steps, elapsed_s, eta_s } = training ?? {};
+  const { phase, step, steps, elapsed_s, eta_s, tokens_per_s: speed } = training ?? {};
   const active = phase === "training";
   const fraction = training && format.progress(training);
+  const isRunning = active || phase === "preparing";
   const stoppedEarly = phase === "stopped" && fraction === null;
-  bar.hidden = !training || phase === "failed" || stoppedEarly;
+  bar.hidden = !training || !phase || phase === "failed" || stoppedEarly;
   $("steps").hidden = !step;
   document.title = "gptbox";
   if (!training) return;
   const percent = fraction === null ? null : Math.floor(fraction * 100);
   const timeLeft = active ? format.timeLeft(eta_s) : "";
-  bar.toggleAttribute("data-indeterminate", fraction === null);
+  bar.toggleAttribute("data-indeterminate", fraction === null && isRunning);
   $("progress-bar").style.width = fraction === null ? "" : `${fraction * 100}%`;
   if (percent === null) {
     bar.removeAttribute("aria-valuenow");
@@ -84,56 +91,13 @@ function renderProgress(training) {
   const of = steps > 0 ? ` of ${format.number(steps)}` : "";
   const done = finished ? format.count(step, "step") : `Step ${format.number(step)}${of}`;
   setText($("steps-done"), done);
+  setText($("speed"), active && speed ? `${format.number(speed)} tokens per second` : "");
   const duration = finished && elapsed_s > 0 ? `in ${format.duration(elapsed_s)}` : "";
   setText($("steps-time"), duration || timeLeft);
 }
 
-/** The run's history; if it ended before it learned anything, that of the run whose model is in use. */
-async function findHistory(training, server) {
-  const own = await fetchHistory(training.run);
-  const ended = ["stopped", "failed"].includes(training.phase);
-  if (own.metrics.length || own.samples.length || !ended || !server.ready) return own;
-  return fetchHistory(format.runOf(server.model));
-}
-
-/** Fetch the history if it has grown, at most every REFETCH_MS. */
-function refetch() {
-  const { training, server } = store.state.status;
-  if (!training || fetchTimer) return;
-  const { run, step, latest_snapshot: newest } = training;
-  const state = [run, step, training.phase, newest, format.runOf(server.model)].join(" ");
-  if (state === shownState) return;
-  fetchTimer = setTimeout(async () => {
-    fetchedAt = performance.now();
-    let history;
-    try {
-      history = await findHistory(training, server);
-    } catch {
-      // The connection notice tells the reader; the next status tries again.
-      fetchTimer = 0;
-      return;
-    }
-    fetchTimer = 0;
-    shownState = state;
-    store.update({ history: { ...history, isOther: history.run !== training.run } });
-    refetch();
-  }, Math.max(0, fetchedAt + REFETCH_MS - performance.now()));
-}
-
-function showHistory({ run, isOther, metrics }) {
-  $("loss").hidden = metrics.length === 0;
-  setText($("loss-title"), isOther ? `Loss of ${run}` : "Loss");
-  chart.show(metrics);
-  renderTable();
-}
-
-function renderTable() {
-  const rows = store.state.history?.metrics;
-  if ($("loss-table").open && rows?.length) $("loss-rows").replaceChildren(lossTable(rows));
-}
-
 store.subscribe(({ status }) => status, showStatus);
-store.subscribe(({ history }) => history, showHistory);
-$("loss-table").addEventListener("toggle", renderTable);
+store.subscribe(({ run }) => run, render);
+store.subscribe(({ history }) => history, render);
 // A silent trainer sends no status, so the page checks for silence itself.
-setInterval(() => store.state.status && render(), 15_000);
+setInterval(render, 15_000);

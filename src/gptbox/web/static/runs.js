@@ -1,0 +1,77 @@
+/** The run picker, and which snapshots of each run are kept: those that can still write and be asked. */
+
+import { fetchModels } from "./api.js";
+import { $, el } from "./dom.js";
+import { load, save } from "./storage.js";
+import { store } from "./store.js";
+
+const picker = $("run");
+
+/** What the list was last fetched for. */
+let fetchedFor = "";
+let isFetching = false;
+
+const stepOf = (model) => Number(/@step-0*(\d+)$/.exec(model)?.[1] ?? NaN);
+
+/** The kept snapshots, {best, steps} by run, of the list of models. */
+function keptSnapshots(models) {
+  const kept = new Map();
+  for (const { id, root } of models) {
+    const [run, snapshot] = id.split("@");
+    if (!kept.has(run)) kept.set(run, { best: NaN, steps: [] });
+    if (snapshot) kept.get(run).steps.push(stepOf(id));
+    else kept.get(run).best = stepOf(root);
+  }
+  for (const { steps } of kept.values()) steps.sort((a, b) => a - b);
+  return kept;
+}
+
+/** Fetch the list when there may be another snapshot or run, or a key. */
+async function refresh() {
+  const { status } = store.state;
+  if (!status || document.hidden || isFetching) return;
+  const { training, server } = status;
+  const key = server.auth ? load("key", "") : "";
+  const wanted = [training?.run, training?.phase, training?.latest_snapshot, training?.best_snapshot, server.model, key].join(" ");
+  if (wanted === fetchedFor) return;
+  if (server.auth && !key) return store.update({ kept: null });
+  isFetching = true;
+  try {
+    store.update({ kept: keptSnapshots(await fetchModels()) });
+    fetchedFor = wanted;
+  } catch (error) {
+    // Not permitted with this key: ask again with another. Otherwise the next status tries again.
+    if (error.status === 401 || error.status === 403) {
+      fetchedFor = wanted;
+      store.update({ kept: null });
+    }
+  }
+  isFetching = false;
+}
+
+function render() {
+  const { kept, status, run } = store.state;
+  const newest = status?.training?.run;
+  // The newest run may have no model yet.
+  const names = kept ? [...new Set([...(newest ? [newest] : []), ...kept.keys()])] : [];
+  $("run-field").hidden = names.length < 2;
+  const labels = [...picker.options].map((option) => option.value).join(" ");
+  if (labels !== names.join(" ")) {
+    picker.replaceChildren(...names.map((name) => el("option", { value: name }, name)));
+  }
+  picker.value = run && names.includes(run) ? run : newest ?? names[0] ?? "";
+}
+
+/** Show a run; null shows the newest. */
+function pick(run) {
+  save("run", run);
+  store.update({ run, snapshot: null });
+}
+
+store.subscribe(({ status }) => status, refresh);
+store.subscribe(({ status }) => status?.training?.run, render);
+store.subscribe(({ kept }) => kept, render);
+store.subscribe(({ run }) => run, render);
+document.addEventListener("visibilitychange", refresh);
+picker.addEventListener("change", () => pick(picker.value === store.state.status?.training?.run ? null : picker.value));
+if (load("run", null)) store.update({ run: load("run", null) });
