@@ -148,6 +148,53 @@ def test_link_opened_in_a_fresh_browser_gives_the_same_text(ready, open_page: Op
     assert paper(fresh)["request"]["prompt"] == f"HELLO {HOSTILE}\n"
 
 
+def test_link_works_below_a_path(make_box, open_page: Open) -> None:
+    page = open_page(make_box(path="/some/box", model=True).url)
+    text = write(page, "HELLO")
+    link = link_of(page)
+    assert "/some/box/#m=" in link
+    assert written(open_page(link)) == text
+
+
+def test_link_of_a_later_version_of_several_gives_that_version(ready, open_page: Open) -> None:
+    page = open_page(ready.url)
+    write(page, "HELLO", seed=7, n=2)
+    texts = run_module(
+        page,
+        "store.js",
+        """async ({ store: { state: { manuscript } } }) => {
+          const { textOf } = await import(new URL("static/manuscript.js", document.baseURI));
+          return Object.values(manuscript.versions).filter(({ writing }) => writing).map((version) => textOf(version));
+        }""",
+    )
+    assert len(set(texts)) == 2
+    page.evaluate(
+        """async () => {
+          const { store } = await import(new URL("static/store.js", document.baseURI));
+          const { choose } = await import(new URL("static/paper.js", document.baseURI));
+          choose(store.state.manuscript.lastId);
+        }"""
+    )
+    assert "&s=8&" in page.url
+    assert written(open_page(link_of(page))) == texts[1]
+
+
+def test_link_of_a_text_that_was_edited_has_what_the_model_last_wrote(ready, open_page: Open) -> None:
+    page = open_page(ready.url)
+    first = write(page, "HELLO", seed=7)
+    page.get_by_role("button", name="Continue").click()
+    second = written(page)
+    assert second.startswith(first)
+    assert len(second) > len(first)
+    run_module(page, "paper.js", "({ setText }, text) => setText(text)", f"{second} THE END")
+    page.get_by_role("button", name="Share").click()
+    assert any("Your changes since the model last wrote" in note for note in notes(page))
+    link = page.get_by_label("Link", exact=True).input_value()
+    fresh = open_page(link)
+    assert written(fresh) == second
+    assert paper(fresh)["request"]["prompt"] == first
+
+
 def test_link_of_a_stopped_text_ends_where_it_was_stopped(make_box, open_page: Open, wait_for) -> None:
     box = make_box(model=True, max_tokens=10_000_000)
     page = open_page(box.url)
@@ -170,7 +217,8 @@ def test_link_waits_for_the_model(box, open_page: Open) -> None:
 
 def test_link_waits_for_the_key(make_box, open_page: Open) -> None:
     box = make_box(model=True, api_key="open sesame")
-    page = open_page(f"{box.url}#m=shakespeare%40step-000250&p=HELLO&s=3&n=30")
+    # Without the key, the page cannot ask either which characters the model knows.
+    page = open_page(f"{box.url}#m=shakespeare%40step-000250&p=HELLO&s=3&n=30", allowed="401")
     expect(page.locator("#notice")).to_contain_text("once you have entered")
     page.get_by_label("API key").fill("open sesame")
     page.locator("#generate").click()
@@ -209,6 +257,12 @@ def test_run_that_is_gone_is_said(ready, open_page: Open) -> None:
     assert len(written(page)) == 35
 
 
+def test_bad_values_and_a_model_that_is_gone_are_both_said(ready, open_page: Open) -> None:
+    page = open_page(f"{ready.url}#m=other%40step-000260&p=HELLO&s=3&n=30&t=9")
+    expect(page.locator("#notice")).to_contain_text("The run other is not on this server")
+    expect(page.locator("#notice")).to_contain_text("The temperature “9” cannot be used")
+
+
 def test_bad_values_are_named_and_nothing_is_lost(ready, open_page: Open) -> None:
     page = open_page(f"{ready.url}#p=HELLO%20{quote('<b>')}&s=3&n=30&t=9")
     expect(page.locator("#notice")).to_contain_text("The temperature “9” cannot be used")
@@ -221,9 +275,10 @@ def test_bad_values_are_named_and_nothing_is_lost(ready, open_page: Open) -> Non
 
 def test_length_above_the_limit_is_said(make_box, open_page: Open) -> None:
     box = make_box(model=True, max_tokens=20)
-    page = open_page(f"{box.url}#p=HELLO&s=3&n=30")
+    page = open_page(f"{box.url}#p=HELLO&s=3&n=30&f=gptbox-0.0.9-00000000")
     assert len(written(page)) == 25
     expect(page.locator("#notice")).to_contain_text("limit of 20")
+    expect(page.locator("#notice")).to_contain_text("The text may differ")
 
 
 # The address.

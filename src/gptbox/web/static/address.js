@@ -5,7 +5,7 @@
 
 import { fetchModels } from "./api.js";
 import { $, announce, el } from "./dom.js";
-import { modelName } from "./format.js";
+import { modelName, runOf } from "./format.js";
 import { generate, stop } from "./generation.js";
 import { current, isBusy, isWriting, show } from "./manuscript.js";
 import { setText } from "./paper.js";
@@ -14,7 +14,7 @@ import { fill } from "./settings.js";
 import { load } from "./storage.js";
 import { store } from "./store.js";
 
-/** The link that is being opened: {fields}, with `id` of the version once the model writes it; null if there is none. */
+/** The link that is being opened (permalink.js), and what has been done about it; null if there is none. */
 let opened = null;
 /** The version that the address stands for, and the newest that it stood for. */
 let shownId = 0;
@@ -73,10 +73,10 @@ function open(fragment) {
   if (version) return showVersion(version.id);
   stop();
   setText(link.fields.prompt);
-  const { prompt, fingerprint, ...settings } = link.fields;
-  fill({ ...settings, n: 1 });
-  if (link.problems.length) return notify([...link.problems, ADVICE]);
-  opened = { fields: link.fields };
+  // The model follows once it is known to be there.
+  fill({ ...link.fields, model: null, n: 1 });
+  if (link.problems.length) notify([...link.problems, ADVICE]);
+  opened = link;
   begin();
 }
 
@@ -90,10 +90,14 @@ async function begin() {
   const server = store.state.status?.server;
   if (!link || link.isBegun || !server?.ready || isBusy(store.state.manuscript)) return;
   link.isBegun = true;
-  if (server.auth && !load("key", "")) {
+  const needsKey = server.auth && !load("key", "");
+  if (!needsKey && !(await isAvailable(link))) return;
+  if (link !== opened) return;
+  fill({ model: link.fields.model });
+  if (link.problems.length) return;
+  if (needsKey) {
     return notify(["The text of this link is written once you have entered the server’s API key and pressed Generate."]);
   }
-  if (!(await isAvailable(link.fields)) || link !== opened) return;
   announce("Writing the text of this link.");
   const limit = server.max_tokens ?? Infinity;
   if (link.fields.max_tokens > limit) {
@@ -107,14 +111,14 @@ const OTHER_SERVER = "The text may differ from the one that was shared: this lin
   "or on a computer of another kind.";
 
 /** Whether the server still has a link's model; if not, say so and offer another. */
-async function isAvailable({ model }) {
+async function isAvailable({ fields: { model }, problems }) {
+  if (!model) return true;
   let ids;
   try {
-    ids = model && (await fetchModels()).map(({ id }) => id);
+    ids = (await fetchModels()).map(({ id }) => id);
   } catch {
     return true; // generating will say what is wrong
   }
-  if (!model) return true;
   const { isFound, runExists, nearest } = findModel(model, ids);
   if (isFound) return true;
   const writeWith = (other) => () => {
@@ -123,17 +127,17 @@ async function isAvailable({ model }) {
   };
   if (!runExists) {
     notify(
-      [`The run ${model.split("@")[0]} is not on this server: it was deleted, or the link is another server’s.`],
+      [...problems, `The run ${runOf(model)} is not on this server: it was deleted, or the link is another server’s.`],
       { "Write with the model in use": writeWith(null) },
     );
   } else if (nearest) {
     notify(
-      [`This link’s snapshot, ${modelName(model)}, was thinned out, as old ones are while a run trains. The nearest one kept ` +
-        `is ${modelName(nearest)}: its text will differ.`],
-      { [`Write with ${modelName(nearest).split(", ")[1]}`]: writeWith(nearest) },
+      [...problems, `This link’s snapshot, ${modelName(model)}, was thinned out, as old ones are while a run trains. The ` +
+        `nearest one kept is ${modelName(nearest)}: its text will differ.`],
+      { [`Write with ${modelName(nearest).split(", ").at(-1)}`]: writeWith(nearest) },
     );
   } else {
-    notify([`The run ${model} has no snapshot yet.`]);
+    notify([...problems, `The run ${runOf(model)} has no snapshot yet.`]);
   }
   return false;
 }
@@ -174,14 +178,15 @@ function compare({ fingerprint }) {
   if (!fingerprint || opened.isCompared) return;
   opened.isCompared = true;
   const isOther = opened.fields.fingerprint && opened.fields.fingerprint !== fingerprint;
-  if (isOther) notify([OTHER_SERVER]);
+  const said = $("notice").hidden ? [] : [...$("notice-list").children].map(({ textContent }) => textContent);
+  if (isOther) notify([...said, OTHER_SERVER]);
 }
 
 /** Writing the opened link's text has failed, and left no version: its model may be gone. */
 function checkOpened() {
-  const { fields } = opened;
+  const link = opened;
   opened = null;
-  isAvailable(fields);
+  isAvailable(link);
 }
 
 addEventListener("popstate", ({ state }) => {

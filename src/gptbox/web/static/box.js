@@ -1,13 +1,11 @@
 /** The box: what it is doing, the model in use, and how programs use it. */
 
-import { ApiError, fetchFile } from "./api.js";
+import { ApiError, fetchFile, fetchStatus } from "./api.js";
 import { $, copyOnClick, el, saveFile, setText } from "./dom.js";
 import * as format from "./format.js";
 import { current } from "./manuscript.js";
 import { store } from "./store.js";
 
-/** Length of a text where the reader has set none: waits are estimated with it. */
-const TYPICAL_LENGTH = 500;
 const SNIPPET_LENGTH = 200;
 /** Assumed draw while training, in watts: of a processor for each busy thread, and of a graphics card. */
 const WATTS_PER_THREAD = 5;
@@ -51,16 +49,37 @@ export function energy({ elapsed_s: seconds, device }) {
   return { value: `about ${value}`, assumption: `not measured: assumes ${draw}` };
 }
 
+/** The model that texts come from: the snapshot or the run that the reader chose, else the server's newest. */
+const modelInUse = ({ settings, run, status }) => settings.model ?? run ?? status.server.model;
+
+/** The status of the run of the model in use, if it is not the server's newest run: fetched once. */
+let other = { run: "", training: null };
+
+/** The status of a run; null while it is being fetched. */
+function trainingOf(run) {
+  const { training } = store.state.status;
+  if (!run || training?.run === run) return training;
+  if (other.run !== run) {
+    other = { run, training: null };
+    const fetched = other;
+    fetchStatus(run).then((status) => {
+      fetched.training = status.training;
+      render();
+    }, () => {}); // the card stays shorter
+  }
+  return other.training;
+}
+
 /** The rows of the model card: [term, value, hint]. */
-function cardRows({ training, server }) {
-  const rows = [["Model", server.ready ? format.modelName(server.model) : "none yet"]];
-  if (!training || (server.ready && format.runOf(server.model) !== training.run)) return rows;
-  const { parameters, architecture, device, elapsed_s: seconds, tokens } = training;
+function cardRows(name, training) {
+  const rows = [["Model", format.modelName(name) || "none yet"]];
+  if (!training) return rows;
+  const { parameters, architecture, device, dataset_source: source, elapsed_s: seconds, tokens } = training;
   const used = energy(training);
   const loss = format.modelLoss(training);
   return [
     ...rows,
-    ["Text", training.dataset_source && format.isolate(training.dataset_source)],
+    ["Text", source && format.isolate(source)],
     ["Size", parameters && `${format.parameters(parameters)} parameters`, architecture],
     ["Learning", seconds > 0 && format.duration(seconds), tokens > 0 && `${format.number(tokens)} tokens, on ${device}`],
     ["Loss on unseen text", Number.isFinite(loss) && format.validationLabel(training)],
@@ -69,12 +88,13 @@ function cardRows({ training, server }) {
   ];
 }
 
-function showCard(status) {
-  const rows = cardRows(status).filter(([, value]) => value).map(([term, value, hint]) =>
-    [term, value, hint || ""]);
-  const state = JSON.stringify(rows);
-  if ($("card").dataset.state === state) return;
-  $("card").dataset.state = state;
+let shownCard = "";
+
+function showCard(name) {
+  const rows = cardRows(name, trainingOf(format.runOf(name))).filter(([, value]) => value);
+  const card = JSON.stringify(rows);
+  if (card === shownCard) return;
+  shownCard = card;
   $("card").replaceChildren(...rows.map(([term, value, hint]) => el("div", {},
     el("dt", {}, term), el("dd", {}, value, ...(hint ? [el("span", { class: "hint" }, hint)] : [])))));
 }
@@ -82,7 +102,7 @@ function showCard(status) {
 const shellQuote = (text) => `'${text.replaceAll("'", "'\\''")}'`;
 
 /** Programs that use this server as it is: {curl, python}. */
-export function snippets({ model, max_tokens: limit, auth }, base) {
+export function snippets(model, { max_tokens: limit, auth }, base) {
   const run = JSON.stringify(format.runOf(model));
   const prompt = /shakespeare|plays/i.test(model) ? "wherefore art thou" : "Once upon a time";
   const length = Math.min(SNIPPET_LENGTH, limit ?? SNIPPET_LENGTH);
@@ -108,19 +128,19 @@ print(reply.choices[0].text)`;
   return { curl, python };
 }
 
-function showSnippets({ server }) {
+function showSnippets(model, server) {
   $("programs").hidden = !server.ready;
   if (!server.ready) return;
-  const { curl, python } = snippets(server, new URL("./", document.baseURI).href);
+  const { curl, python } = snippets(model, server, new URL("./", document.baseURI).href);
   setText($("snippet-curl"), curl);
   setText($("snippet-python"), python);
   $("snippet-key").hidden = !server.auth;
 }
 
-function showDownload({ server }) {
+function showFolder(model, server) {
   const isOffered = server.ready && server.downloads !== false;
   $("carry-home").hidden = !isOffered;
-  if (isOffered) $("folder").href = `api/models/${server.model}.zip`;
+  if (isOffered) $("folder").href = `api/models/${model}.zip`;
 }
 
 /** A link cannot send a key: with one, the folder is fetched and then saved. */
@@ -130,7 +150,7 @@ async function download(event) {
   event.preventDefault();
   setText($("folder-state"), "Fetching the folder…");
   try {
-    saveFile(`${server.model}.zip`, await fetchFile($("folder").href), "application/zip");
+    saveFile(`${modelInUse(store.state)}.zip`, await fetchFile($("folder").href), "application/zip");
     setText($("folder-state"), "");
   } catch (error) {
     if (!(error instanceof ApiError)) throw error;
@@ -145,14 +165,14 @@ function render() {
   const { server } = status;
   const position = current(manuscript).writing?.position ?? 0;
   $("box").hidden = false;
-  const state = isLost ? "lost" : server.queued ? "busy" : server.active ? "writing" : "idle";
-  $("activity").dataset.state = state;
+  $("activity").dataset.state = isLost ? "lost" : server.queued ? "busy" : server.active ? "writing" : "idle";
   setText($("activity"), isLost ? "The connection to the box is lost."
-    : server.ready ? activity(server, position, settings?.max_tokens ?? TYPICAL_LENGTH)
+    : server.ready ? activity(server, position, settings.max_tokens)
     : "There is no model to write with yet.");
-  showCard(status);
-  showSnippets(status);
-  showDownload(status);
+  const model = modelInUse(store.state);
+  showCard(model);
+  showSnippets(model, server);
+  showFolder(model, server);
 }
 
 setText($("api-url"), new URL("v1", document.baseURI).href);
@@ -161,4 +181,6 @@ copyOnClick($("copy-python"), () => $("snippet-python").textContent);
 $("folder").addEventListener("click", download);
 store.subscribe(({ status }) => status, render);
 store.subscribe(({ isLost }) => isLost, render);
+store.subscribe(({ settings }) => settings, render);
+store.subscribe(({ run }) => run, render);
 store.subscribe(({ manuscript }) => current(manuscript).writing?.position, render);

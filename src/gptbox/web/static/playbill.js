@@ -14,6 +14,8 @@ const SMALLEST = LAYOUTS.at(-1);
 /** Of what stands before the model's last words, so many lines stay. */
 const MIN_LINES_BEFORE = 14;
 const CUT = "[…]";
+/** Height of a page over its width: that of US Letter within its margins, which is the lowest. */
+const MAX_HEIGHT = 1.31;
 
 const WIDE = /[\p{Script=Han}\p{Script=Hiragana}\p{Script=Katakana}\p{Script=Hangul}\u3000-\u303f\uff00-\uff60]/gu;
 const width = (line) => codePoints(line) + (line.match(WIDE)?.length ?? 0);
@@ -49,14 +51,15 @@ function cleanCut(text, index, direction) {
  * The part [begin, end) of a text that one page shows: all, if it fits; else the end of what stands before `start`, where
  * the model's last words begin, and as much of them as fits.
  */
-export function excerpt(text, start) {
+export function excerpt(text, start, layouts = LAYOUTS) {
   let [begin, end] = [0, text.length];
-  if (LAYOUTS.some(({ columns, lines }) => lineCount(text, columns) <= lines)) return [begin, end];
-  const linesBefore = Math.max(MIN_LINES_BEFORE, SMALLEST.lines - lineCount(text.slice(start)));
+  if (layouts.some(({ columns, lines }) => lineCount(text, columns) <= lines)) return [begin, end];
+  const most = layouts.at(-1).lines;
+  const linesBefore = Math.max(MIN_LINES_BEFORE, most - lineCount(text.slice(start)));
   begin = start - lastFitting(0, start, (count) => lineCount(text.slice(start - count, start)) <= linesBefore);
   if (begin > 0) begin = cleanCut(text, begin, 1);
   while (begin > 0 && /\s/.test(text[begin])) begin++;
-  end = lastFitting(begin, end, (index) => lineCount(text.slice(begin, index)) < SMALLEST.lines);
+  end = lastFitting(begin, end, (index) => lineCount(text.slice(begin, index)) < most);
   if (end < text.length) end = cleanCut(text, end, -1);
   while (end > begin && end < text.length && /\s/.test(text[end - 1])) end--;
   return [begin, end];
@@ -98,12 +101,31 @@ const fact = (term, value) => (value ? [el("div", {}, el("dt", {}, term), el("dd
  * what they were written with; `facts`: {run, step, loss, seconds, parameters} of the model, null where unknown; `qr`: the
  * source of an SVG of `link`, or null.
  */
-export function playbill({ pieces, start, request, facts, link, qr, date }) {
+export function playbill(content) {
+  let element;
+  // How many lines fit depends on the fonts: fewer and fewer, until they do.
+  for (const share of [1, 0.9, 0.8, 0.7, 0.6]) {
+    element = build(content, LAYOUTS.map((layout) => ({ ...layout, lines: Math.floor(share * layout.lines) })));
+    if (fitsPage(element)) break;
+  }
+  return element;
+}
+
+/** Whether a playbill is no higher than a page of any usual paper. */
+function fitsPage(article) {
+  const measure = el("div", { class: "playbill-measure" }, article);
+  document.body.append(measure);
+  const { height, width: whole } = article.getBoundingClientRect();
+  measure.remove();
+  return height <= MAX_HEIGHT * whole;
+}
+
+function build({ pieces, start, request, facts, link, qr, date }, layouts) {
   const textOf = (some) => some.map(({ text }) => text).join("");
   const text = textOf(pieces);
-  const [begin, end] = excerpt(text, textOf(pieces.slice(0, start)).length);
+  const [begin, end] = excerpt(text, textOf(pieces.slice(0, start)).length, layouts);
   const shown = text.slice(begin, end);
-  const { size } = LAYOUTS.find(({ columns, lines }) => lineCount(shown, columns) <= lines) ?? SMALLEST;
+  const { size } = layouts.find(({ columns, lines }) => lineCount(shown, columns) <= lines) ?? SMALLEST;
   const byline = [
     facts.parameters ? `a model of ${parameters(facts.parameters)} parameters` : "a language model",
     facts.seconds ? `after ${duration(facts.seconds)} of learning` : "",

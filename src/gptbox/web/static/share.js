@@ -1,7 +1,7 @@
 /** The share dialog: the text's permalink, and its playbill to keep or print. Reads the store only. */
 
 import { lastWritten } from "./address.js";
-import { ApiError, fetchHistory, fetchQrCode } from "./api.js";
+import { ApiError, fetchHistory, fetchQrCode, fetchStatus } from "./api.js";
 import { $, announce, copyOnClick, el, openDialog, saveFile, setText } from "./dom.js";
 import { number, runOf, valLoss } from "./format.js";
 import { current, textOf } from "./manuscript.js";
@@ -53,7 +53,8 @@ function linkOfPaper() {
 async function factsOf({ writing: { model } }) {
   const run = runOf(model);
   const { status, history: shown } = store.state;
-  const training = status?.training?.run === run ? status.training : null;
+  const newest = status?.training;
+  const training = newest?.run === run ? newest : (await fetchStatus(run).catch(() => null))?.training;
   const step = Number(/@step-(\d+)$/.exec(model)?.[1] ?? NaN);
   const history = shown?.run === run ? shown : await fetchHistory(run).catch(() => null);
   const upTo = (rows = []) => rows.findLast((row) => row.step <= step);

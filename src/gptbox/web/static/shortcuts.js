@@ -1,7 +1,7 @@
 /** The page's keyboard shortcuts, which its modules register here, and the dialog that lists them. */
 
 import { $, announce, el, openDialog } from "./dom.js";
-import { load, save } from "./storage.js";
+import { keep, recall } from "./storage.js";
 
 const IS_APPLE = /Mac|iP(hone|ad)/.test(navigator.platform);
 const KEY_WORDS = {
@@ -9,18 +9,18 @@ const KEY_WORDS = {
 };
 const TYPING = "textarea, select, [contenteditable], input:not([type=range], [type=checkbox], [type=radio], [type=button])";
 
-/** In the order of the list; each {key, words, action}. */
+/** In the order of the list; each {keys, words, action}. */
 const shortcuts = [];
 
 /**
- * Register a shortcut. `key`: the name of KeyboardEvent.key, behind "Mod+" for Ctrl or ⌘ and "Shift+" where a letter needs
- * it. `words`: what it does, for the list. `action(event)` returns false where it does not apply, so that the next shortcut
+ * Register a shortcut. `keys`: one or several names of KeyboardEvent.key, each behind "Mod+" for Ctrl or ⌘ and "Shift+" where
+ * a letter needs it. `words`: what it does, for the list. `action(event)` returns false where it does not apply, so that the next shortcut
  * of that key, then the browser, gets its turn; without an action, the shortcut is only listed.
  *
  * A key that types a character does nothing in a field, in a dialog, or where the reader has turned such keys off.
  */
-export function register(key, words, action = null) {
-  shortcuts.push({ key, words, action });
+export function register(keys, words, action = null) {
+  shortcuts.push({ keys: [keys].flat(), words, action });
 }
 
 /** The parts of a key's name: {mod, shift, name}. */
@@ -46,8 +46,9 @@ function onKey(event) {
   if (event.defaultPrevented || event.isComposing) return;
   const isTyping = event.target.matches?.(TYPING);
   const isInDialog = document.querySelector("dialog:modal");
-  for (const { key, action } of shortcuts) {
-    if (!action || !matches(event, key)) continue;
+  for (const { keys, action } of shortcuts) {
+    const key = action && keys.find((each) => matches(event, each));
+    if (!key) continue;
     if (types(key) ? isTyping || isInDialog || !$("single-keys").checked : isInDialog) continue;
     if (action(event) === false) continue;
     event.preventDefault();
@@ -63,17 +64,26 @@ function keyElements(key) {
 }
 
 function show() {
-  const rows = shortcuts.map(({ key, words }) =>
-    el("tr", {}, el("td", {}, ...keyElements(key)), el("td", {}, words)));
+  const rows = shortcuts.map(({ keys, words }) => {
+    const elements = keys.flatMap((key, i) => [...(i ? [" "] : []), ...keyElements(key)]);
+    return el("tr", {}, el("td", {}, ...elements), el("td", {}, words));
+  });
   $("shortcuts-list").replaceChildren(...rows);
   openDialog($("shortcuts"));
 }
 
-$("single-keys").checked = load("single-keys", true);
+$("single-keys").checked = recall("single-keys", true);
 $("single-keys").addEventListener("change", ({ target: { checked } }) => {
-  save("single-keys", checked);
+  keep("single-keys", checked);
   announce(checked ? "Shortcuts of a single key are on." : "Shortcuts of a single key are off.");
 });
 $("help").addEventListener("click", show);
 document.addEventListener("keydown", onKey);
 register("?", "Show these shortcuts", show);
+// Keys of parts of the page, which see to them themselves.
+register("Mod+Enter", "Generate, or continue");
+register("Escape", "Stop writing, or close a panel");
+register(["ArrowLeft", "ArrowRight"], "In the text: from token to token; on the timeline: from snapshot to snapshot");
+register("Enter", "At a token: what else might have come; elsewhere in the text: edit it");
+register(["1", "…", "8"], "In that panel: take one, and have the rest written anew");
+register(["Mod+z", "Mod+Shift+z"], "In the text: undo, redo");
