@@ -238,6 +238,14 @@ def test_printing_the_page_prints_the_playbill(learned, open_page: Open, tmp_pat
 def test_playbill_goes_without_a_qr_code_where_there_can_be_none(learned, open_page: Open) -> None:
     page = open_page(learned.url)
     write(page, "".join(chr(33 + i * 7 % 90) for i in range(1000)), seed=7)
+    for _ in range(2):
+        open_dialog(page)
+        expect(page.locator("#share-notes")).to_contain_text("too long for a QR code")
+        expect(page.locator("#playbill-preview .playbill-qr")).to_have_count(0)
+        page.keyboard.press("Escape")
+    # The next text has its own playbill.
+    text = write(page, "HELLO", seed=7)
     open_dialog(page)
-    expect(page.locator("#share-notes")).to_contain_text("too long for a QR code")
-    expect(page.locator("#playbill-preview .playbill-qr")).to_have_count(0)
+    expect(page.locator("#playbill-preview .playbill-qr")).to_be_visible()
+    expect(page.locator("#playbill-preview .playbill-text")).to_have_text(text)
+    expect(page.locator("#share-notes")).not_to_contain_text("QR code")

@@ -15,8 +15,8 @@ import { store } from "./store.js";
 const MAX_QR_LENGTH = 1000;
 const LOCAL_HOST = /^(localhost|127\.[\d.]+|\[::1\])$/;
 
-/** The playbill made last: what it is of, and its element once there is one. */
-let made = { key: "", version: null, element: null };
+/** The playbill made last: what it is of, when it is ready, and then its element and a note. */
+let made = { key: "", version: null, ready: null, element: null, note: "" };
 
 /** The link to what is on the paper: {link, version, notes}, with the version whose text it writes again, if any. */
 function linkOfPaper() {
@@ -67,24 +67,15 @@ async function factsOf({ writing: { model } }) {
   };
 }
 
-/** The QR code of a link; null, with a note in the dialog, if there can be none. */
+/** The QR code of a link: {qr, note}; where there can be none, `qr` is null and `note` says why. */
 async function qrCodeOf(link) {
-  if (link.length > MAX_QR_LENGTH) {
-    addNote("The link is too long for a QR code; the playbill has none.");
-    return null;
-  }
+  if (link.length > MAX_QR_LENGTH) return { qr: null, note: "The link is too long for a QR code: the playbill has none." };
   try {
-    return await fetchQrCode(link);
+    return { qr: await fetchQrCode(link), note: "" };
   } catch (error) {
     if (!(error instanceof ApiError)) throw error;
-    addNote(`The playbill has no QR code: ${error.message}`);
-    return null;
+    return { qr: null, note: `The playbill has no QR code: ${error.message}` };
   }
-}
-
-function addNote(note) {
-  $("share-notes").append(el("li", {}, note));
-  $("share-notes").hidden = false;
 }
 
 /** What a playbill is of: it is made anew when the paper or the link changes. */
@@ -93,34 +84,47 @@ function keyOf(link) {
   return [id, pieces.length, link].join(" ");
 }
 
-/** Make the playbill of the paper, whose link writes `version` again. */
-async function makePlaybill({ link, version }) {
+/** Make the playbill of the paper, whose link writes `version` again, unless it is made. Returns when it is ready. */
+function makePlaybill({ link, version }) {
   const key = keyOf(link);
-  if (made.key === key) return;
-  made = { key, version, element: null };
+  if (made.key !== key) {
+    made = { key, version, ready: null, element: null, note: "" };
+    made.ready = make(made, link);
+  }
+  return made.ready;
+}
+
+async function make(bill, link) {
+  const { version } = bill;
   const pieces = [...current(store.state.manuscript).pieces];
   const { request, start } = version.writing;
-  const [facts, qr] = await Promise.all([factsOf(version), qrCodeOf(link)]);
-  if (made.key !== key) return;
-  made.element = playbill({ pieces, start, request, facts, link, qr, date: new Date() });
+  const [facts, { qr, note }] = await Promise.all([factsOf(version), qrCodeOf(link)]);
+  bill.note = note;
+  bill.element = playbill({ pieces, start, request, facts, link, qr, date: new Date() });
+}
+
+function showNotes(notes) {
+  $("share-notes").replaceChildren(...notes.map((note) => el("li", {}, note)));
+  $("share-notes").hidden = !notes.length;
 }
 
 async function show() {
   const shared = linkOfPaper();
   $("share-link").value = shared.link;
-  $("share-notes").replaceChildren(...shared.notes.map((note) => el("li", {}, note)));
-  $("share-notes").hidden = !shared.notes.length;
+  showNotes(shared.notes);
   $("share-native").hidden = !navigator.share;
   $("share-playbill").hidden = !shared.version;
+  $("playbill-preview").replaceChildren();
   openDialog($("share"));
   if (!shared.version) return;
   await makePlaybill(shared);
-  if (made.element) $("playbill-preview").replaceChildren(made.element);
+  showNotes([...shared.notes, made.note].filter(Boolean));
+  $("playbill-preview").replaceChildren(made.element ?? "");
 }
 
 async function download() {
+  await made.ready;
   const { element, version } = made;
-  if (!element) return;
   const css = await (await fetch(new URL("playbill.css", import.meta.url))).text();
   const { model, request } = version.writing;
   const name = `playbill ${model} seed ${request.seed}`.replace(/[^\w.-]+/g, "-");

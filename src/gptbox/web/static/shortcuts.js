@@ -65,7 +65,7 @@ function keyElements(key) {
 
 function show() {
   const rows = shortcuts.map(({ keys, words }) => {
-    const elements = keys.flatMap((key, i) => [...(i ? [" "] : []), ...keyElements(key)]);
+    const elements = keys.flatMap((key, i) => [...(i ? [" "] : []), el("span", {}, ...keyElements(key))]);
     return el("tr", {}, el("td", {}, ...elements), el("td", {}, words));
   });
   $("shortcuts-list").replaceChildren(...rows);
@@ -86,4 +86,5 @@ register("Escape", "Stop writing, or close a panel");
 register(["ArrowLeft", "ArrowRight"], "In the text: from token to token; on the timeline: from snapshot to snapshot");
 register("Enter", "At a token: what else might have come; elsewhere in the text: edit it");
 register(["1", "…", "8"], "In that panel: take one, and have the rest written anew");
-register(["Mod+z", "Mod+Shift+z"], "In the text: undo, redo");
+register("Mod+z", "In the text: undo");
+register("Mod+Shift+z", "In the text: redo");
