@@ -45,6 +45,7 @@ def test_every_variable_is_read() -> None:
         "MAX_TOKENS": "7",
         "QUANTIZE": "int8",
         "SNAPSHOTS_KEPT": "1",
+        "DOWNLOADS": "off",
         "LOG_FORMAT": "json",
     }
     assert set(environment) == set(_VARIABLES)
@@ -65,6 +66,7 @@ def test_every_variable_is_read() -> None:
         quantize="int8",
         max_tokens=7,
         snapshots_kept=1,
+        downloads="off",
         log_format="json",
     )
 
@@ -163,6 +165,7 @@ def test_other_variables_are_ignored() -> None:
         ("MAX_TOKENS", "0"),
         ("MAX_TOKENS", "9" * 5000),
         ("SNAPSHOTS_KEPT", "0"),
+        ("DOWNLOADS", "yes"),
         ("LOG_FORMAT", "JSON"),
         ("TRAIN_CLOCK", "sun"),
     ],

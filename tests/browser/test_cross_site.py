@@ -100,7 +100,7 @@ def test_own_page_generates(ready: Any, posts: list[Headers], open_page: Open, h
     page.get_by_label("Length", exact=True).fill("40")
     page.get_by_role("button", name="Generate").click()
     expect(page.locator("#copy")).to_be_visible()
-    assert len(page.locator("#text-completion").text_content() or "") == 40
+    assert len(page.locator("#text ins").text_content() or "") == 40
     [sent] = posts
     assert sent["origin"] == f"http://{host}:{ready.port}"
     assert sent.get("sec-fetch-site") == (None if host == "gptbox.test" else "same-origin")

@@ -1,5 +1,6 @@
 """The page on a phone, with a keyboard, with a screen reader, in dark mode and below a path."""
 
+import gzip
 import re
 from collections.abc import Callable
 from itertools import pairwise
@@ -7,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from playwright.sync_api import Page, expect
+from tests.browser import paper
 
 from gptbox import web
 
@@ -27,19 +29,22 @@ def full(ready, open_page: Open) -> Callable[..., Page]:
                      parameters=1_234_567, device="cpu", architecture="qwen3", dataset_source="A" * 80,
                      message="B" * 80)  # fmt: skip
         page = open_page(ready.url, **options)
-        page.get_by_role("button", name="Show probabilities").click()
-        for _ in range(2):
-            page.get_by_label("Prompt").fill("CAFÉ" + "X" * 200)
-            expect(page.get_by_role("button", name="Generate")).to_be_enabled()
-            page.get_by_role("button", name="Generate").click()
-            expect(page.locator("#copy")).to_be_visible()
+        expect(page.get_by_role("button", name="Generate")).to_be_enabled()
+        paper.ink(page)
+        paper.generate(page, "CAFÉ" + "X" * 200)
+        paper.finished(page)
+        page.get_by_role("button", name="Regenerate").click()
+        expect(page.locator("#version")).to_have_text("Version 2 of 2")
+        paper.finished(page)
+        expect(page.locator("#text .reader [data-surprise]").first).to_be_visible()
+        page.get_by_label("A text to be read by the model").fill("TO BE" * 20)
+        page.get_by_role("button", name="How strange?").click()
+        expect(page.locator("#strange-text [data-surprise]").first).to_be_visible()
         page.get_by_text("The losses as a table").click()
         page.get_by_text("More about this run").click()
-        page.locator("#recent-list summary").click()
         expect(page.locator("#loss-rows tr")).to_have_count(6)
         expect(page.get_by_role("slider")).to_be_visible()
-        page.get_by_label("Temperature").fill("9")
-        page.get_by_role("button", name="Generate").click()
+        paper.generate(page, Temperature="9")
         expect(page.get_by_role("alert")).not_to_be_empty()
         return page
 
@@ -57,7 +62,8 @@ def test_touch_targets_are_large_enough(full) -> None:
     sizes = page.evaluate(
         """() => [...document.querySelectorAll("button, input, textarea, summary")]
           .filter((element) => element.checkVisibility()).map((element) => {
-          const { width, height } = element.getBoundingClientRect();
+          // A label around a field is part of its target.
+          const { width, height } = (element.closest("label") ?? element).getBoundingClientRect();
           return [element.id || element.textContent, width, height];
         })"""
     )
@@ -102,15 +108,15 @@ def test_page_works_with_the_keyboard_alone(ready, open_page: Open, wait_for) ->
         style = page.evaluate("getComputedStyle(document.activeElement).outlineStyle")
         assert style != "none", f"{at} shows no focus outline"
         page.keyboard.press("Tab")
-    form = ["prompt", "temperature", "top-k", "length", "seed", "generate"]
+    form = ["prompt", "ink-toggle", "generate", "preset-balanced", "length", "n", "summary"]
     timeline = ["log-time", "timeline-slider", "play", "sample-output", "pinned-line", "pin", "summary"]
-    assert order == [*form, "output", "probabilities", *timeline]
+    assert order == [*form, *timeline, "strange-input", "strange-button"]
 
     page.get_by_label("Length").focus()
     page.keyboard.press("Control+A")
     page.keyboard.type("100000")
     page.keyboard.press("Control+Enter")
-    wait_for(page, "() => document.getElementById('text-completion').textContent.length > 20")
+    wait_for(page, paper.LONGER_THAN, 20)
     page.keyboard.press("Escape")
     expect(page.locator("#copy")).to_be_visible()
 
@@ -196,7 +202,9 @@ def test_page_sends_requests_only_to_its_own_server(ready, open_page: Open) -> N
 
 def test_page_is_small(ready, open_page: Open) -> None:
     files = [file for file in STATIC.rglob("*") if file.is_file()]
-    assert sum(file.stat().st_size for file in files) < 130_000
+    assert sum(file.stat().st_size for file in files) < 300_000
+    sizes = [len(gzip.compress(file.read_bytes())) for file in files]
+    assert sum(sizes) < 100_000
     page = open_page(ready.url)
     expect(page.get_by_role("button", name="Generate")).to_be_enabled()
     loaded = page.evaluate("performance.getEntriesByType('resource').map((entry) => entry.name)")

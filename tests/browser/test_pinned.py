@@ -5,7 +5,6 @@ from typing import Any
 
 import pytest
 from playwright.sync_api import Locator, Page, expect
-
 from tests.browser.test_tabs import set_hidden
 
 pytestmark = pytest.mark.browser
@@ -47,16 +46,16 @@ def test_line_is_scored_at_every_snapshot_and_live(learning, open_page: Open) ->
     requests = scored(page)
     page.wait_for_timeout(1000)
     assert requests == [], "nothing is asked before the reader wants it"
-    watch(page, "To be or not")
+    watch(page, "TO BE OR NOT")
     points = sparkline(page).locator("circle")
     expect(points).to_have_count(2)
     expect(page.locator("#pinned-facts")).to_contain_text("Now it expects each letter of this line with")
     expect(page.locator("#pinned-facts")).to_contain_text("at first, at step 250, with")
-    assert requests == [{"model": "shakespeare", "text": "To be or not", "snapshots": "all"}]
+    assert requests == [{"model": "shakespeare", "text": "TO BE OR NOT", "snapshots": "all"}]
     learning.run.append("samples", {"step": 750, "val_loss": 1.5, "prompt": "", "seed": 1, "text": "New."})
     learning.publish(750, seed=2)
     expect(points).to_have_count(3)
-    assert requests[1:] == [{"model": "shakespeare", "text": "To be or not", "snapshots": ["step-000750"]}]
+    assert requests[1:] == [{"model": "shakespeare", "text": "TO BE OR NOT", "snapshots": ["step-000750"]}]
     page.get_by_role("slider").focus()
     page.keyboard.press("ArrowLeft")
     expect(page.locator("#pinned-facts")).to_contain_text("At step 500 it expected each letter of this line with")
@@ -65,7 +64,7 @@ def test_line_is_scored_at_every_snapshot_and_live(learning, open_page: Open) ->
 def test_percentages_are_those_of_the_scores(learning, open_page: Open) -> None:
     page = open_page(learning.url)
     with page.expect_response("**/api/scores") as response:
-        watch(page, "To be or not")
+        watch(page, "TO BE OR NOT")
     bits = [score["bits_per_character"] for score in response.value.json()["scores"]]
     first, last = (f"{100 * 2**-value:.1f} %" for value in bits)
     expect(page.locator("#pinned-facts")).to_have_text(
@@ -75,7 +74,7 @@ def test_percentages_are_those_of_the_scores(learning, open_page: Open) -> None:
 
 def test_sparkline_shares_the_axis_of_the_curve(learning, open_page: Open) -> None:
     page = open_page(learning.url)
-    watch(page, "To be or not")
+    watch(page, "TO BE OR NOT")
     curve = page.get_by_role("img", name="Loss over").locator(".val-point")
     expect(sparkline(page).locator("circle")).to_have_count(2)
 
@@ -92,22 +91,24 @@ def test_sparkline_shares_the_axis_of_the_curve(learning, open_page: Open) -> No
 
 def test_line_is_kept_in_this_browser(learning, open_page: Open) -> None:
     page = open_page(learning.url)
-    watch(page, "<b>My own</b> line")
+    watch(page, "<B>MY OWN</B> LINE")
     expect(sparkline(page)).to_be_visible()
     page.close()
     again = open_page(learning.url, beside=page)
-    expect(section(again).get_by_role("textbox")).to_have_value("<b>My own</b> line")
+    section(again).scroll_into_view_if_needed()
+    expect(section(again).get_by_role("textbox")).to_have_value("<B>MY OWN</B> LINE")
     expect(sparkline(again)).to_be_visible()
 
 
 def test_changed_line_is_scored_once_after_typing(learning, open_page: Open) -> None:
     page = open_page(learning.url)
-    watch(page, "To be")
+    watch(page, "TO BE")
     expect(sparkline(page)).to_be_visible()
     requests = scored(page)
-    section(page).get_by_role("textbox").press_sequentially(" or not", delay=30)
+    section(page).get_by_role("textbox").press("End")
+    section(page).get_by_role("textbox").press_sequentially(" OR NOT", delay=30)
     page.wait_for_timeout(2000)
-    assert [request["text"] for request in requests] == ["To be or not"]
+    assert [request["text"] for request in requests] == ["TO BE OR NOT"]
     section(page).get_by_role("textbox").fill("")
     expect(sparkline(page)).to_be_hidden()
     expect(section(page).get_by_role("button", name="Watch", exact=True)).to_be_visible()
@@ -115,7 +116,7 @@ def test_changed_line_is_scored_once_after_typing(learning, open_page: Open) -> 
 
 def test_hidden_tab_asks_nothing(learning, open_page: Open) -> None:
     page = open_page(learning.url)
-    watch(page, "To be or not")
+    watch(page, "TO BE OR NOT")
     points = sparkline(page).locator("circle")
     expect(points).to_have_count(2)
     requests = scored(page)
@@ -134,7 +135,7 @@ def test_full_queue_is_retried_after_a_pause(learning, open_page: Open) -> None:
     capacity = scheduler.max_active, scheduler.max_queue
     scheduler.max_active = scheduler.max_queue = 0
     requests = scored(page)
-    watch(page, "To be or not")
+    watch(page, "TO BE OR NOT")
     expect(page.locator("#pinned-error")).to_have_text("The line could not be scored yet: next attempt in 5 s.")
     page.wait_for_timeout(2000)
     assert len(requests) == 1
@@ -146,6 +147,6 @@ def test_full_queue_is_retried_after_a_pause(learning, open_page: Open) -> None:
 
 def test_unknown_characters_are_named(learning, open_page: Open) -> None:
     page = open_page(learning.url)
-    watch(page, "Caf\u00e9")
+    watch(page, "CAF\u00e9")
     expect(page.locator("#pinned-error")).to_contain_text("\u00e9")
     expect(sparkline(page)).to_be_visible()

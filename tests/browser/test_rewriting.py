@@ -2,10 +2,11 @@
 
 import re
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from playwright.sync_api import Locator, Page, expect
-
+from tests.browser import paper
 from tests.browser.test_store import run_module
 
 pytestmark = pytest.mark.browser
@@ -14,23 +15,11 @@ Open = Callable[..., Page]
 
 
 @pytest.fixture
-def learning(ready) -> object:
+def learning(ready) -> Any:
     """A run with samples of steps 0 to 1000, of whose snapshots those of steps 250 and 1000 are kept."""
     ready.learn(1000)
     ready.publish(1000, seed=1)
     return ready
-
-
-def put_on_paper(page: Page, text: str) -> None:
-    page.evaluate(
-        """async (text) => {
-          const { src } = document.querySelector("script[src$='timeline.js']");
-          const load = (file) => import(src.replace("timeline.js", file));
-          const [{ store }, { edit }] = await Promise.all([load("store.js"), load("manuscript.js")]);
-          store.update({ manuscript: edit(store.state.manuscript, text) });
-        }""",
-        text,
-    )
 
 
 def output(page: Page) -> Locator:
@@ -44,7 +33,7 @@ def button(page: Page) -> Locator:
 def open_with_text(open_page: Open, box, text: str = "ROMEO:", **options) -> Page:
     page = open_page(box.url, **options)
     expect(page.get_by_role("region", name="Your text, at step 1,000")).to_be_visible()
-    put_on_paper(page, text)
+    paper.edit(page, text)
     return page
 
 
@@ -59,7 +48,9 @@ def write_here(page: Page) -> str:
 def test_text_is_written_by_the_chosen_snapshot_and_kept(learning, open_page: Open) -> None:
     page = open_with_text(open_page, learning)
     requests: list[dict] = []
-    page.on("request", lambda request: requests.append(request.post_data_json) if "completions" in request.url else None)
+    page.on(
+        "request", lambda request: requests.append(request.post_data_json) if "completions" in request.url else None
+    )
     newest = write_here(page)
     expect(page.locator("#rewriting-prompt")).to_have_text("ROMEO:")
     page.get_by_role("slider").focus()
@@ -99,7 +90,7 @@ def test_without_words_there_is_nothing_to_go_on_with(learning, open_page: Open)
     page = open_with_text(open_page, learning, text="")
     expect(button(page)).to_be_disabled()
     expect(page.locator("#rewriting-hint")).to_contain_text("Write a few words on the paper")
-    put_on_paper(page, "<b>A word</b>")
+    paper.edit(page, "<b>A word</b>")
     expect(button(page)).to_be_enabled()
     expect(page.locator("#rewriting-hint")).to_contain_text("It goes on from “<b>A word</b>”")
 
@@ -116,7 +107,9 @@ def test_failure_is_said_and_writing_again_is_possible(learning, open_page: Open
 
 def test_stored_values_of_the_page_are_of_this_tab_or_kept(learning, open_page: Open) -> None:
     page = open_page(learning.url)
-    script = "({ save, load, keep, recall }) => [save('a', 1), load('a', 0), keep('b', 2), recall('b', 0), recall('a', 0)]"
+    script = (
+        "({ save, load, keep, recall }) => [save('a', 1), load('a', 0), keep('b', 2), recall('b', 0), recall('a', 0)]"
+    )
     assert run_module(page, "storage.js", script) == [True, 1, True, 2, 0]
     other = open_page(learning.url, beside=page)
     assert run_module(other, "storage.js", "({ load, recall }) => [load('a', 0), recall('b', 0)]") == [0, 2]

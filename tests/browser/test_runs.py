@@ -4,9 +4,10 @@ from collections.abc import Callable
 
 import pytest
 from playwright.sync_api import Locator, Page, expect
+from tests.browser import paper
+from tests.browser.conftest import CONFIG
 
 from gptbox.models.runs import RunFolder, Status
-from tests.browser.conftest import CONFIG
 
 pytestmark = pytest.mark.browser
 
@@ -120,8 +121,7 @@ def test_picker_appears_once_the_api_key_is_accepted(
     expect(sample(page)).to_have_text("Text of step 500.")
     expect(picker(page)).to_be_hidden()
     page.get_by_label("API key").fill("secret")
-    page.get_by_label("Length").fill("20")
-    page.get_by_role("button", name="Generate").click()
+    paper.generate(page, Length=20)
     expect(page.locator("#facts")).to_contain_text("20 characters in")
     box.status("training", step=501)
     expect(picker(page)).to_be_visible()

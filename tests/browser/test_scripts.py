@@ -1,12 +1,14 @@
 """Texts of all scripts on the page: right-to-left lines, joined letters, and characters of several code points."""
 
-import unicodedata
+import re
 from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
 
 import pytest
 from playwright.sync_api import Page, expect
+from tests.browser import paper
+from tests.browser.paper import ink, tokens
 
 from gptbox.tokenizers.char import CharTokenizer
 
@@ -36,13 +38,10 @@ def character_model(box: Any, characters: str | list[str]) -> None:
 
 def generate(page: Page, prompt: str, length: int = 40) -> str:
     """Generate a text, and return it."""
-    page.get_by_label("Prompt").fill(prompt)
-    page.get_by_label("Length").fill(str(length))
-    page.get_by_label("Seed").fill("7")
-    expect(page.get_by_role("button", name="Generate")).to_be_enabled()
-    page.get_by_role("button", name="Generate").click()
+    expect(page.get_by_role("button", name=re.compile("Generate|Continue"))).to_be_enabled()
+    paper.generate(page, prompt, Length=str(length), Seed="7")
     expect(page.locator("#facts")).to_contain_text("seed 7")
-    return page.locator("#text-completion").text_content() or ""
+    return paper.whole(page)[len(prompt) :]
 
 
 def extent(page: Page, selector: str, start: int, end: int) -> tuple[float, float]:
@@ -72,12 +71,12 @@ def test_each_line_of_a_text_has_its_own_direction(box, open_page: Open) -> None
     character_model(box, HEBREW)
     page = open_page(box.url)
     generate(page, "שלום.\nabc.\n", length=3)
-    left, right = inner_box(page, "#text")
-    assert extent(page, "#text-prompt", 0, 1)[1] == pytest.approx(right, abs=1)
-    full_stop, letter = extent(page, "#text-prompt", 4, 5), extent(page, "#text-prompt", 3, 4)
+    left, right = inner_box(page, "#text > div")
+    assert extent(page, "#text .reader", 0, 1)[1] == pytest.approx(right, abs=1)
+    full_stop, letter = extent(page, "#text .reader", 4, 5), extent(page, "#text .reader", 3, 4)
     assert full_stop[1] <= letter[0] + 1, "the full stop of a Hebrew line is at its left end"
-    assert extent(page, "#text-prompt", 6, 7)[0] == pytest.approx(left, abs=1)
-    assert extent(page, "#text-completion", 0, 1)[1] == pytest.approx(right, abs=1)
+    assert extent(page, "#text .reader", 6, 7)[0] == pytest.approx(left, abs=1)
+    assert extent(page, "#text ins", 0, 1)[1] == pytest.approx(right, abs=1)
 
 
 def test_the_prompt_field_has_the_direction_of_what_is_typed(ready, open_page: Open) -> None:
@@ -88,18 +87,10 @@ def test_the_prompt_field_has_the_direction_of_what_is_typed(ready, open_page: O
         assert page.get_by_label("Prompt").evaluate(direction) == expected
 
 
-def test_recent_texts_and_samples_have_their_direction(box, open_page: Open) -> None:
+def test_samples_have_their_direction(box, open_page: Open) -> None:
     character_model(box, HEBREW)
     box.run.append("samples", {"step": 250, "prompt": "\n", "seed": 1, "text": "\nשלום.", "val_loss": 2.0})
     page = open_page(box.url)
-    generate(page, "שלום")
-    generate(page, "שלום")
-    summary = page.locator("#recent-list summary")
-    assert summary.evaluate("summary => getComputedStyle(summary).direction") == "rtl"
-    summary.click()
-    assert extent(page, "#recent-list strong", 0, 1)[1] == pytest.approx(
-        inner_box(page, "#recent-list .text")[1], abs=1
-    )
     expect(page.locator("#sample-completion")).to_have_text("שלום.")
     sample_right = inner_box(page, "#sample-output .text")[1]
     assert extent(page, "#sample-completion", 0, 1)[1] == pytest.approx(sample_right, abs=1)
@@ -120,15 +111,17 @@ def test_right_to_left_letters_in_a_warning_stay_in_their_places(box, open_page:
 def test_right_to_left_alternatives_stay_with_their_probabilities(box, open_page: Open) -> None:
     character_model(box, ARABIC)
     page = open_page(box.url)
-    page.get_by_role("button", name="Show probabilities").click()
     generate(page, "ابت")
-    page.locator("#text-completion [data-level]").first.click()
-    hint = page.locator("#legend-hint").text_content() or ""
-    assert "Alternatives: " in hint
-    tops = [i for i in range(len(hint)) if hint[i] in ARABIC or hint[i] == "%"]
-    places = [extent(page, "#legend-hint", at, at + 1) for at in tops if at < 60]
-    assert len(places) > 5
-    assert places == sorted(places)
+    page.locator("#text ins").click(position={"x": 10, "y": 10})
+    rows = page.locator("#steer-list button")
+    expect(rows).to_have_count(8)
+    for number, sign, share in rows.evaluate_all(
+        """all => all.map((row) => ["kbd", ".sign", ".share"].map((part) => {
+          const { left, right } = row.querySelector(part).getBoundingClientRect();
+          return [left, right];
+        }))"""
+    ):
+        assert number[1] <= sign[0] < sign[1] <= share[0]
 
 
 def test_letters_join_across_tokens(box, open_page: Open) -> None:
@@ -139,12 +132,12 @@ def test_letters_join_across_tokens(box, open_page: Open) -> None:
       range.selectNodeContents(document.getElementById("text"));
       return range.getBoundingClientRect().width;
     }"""
-    page.get_by_role("button", name="Show probabilities").click()
+    ink(page)
     generate(page, "ا", length=20)
-    expect(page.locator("#text-completion [data-level]")).to_have_count(20)
+    expect(tokens(page)).to_have_count(21)
     coloured = page.evaluate(width)
-    page.get_by_role("button", name="Show probabilities").click()
-    expect(page.locator("#text-completion [data-level]")).to_have_count(0)
+    ink(page)
+    expect(tokens(page)).to_have_count(0)
     assert page.evaluate(width) == pytest.approx(coloured, abs=0.5)
 
 
@@ -161,10 +154,10 @@ def test_prompt_and_text_join(box, open_page: Open) -> None:
             range.selectNodeContents(element);
             return range.getBoundingClientRect().width;
           };
-          const text = document.getElementById("text");
-          const joined = width(text);
-          text.replaceChildren(string);
-          return [joined, width(text)];
+          const block = document.querySelector("#text > div");
+          const joined = width(block);
+          block.replaceChildren(string);
+          return [joined, width(block)];
         }""",
         "ل" + text,
     )
@@ -174,28 +167,26 @@ def test_prompt_and_text_join(box, open_page: Open) -> None:
 def test_the_code_points_of_a_character_are_one_element(box, open_page: Open) -> None:
     character_model(box, PARTS)
     page = open_page(box.url)
-    page.get_by_role("button", name="Show probabilities").click()
+    ink(page)
     text = generate(page, "e", length=400)
     assert len(text) == 400
-    tokens = page.locator("#text-completion [data-level]")
-    elements = tokens.all_text_contents()
-    assert elements == characters(page, text)
+    expect(page.locator("#text .reader [data-surprise]")).to_have_count(1)
+    elements = tokens(page).all_text_contents()
+    assert elements == characters(page, "e" + text)
     assert any(len(element) > 2 for element in elements)
     assert not any(element[0] in "\u0301\u0323\ufe0f" for a, element in pairwise(elements) if a != "\n")
-    descriptions = tokens.evaluate_all("all => all.flatMap((token) => token.title.split('\\n')).length")
-    assert descriptions == 400, "each token has its own alternatives"
-    drawn = page.evaluate("document.getElementById('text-completion').childNodes.length")
+    drawn = page.evaluate(
+        "[...document.querySelectorAll('#text ins, #text .reader')].reduce((sum, it) => sum + it.childNodes.length, 0)"
+    )
     assert drawn == len(elements)
 
 
 def test_marks_without_end_are_no_element_without_end(box, open_page: Open) -> None:
     character_model(box, ["\u0301", "\u0302"])
     page = open_page(box.url)
-    page.get_by_role("button", name="Show probabilities").click()
+    ink(page)
     assert len(generate(page, "", length=2000)) == 2000
-    lengths = page.locator("#text-completion [data-level]").evaluate_all(
-        "all => all.map((it) => it.textContent.length)"
-    )
+    lengths = tokens(page).evaluate_all("all => all.map((it) => it.textContent.length)")
     assert sum(lengths) == 2000
     assert max(lengths) <= 51
 
@@ -221,7 +212,7 @@ def test_copies_are_exact(box, open_page: Open, coloured: bool) -> None:
     character_model(box, [*PARTS, *HEBREW])
     page = open_page(box.url, permissions=["clipboard-read", "clipboard-write"])
     if coloured:
-        page.get_by_role("button", name="Show probabilities").click()
+        ink(page)
     text = generate(page, "👩\u200d", length=200)
     page.get_by_role("button", name="Copy").click()
     expect(page.locator("#copy")).to_have_text("Copied")
@@ -229,15 +220,3 @@ def test_copies_are_exact(box, open_page: Open, coloured: bool) -> None:
     page.evaluate("getSelection().selectAllChildren(document.getElementById('text'))")
     page.keyboard.press("Control+C")
     assert page.evaluate("navigator.clipboard.readText()").split() == ("👩\u200d" + text).split()
-
-
-@pytest.mark.parametrize(
-    ("num_letters", "character"),
-    [(75, "👨\u200d👩\u200d👧\u200d👦"), (79, "👍"), (78, unicodedata.normalize("NFD", "ệ"))],
-)
-def test_a_recent_text_is_shortened_between_characters(box, open_page: Open, num_letters: int, character: str) -> None:
-    character_model(box, PARTS)
-    page = open_page(box.url)
-    generate(page, "x" * num_letters + character)
-    generate(page, "x")
-    expect(page.locator("#recent-list summary")).to_have_text("x" * num_letters + "…")

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Page, expect
 from tests.browser.modules import run_module
+from tests.browser.paper import finished, generate
 
 pytestmark = pytest.mark.browser
 
@@ -55,24 +56,51 @@ def test_a_listener_may_update_the_state(box, open_page: Open) -> None:
     assert calls == [["history", 10], ["sum", 11]]
 
 
-def test_store_holds_the_status_the_history_and_the_text(ready, open_page: Open) -> None:
+def test_store_holds_the_status_the_history_and_the_manuscript(ready, open_page: Open) -> None:
     ready.learn(500)
     page = open_page(ready.url)
     expect(page.locator("#sample")).to_be_visible()
-    page.get_by_label("Length").fill("40")
-    page.get_by_role("button", name="Generate").click()
-    expect(page.locator("#copy")).to_be_visible()
-    status, history, text = run_module(
-        page, "store.js", "({ store: { state } }) => [state.status, state.history, state.text]"
+    generate(page, "TO BE", Length="40")
+    text = finished(page)
+    status, history, manuscript = run_module(
+        page, "store.js", "({ store: { state } }) => [state.status, state.history, state.manuscript]"
     )
     assert status["server"]["model"] == "shakespeare@step-000250"
     assert history["run"] == "shakespeare"
     assert not history["isOther"]
     assert len(history["samples"]) == 3
-    assert text["state"] == "finished"
-    assert text["length"] == 40
-    assert all(token.keys() == {"text"} for token in text["tokens"])
-    assert "".join(token["text"] for token in text["tokens"]) == page.locator("#text-completion").text_content()
+    version = manuscript["versions"][str(manuscript["current"])]
+    writing = version["writing"]
+    assert (writing["state"], writing["length"], writing["start"]) == ("finished", 40, 1)
+    assert writing["request"]["prompt"] == "TO BE"
+    assert isinstance(writing["request"]["seed"], int)
+    assert writing["model"] == "shakespeare@step-000250"
+    assert all(piece.keys() == {"text", "by"} for piece in version["pieces"])
+    assert [piece["by"] for piece in version["pieces"]][:2] == ["reader", "model"]
+    assert "".join(piece["text"] for piece in version["pieces"]) == "TO BE" + text
+
+
+def test_tokens_keep_their_writers(box, open_page: Open) -> None:
+    """A token of several letters may reach from the reader's text into the model's."""
+    pieces, start = run_module(
+        open_page(box.url),
+        "manuscript.js",
+        """({ newManuscript, edit, beginWriting, continuation, append, withTokens, current }) => {
+          let manuscript = edit(newManuscript(), "to b");
+          manuscript = beginWriting(manuscript, [{}], continuation(manuscript), 0);
+          const { current: id } = manuscript;
+          for (const text of ["e o", "r not"]) {
+            manuscript = append(manuscript, id, { tokens: [{ text }], warnings: [] }, 1);
+          }
+          const tokens = ["to", " be", " ", "", "or", " not"].map((text) => ({ text, logprob: -1 }));
+          const { pieces, writing } = current(withTokens(manuscript, id, tokens));
+          return [pieces.map(({ text, by }) => [text, by]), writing.start];
+        }""",
+    )
+    assert pieces == [
+        ["to", "reader"], [" be", "reader"], [" ", "model"], ["", "model"], ["or", "model"], [" not", "model"],
+    ]  # fmt: skip
+    assert start == 2
 
 
 def test_a_delta_without_probabilities_is_one_token(box, open_page: Open) -> None:

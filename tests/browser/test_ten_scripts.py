@@ -21,6 +21,7 @@ import httpx
 import numpy as np
 import pytest
 from playwright.sync_api import Page, expect
+from tests.browser import paper
 from tests.browser.scripts import SCRIPTS, Script, text_of
 
 from gptbox.datasets.prepared import PreparedDataset
@@ -209,48 +210,43 @@ def test_the_page_shows_it(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> None:
     page = open_page(served.url)
-    generate = page.get_by_role("button", name="Generate")
-    expect(generate).to_be_enabled()
+    expect(page.get_by_role("button", name="Generate")).to_be_enabled()
 
     def write(prompt: str, seed: int) -> str:
-        page.get_by_label("Prompt").fill(prompt)
-        page.get_by_label("Length").fill("300")
-        page.get_by_label("Seed").fill(str(seed))
-        generate.click()
+        paper.generate(page, prompt, Length="300", Seed=str(seed))
         expect(page.locator("#facts")).to_contain_text(f"seed {seed}")
-        text = page.locator("#text-completion").text_content() or ""
+        text = paper.finished(page)
         assert "\ufffd" not in text
         assert len(text) > 60
         return text
 
     write(script.start, 1)
     expect(page.locator("#warnings")).to_be_hidden()
-    page.get_by_role("button", name="Show probabilities").click()
+    paper.ink(page)
     text = write(script.start, 2)
     expect(page.locator("#warnings")).to_be_hidden()
     body = {"prompt": script.start, "max_tokens": 300, "temperature": 0.8, "top_k": 200, "seed": 2}
     pieces, _ = stream(served.url, **body)
     assert text == "".join(pieces)
 
+    expect(page.locator("#text .reader [data-surprise]").first).to_be_visible()
     ends = page.evaluate(
         """() => {
-          const element = document.getElementById("text-completion");
+          const element = document.getElementById("text");
           const ends = (parts) => parts.reduce((ends, part) => [...ends, (ends.at(-1) ?? 0) + part.length], []);
           const characters = [...new Intl.Segmenter().segment(element.textContent)].map((each) => each.segment);
-          return [ends(characters), ends([...element.childNodes].map((node) => node.textContent))];
+          return [ends(characters), ends([...element.querySelectorAll("[data-surprise]")].map((node) => node.textContent))];
         }"""
     )
     assert set(ends[1]) <= set(ends[0]), "a token's element ends within a character"
     direction = "element => getComputedStyle(element).direction"
     assert page.get_by_label("Prompt").evaluate(direction) == script.direction
-    assert page.locator("#recent-list summary").evaluate(direction) == script.direction
     first = page.evaluate(
         """() => {
           const range = new Range();
-          range.selectNode(document.getElementById("text-prompt").firstChild);
-          range.setEnd(range.startContainer.firstChild, 1);
+          range.selectNodeContents(document.querySelector("#text [data-surprise]"));
           const { left, right } = range.getBoundingClientRect();
-          const box = document.getElementById("text").getBoundingClientRect();
+          const box = document.querySelector("#text > div").getBoundingClientRect();
           return { ltr: Math.abs(left - box.left) < 2, rtl: Math.abs(right - box.right) < 2 };
         }"""
     )

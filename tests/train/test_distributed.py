@@ -41,6 +41,9 @@ def test_two_processes_give_the_result_of_one(tmp_path: Path, preset: str) -> No
     assert [row[0] for row in losses(one)] == [row[0] for row in losses(two)]
     for ours, expected in zip(losses(two), losses(one), strict=True):
         assert ours[1:] == pytest.approx(expected[1:], abs=2e-3)
+    lines = [[row["learned"]["line"] for row in run.read_rows("samples")] for run in (one, two)]
+    assert len(lines[0]) == len(lines[1]) >= 1
+    assert all(line for each in lines for line in each)
     weights = [model_folder.load(run.resolve("latest")).weights for run in (one, two)]
     for name, weight in weights[0].items():
         np.testing.assert_allclose(weights[1][name], weight, atol=2e-2)

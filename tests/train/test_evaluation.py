@@ -4,6 +4,7 @@ import codecs
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from gptbox.train.data_parallel import DataParallel
 from gptbox.train.decoder import CompiledDecoder
 from gptbox.train.evaluation import Evaluator, Interrupted, evaluate
 from gptbox.train.gpt import GPT
+from gptbox.train.predictions import Predictions
 
 
 def test_an_interrupted_evaluation_leaves_the_model_in_training_mode(
@@ -77,3 +79,66 @@ def test_a_sample_has_whole_characters_and_ends_before_the_end_of_text(tmp_path:
                 num_ended += 1
                 assert text == dataset.tokenizer.decode(ids[: ids.index(eos_id)])
         assert num_ended > 0
+
+
+def test_generation_ends_with_the_first_token_for_which_until_is_true() -> None:
+    model = make_model()
+    whole = model.generate([0], 60, seed=1)
+    last = whole[20]
+    for decoder in (None, CompiledDecoder(model)):
+        assert (
+            model.generate([0], 60, seed=1, decoder=decoder, until=lambda token: token == last)
+            == (whole[: whole.index(last) + 1])
+        )
+    assert model.generate([0], 60, seed=1, until=lambda _: False) == whole
+
+
+def learned(dataset: PreparedDataset, text: str = "", step: int = 1, seed: int = 1) -> dict[str, Any]:
+    """What a model that has learned nothing has learned."""
+    model = make_model(vocab_size=dataset.vocab_size)
+    evaluator = Evaluator(dataset, DataParallel(1), lambda: False)
+    return evaluator.learned(model, text, evaluator.estimate(model).predictions, seed, step)
+
+
+def test_what_was_learned_is_measured_on_sample_and_estimate(tmp_path: Path) -> None:
+    dataset = documents(tmp_path, "char")
+    model, ids = make_model(vocab_size=dataset.vocab_size), np.asarray(dataset.val)
+    parts: list[Predictions] = []
+    evaluate(model, ids, predictions=parts)
+    expected = Predictions.concatenate(parts)
+    found = learned(dataset, "the wall xx on the wall on yy the wall on the wall xx")
+    assert found["real_words"] == pytest.approx(10 / 12, abs=1e-4)
+    assert found["accuracy"] == pytest.approx(expected.accuracy, abs=1e-4)
+    assert expected.confusion is not None
+    assert found["confusion"] == {
+        "expected": dataset.tokenizer.token_text(expected.confusion.expected),
+        "predicted": dataset.tokenizer.token_text(expected.confusion.predicted),
+        "share": pytest.approx(expected.confusion.share, abs=1e-4),
+    }
+    assert json.loads(json.dumps(found)) == found
+
+
+@pytest.mark.parametrize("tokenizer", ["byte", "bpe", "char"])
+def test_each_step_has_a_line_of_its_own_of_whole_characters(tmp_path: Path, tokenizer: str) -> None:
+    dataset = documents(tmp_path, tokenizer)
+    lines = [learned(dataset, step=step)["line"] for step in range(12)]
+    assert len(set(lines)) == 12
+    assert learned(dataset, step=3)["line"] == lines[3]
+    assert learned(dataset, step=3, seed=2)["line"] != lines[3]
+    assert not any("\ufffd" in line or "\n" in line or len(line) > 80 for line in lines)
+    assert any(not line.rstrip("…").isascii() for line in lines)
+
+
+def test_saying_what_was_learned_draws_no_random_numbers_of_the_training(tmp_path: Path) -> None:
+    dataset = documents(tmp_path, "char")
+    torch.manual_seed(5)
+    np.random.seed(5)
+    numpy_s_next = np.random.random()
+    np.random.seed(5)
+    model = make_model(vocab_size=dataset.vocab_size)
+    evaluator = Evaluator(dataset, DataParallel(1), lambda: False)
+    before = torch.get_rng_state()
+    evaluator.collect_words()
+    evaluator.learned(model, "text", evaluator.estimate(model).predictions, 1, 1)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert np.random.random() == numpy_s_next

@@ -53,6 +53,11 @@ def test_an_interrupted_run_goes_on_from_its_step(volume: Path) -> None:
     assert "Going on from step 5,893." in done.stdout
     status = status_of(volume, "interrupted")
     assert (status.phase, status.step) == ("finished", 8000)
+    rows = run.read_rows("samples")
+    assert [row["step"] for row in rows if "learned" not in row] == [1000, 2000, 3000, 4000, 5000]
+    later = [row["learned"] for row in rows if "learned" in row]
+    assert len(later) == 3
+    assert all(each["accuracy"] > 0.8 and each["real_words"] > 0.5 and each["line"] for each in later)
     # The version that began the run reached 0.2253 at step 8,000, and 0.2213 at step 7,000.
     assert status.val_loss == pytest.approx(0.2252, abs=0.005)
     assert status.best_snapshot == "step-007000"

@@ -21,6 +21,8 @@ from gptbox.models.runs import RunFolder, Status
 from gptbox.train import evaluation_schedule
 from gptbox.train.budget import Timestamp
 from gptbox.train.config import TrainConfig, with_changes
+from gptbox.train.evaluation import Estimate
+from gptbox.train.predictions import Predictions
 from gptbox.train.reporter import LogReporter
 from gptbox.train.trainer import Trainer
 
@@ -44,7 +46,11 @@ def test_a_run_learns_publishes_and_finishes(make_trainer: Callable[..., Trainer
 
     samples = run.read_rows("samples")
     assert [row["step"] for row in samples] == [100, 200]
-    assert set(samples[0]) == {"step", "val_loss", "val_loss_estimate", "prompt", "seed", "text"}
+    assert set(samples[0]) == {"step", "val_loss", "val_loss_estimate", "prompt", "seed", "text", "learned"}
+    assert samples[0]["learned"]["accuracy"] < samples[1]["learned"]["accuracy"]
+    assert 0 <= samples[1]["learned"]["real_words"] <= 1
+    assert set(samples[1]["learned"]["confusion"]) == {"expected", "predicted", "share"}
+    assert samples[0]["learned"]["line"] != samples[1]["learned"]["line"]
     assert set(run.read_rows("metrics")[0]) == {
         "step", "elapsed_s", "train_loss", "val_loss", "val_loss_estimate", "lr", "tokens_per_s"
     }  # fmt: skip
@@ -292,6 +298,11 @@ def test_a_timed_run_estimates_losses_and_measures_its_best_exactly(
     assert "estimated on a part of the validation split" in (first.path / "README.md").read_text()
 
 
+def estimate(loss: float) -> Estimate:
+    """An estimate that no model made."""
+    return Estimate(loss, Predictions.concatenate([]))
+
+
 def test_the_best_is_chosen_by_the_exact_loss_not_by_the_estimate(
     long_trainer: Callable[..., Trainer], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -299,7 +310,7 @@ def test_the_best_is_chosen_by_the_exact_loss_not_by_the_estimate(
     trainer = long_trainer(replace(CONFIG, steps=90, eval_every=30))
     estimates = {30: 1.000, 60: 1.009, 90: 1.005}
     exact = {30: 1.20, 60: 1.10, 90: 1.30}
-    monkeypatch.setattr(trainer.evaluator, "estimate", lambda _: estimates[trainer.state.step])
+    monkeypatch.setattr(trainer.evaluator, "estimate", lambda _: estimate(estimates[trainer.state.step]))
     monkeypatch.setattr(trainer.evaluator, "exact", lambda _: exact[trainer.state.step])
     seen = []
     trainer.reporter.evaluated = seen.append  # type: ignore[method-assign, assignment]
@@ -313,7 +324,7 @@ def test_a_snapshot_with_only_an_estimate_can_become_the_best(
     long_trainer: Callable[..., Trainer], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     trainer = long_trainer(replace(TIMED, minutes=8 / 60))
-    monkeypatch.setattr(trainer.evaluator, "estimate", lambda _: 1.0 + 0.001 * len(trainer.run.snapshots()))
+    monkeypatch.setattr(trainer.evaluator, "estimate", lambda _: estimate(1.0 + 0.001 * len(trainer.run.snapshots())))
     measured = []
 
     def exact(model: Any) -> float:
@@ -354,7 +365,7 @@ def test_a_damaged_candidate_is_skipped(
 ) -> None:
     caplog.set_level(logging.INFO, "gptbox")
     trainer = long_trainer(replace(TIMED, minutes=8 / 60))
-    monkeypatch.setattr(trainer.evaluator, "estimate", lambda _: 1.0 + 0.001 * len(trainer.run.snapshots()))
+    monkeypatch.setattr(trainer.evaluator, "estimate", lambda _: estimate(1.0 + 0.001 * len(trainer.run.snapshots())))
     original = trainer._select_best
 
     def damaged() -> None:

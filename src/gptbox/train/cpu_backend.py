@@ -205,6 +205,12 @@ def loss(model: GPT, workspace: Workspace, inputs: Tensor, targets: Tensor) -> f
     return _forward(workspace, inputs, targets, NO_DROPOUT, _dropout_keys(model, NO_DROPOUT, len(inputs)))
 
 
+def likeliest(workspace: Workspace) -> NDArray[np.int64]:
+    """The likeliest token at each position of the ids whose loss was computed last, (B * T,)."""
+    ids: NDArray[np.int64] = workspace.head_activations.logits.argmax(1)
+    return ids
+
+
 def gradients(model: GPT, workspace: Workspace, inputs: Tensor, targets: Tensor, dropout: Dropout) -> float:
     """The mean loss over ids (B, T), in nats per token; writes its gradient to `workspace.gradient`."""
     w, grad_x, keys = workspace, workspace.grad_x, _dropout_keys(model, dropout, len(inputs))

@@ -4,7 +4,7 @@ The state_dict has the names and layouts of `gptbox.models.weights`. Shapes: B r
 positions, C = n_embd, H query heads, K key and value heads, D = head_dim, V = vocab_size.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import torch
@@ -262,12 +262,13 @@ class GPT(nn.Module):
         seed: int | None = None,
         decoder: Decoder | None = None,
         constraint: Utf8Constraint | None = None,
+        until: Callable[[int], bool] | None = None,
     ) -> list[int]:
         """Sample `max_tokens` ids that continue `ids`; temperature 0 is greedy, top_k 0 keeps all tokens.
 
         `decoder` is a new one for this model, by default one that calls `forward` with a KV cache. Past the context
         length the window slides; see `gptbox.models.context_window.slide_window`. `constraint` says which tokens are
-        sampled: by default all.
+        sampled: by default all. `until` is called with each new id; the first for which it returns true is the last.
         """
         context = self.config.context_length
         device = self.embedding.weight.device
@@ -300,6 +301,8 @@ class GPT(nn.Module):
             if transitions is not None:
                 state = int(transitions[state, token])
             history.append(token)
+            if until is not None and until(token):
+                break
             new_ids = [token]
         return history[len(ids) :]
 

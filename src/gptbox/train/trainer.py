@@ -203,6 +203,7 @@ class Trainer:
         Raises RunError if nothing is left for the first step.
         """
         budget = self.budget
+        self.evaluator.collect_words()
         budget.begin_training()
         self.schedule.begin(self.evaluator.predict_cost(self.model, budget))
         self._reserve_final_evaluation()
@@ -281,14 +282,15 @@ class Trainer:
         return require_finite(loss, "validation", self.state.step, self.state.learning_rate, self.run.name)
 
     def _evaluate(self, last: bool = False) -> None:
-        """Estimate the loss, generate a sample, save and publish.
+        """Estimate the loss, generate a sample, say what was learned, save and publish.
 
         The exact loss is measured too for the last snapshot, and for every one if evaluations are due by steps. Raises
         Interrupted if a stop was requested meanwhile, DivergedError if the loss is not finite.
         """
         budget, state = self.budget, self.state
         began, began_cpu = budget.spent_s, time.process_time()
-        estimate = self._require_finite(self.evaluator.estimate(self.model))
+        estimate, predictions = self.evaluator.estimate(self.model)
+        self._require_finite(estimate)
         estimate_s = budget.spent_s - began
         val_loss = estimate if self.evaluator.estimate_is_exact else None
         if val_loss is None and (last or self.config.eval_every is not None):
@@ -299,7 +301,9 @@ class Trainer:
         with self.disk.suppress_full():
             self._write_row(estimate, val_loss)
             losses = {"step": state.step, "val_loss": val_loss, "val_loss_estimate": estimate}
-            self.run.append("samples", losses | self.evaluator.sample(self.model, self.config.seed))
+            sample = self.evaluator.sample(self.model, self.config.seed)
+            learned = self.evaluator.learned(self.model, sample["text"], predictions, self.config.seed, state.step)
+            self.run.append("samples", losses | sample | {"learned": learned})
             self._save()  # before publishing: a run killed in between publishes on resuming
             self._publish()
             written = True

@@ -51,7 +51,8 @@ def refusal(client: TestClient, status: int, **body: Any) -> dict[str, Any]:
     return dict(response.json()["error"])
 
 
-def events(response: httpx.Response) -> list[Any]:
+def events(response: Any) -> list[Any]:
+    """The data of a stream's events."""
     data = [line.removeprefix("data: ") for line in response.text.split("\n\n") if line]
     return [item if item == "[DONE]" else json.loads(item) for item in data]
 

@@ -30,6 +30,16 @@ def test_metrics_and_samples_of_a_run(tiny_run: Path, client: TestClient) -> Non
     assert client.get("/api/history").json() == expected
 
 
+def test_what_was_learned_arrives_with_null_for_nan(tiny_run: Path, client: TestClient) -> None:
+    confusion = {"expected": "\\xe9", "predicted": "\n", "share": 0.25}
+    learned = {"real_words": 0.5, "accuracy": 0.25, "confusion": confusion, "line": "\u2028 caf\u00e9"}
+    damaged = {"real_words": float("nan"), "accuracy": 1.0, "confusion": {"share": float("inf")}, "line": None}
+    rows = [{"step": 1}, {"step": 2, "learned": learned}, {"step": 3, "learned": damaged}]
+    (tiny_run / "tiny" / "samples.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    repaired = damaged | {"real_words": None, "confusion": {"share": None}}
+    assert client.get("/api/history").json()["samples"] == [*rows[:2], {"step": 3, "learned": repaired}]
+
+
 def test_appended_and_removed_rows_are_seen_at_once(tiny_run: Path, client: TestClient) -> None:
     run = RunFolder(tiny_run, "tiny")
     for count in range(1, 4):

@@ -83,7 +83,8 @@ async def cgi_sample(request: Request) -> Response:
     count = int_param(query, "num_samples", 1, 1, MAX_TEXTS)
     seed = int_param(query, "seed", secrets.randbits(32), -(2**63), 2**63 - 1)
     model = await service.live_model.resolve()
-    start = query.get("start") or default_start(model.tokenizer)
+    # A form sends line breaks as CR LF.
+    start = query.get("start", "").replace("\r\n", "\n") or default_start(model.tokenizer)
     max_tokens = min(MAX_TOKENS, service.settings.max_tokens)
     jobs = [
         TextJob(

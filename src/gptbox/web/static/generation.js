@@ -114,6 +114,7 @@ export async function write(place, { n = 1, prompt_ids: ids, ...settings }) {
   const manuscript = manuscripts.beginWriting(store.state.manuscript, requests, place, performance.now());
   const versions = Array.from({ length: n }, (_, i) => manuscript.lastId - n + 1 + i);
   store.update({ manuscript });
+  $("paper").scrollIntoView({ block: "nearest" });
   announce("Writing.");
   const body = { ...request, prompt: ids ?? prompt, ...(n > 1 ? { n } : {}) };
   if (store.state.ink.isOn && n === 1) body.logprobs = MAX_LOGPROBS;

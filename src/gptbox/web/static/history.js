@@ -77,6 +77,7 @@ async function refetch(next) {
   isFetching = true;
   fetchedAt = performance.now();
   const { run } = store.state;
+  let isGone = false;
   try {
     const history = await find(store.state);
     shown = next;
@@ -85,11 +86,12 @@ async function refetch(next) {
     if (history.isOther && isUnderWay(history.training)) setTimeout(forget, OTHER_RUN_MS);
   } catch (error) {
     // A run that was deleted. Otherwise the connection notice tells the reader, and the next status tries again.
-    if (error.status === 404 && run) store.update({ run: null });
+    isGone = error.status === 404 && run !== null;
+    if (!isGone) return;
+  } finally {
     isFetching = false;
-    return;
   }
-  isFetching = false;
+  if (isGone) store.update({ run: null });
   schedule();
 }
 

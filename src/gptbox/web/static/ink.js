@@ -24,8 +24,8 @@ export function writerOf({ versions }, { writing, parent }) {
 
 /** Request what the current version lacks. */
 async function scoreVersion() {
-  const { manuscript, ink, settings, status } = store.state;
-  const { id, pieces } = version();
+  const { manuscript, ink, settings, run, status } = store.state;
+  const { id, pieces, writing } = version();
   controller?.abort();
   setText($("ink-note"), "");
   if (!ink.isOn || manuscripts.isBusy(manuscript) || !status?.server.ready) return;
@@ -35,9 +35,11 @@ async function scoreVersion() {
   const { signal } = controller;
   // What the model has just written has its log-probabilities from the stream.
   const end = pieces.findLastIndex((piece) => !isScored(piece)) + 1;
-  const text = manuscripts.textOf({ pieces }, 0, end);
+  // The rest as it was written, after its prompt.
+  const start = Math.min(writing?.start ?? end, end);
+  const texts = [manuscripts.textOf({ pieces }, 0, start), manuscripts.textOf({ pieces }, start, end)];
   try {
-    const tokens = await scoreWith([writerOf(manuscript, version()), settings.model, null], text, signal);
+    const tokens = await scoreWith([writerOf(manuscript, version()), settings.model, run].filter(Boolean), texts, signal);
     const latest = store.state.manuscript;
     if (latest.versions[id]?.pieces !== pieces) return;
     const scored = manuscripts.withTokens(latest, id, [...tokens, ...pieces.slice(end)]);
@@ -51,13 +53,13 @@ async function scoreVersion() {
   }
 }
 
-/** The tokens by the first of the models that is still there. */
-async function scoreWith([model, ...others], text, signal) {
+/** The tokens by the first of the models that is still there, or else by the one in use. */
+async function scoreWith([model = null, ...others], [prompt, text], signal) {
   try {
-    return await scoreAll(text, model, signal);
+    return [...(await scoreAll(prompt, model, signal)), ...(await scoreAll(text, model, signal, prompt))];
   } catch (error) {
-    if (error.status !== 404 || !others.length) throw error;
-    return scoreWith(others, text, signal);
+    if (error.status !== 404 || !model) throw error;
+    return scoreWith(others, [prompt, text], signal);
   }
 }
 

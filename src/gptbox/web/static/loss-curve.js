@@ -1,4 +1,4 @@
-/** The loss curve: an SVG of the training loss as a line, of the validation loss as points, and of the chosen snapshot. */
+/** The loss curve: an SVG with the training loss as a line, the validation loss as points, and the chosen snapshot. */
 
 import { TimeAxis, evaluations, ticks } from "./axis.js";
 import { el, svg } from "./dom.js";
@@ -31,7 +31,9 @@ export class LossCurve {
     this.chosen = null;
     /** The last step of the axis, smaller than the last row's while the newest mark glides in. */
     this.last = 0;
+    /** The next frame of a glide, 0 if there is none, and the last step that it leads to. */
     this.frame = 0;
+    this.target = 0;
     this.tooltip = el("p", { class: "tooltip", "aria-hidden": "true", hidden: "" });
     new ResizeObserver(() => this.draw()).observe(container);
     container.addEventListener("pointerdown", (event) => this.onPointerDown(event));
@@ -60,8 +62,11 @@ export class LossCurve {
   show(data, glides) {
     const rows = data.rows.filter((row) => Number.isFinite(row.train_loss) || Number.isFinite(valLoss(row)));
     this.data = { ...data, rows };
-    cancelAnimationFrame(this.frame);
     const last = rows.at(-1)?.step ?? 0;
+    if (this.frame && last === this.target) return; // the glide goes on with the new data
+    cancelAnimationFrame(this.frame);
+    this.frame = 0;
+    this.target = last;
     if (!glides || !this.last || last <= this.last || reducedMotion.matches || document.hidden) {
       this.last = last;
       this.draw();
@@ -72,7 +77,7 @@ export class LossCurve {
       const part = Math.min(1, (performance.now() - began) / GLIDE_MS);
       this.last = from + (last - from) * easeOut(part);
       this.draw();
-      if (part < 1) this.frame = requestAnimationFrame(glide);
+      this.frame = part < 1 ? requestAnimationFrame(glide) : 0;
     };
     glide();
   }
@@ -99,9 +104,10 @@ export class LossCurve {
     if (overfitsFrom !== null) {
       const x = this.axis.x(overfitsFrom);
       lines.append(svg("rect", { class: "overfit", x, y: top, width: Math.max(0, right - x), height: bottom - top }));
-      const isWide = right - x > 80;
-      const place = { x: isWide ? right - 6 : x - 6, y: top + 12, "text-anchor": "end" };
-      grid.append(svg("text", { class: "overfit-label", ...place }, "overfitting"));
+      // The losses rise to the right: the corner on the left is free.
+      const place = right - x > 80 ? { x: x + 6 } : { x: x - 6, "text-anchor": "end" };
+      Object.assign(place, { y: top + 14 });
+      lines.append(svg("text", place, "overfitting"));
     }
     const evaluated = evaluations(rows);
     lines.append(svg("path", { class: "train", d: this.path(rows, (row) => row.train_loss) }));
@@ -141,11 +147,13 @@ export class LossCurve {
       const x = this.axis.x(step);
       const anchor = x > right - 10 ? "end" : "middle";
       grid.append(svg("line", { x1: x, x2: x, y1: bottom, y2: bottom + 4, class: "axis" }));
-      grid.append(svg("text", { x: anchor === "end" ? right + 6 : x, y: bottom + 17, "text-anchor": anchor }, number(step)));
+      const place = { x: anchor === "end" ? right + 6 : x, y: bottom + 17, "text-anchor": anchor };
+      grid.append(svg("text", place, number(step)));
     }
     grid.append(svg("line", { x1: left, x2: right, y1: bottom, y2: bottom, class: "axis" }));
     const title = `training steps${isLogarithmic ? ", the beginning stretched" : ""}`;
-    grid.append(svg("text", { class: "axis-title", x: (left + right) / 2, y: HEIGHT - 5, "text-anchor": "middle" }, title));
+    const below = { class: "axis-title", x: (left + right) / 2, y: HEIGHT - 5, "text-anchor": "middle" };
+    grid.append(svg("text", below, title));
     const middle = (top + bottom) / 2;
     const turned = { x: 10, y: middle, "text-anchor": "middle", transform: `rotate(-90 10 ${middle})` };
     grid.append(svg("text", turned, "loss"));

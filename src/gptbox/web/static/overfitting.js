@@ -1,7 +1,7 @@
 /** Overfitting: what it is, and from which step on. */
 
 import { evaluations } from "./axis.js";
-import { number, valLoss } from "./format.js";
+import { loss, number, valLoss } from "./format.js";
 
 /** The same limits as of the trainer's own judgement (train/early_stopping.py): more than the noise of the losses. */
 const RISE = 0.02;
@@ -20,3 +20,8 @@ export function overfitsFrom(rows) {
 export const explainOverfitting = (step) => step === null ? "" :
   `It overfits from step ${number(step)} on: the loss on unseen text rises while that on its own text still falls. ` +
   "It begins to learn its text by heart, and gets worse at going on with any other.";
+
+/** What a loss means where the model overfits: its samples read better than it deserves. */
+export const explainByHeart = (value, step) =>
+  "Its samples may read better and better: they repeat what it has read. On text that it has not, its loss of " +
+  `${loss(value)} is worse than it was at step ${number(step)}.`;

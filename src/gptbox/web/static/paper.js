@@ -204,12 +204,25 @@ $("prompt").addEventListener("input", () => {
   save("draft", $("prompt").value);
   renderBar();
 });
-$("prompt").addEventListener("blur", () => {
-  if (document.activeElement === $("prompt")) return; // the window lost the focus, not the field
+/** After the field has been left: what was typed becomes a version, and both inks are shown. */
+function leave() {
+  if (face !== "edit" || document.activeElement === $("prompt")) return;
   commit();
   showVersion();
   renderBar();
-});
+}
+
+// A press that takes the focus from the field must reach its target before anything moves.
+let isPressed = false;
+addEventListener("pointerdown", () => (isPressed = true), true);
+for (const type of ["pointerup", "pointercancel"]) {
+  addEventListener(type, () => {
+    isPressed = false;
+    setTimeout(leave);
+  }, true);
+}
+// When the window loses the focus, the field keeps it.
+$("prompt").addEventListener("blur", () => isPressed || leave());
 $("output").addEventListener("keydown", onKeyInText);
 $("output").addEventListener("dblclick", () => editAtEnd());
 $("output").addEventListener("paste", (event) => editAtEnd(event.clipboardData.getData("text/plain").replaceAll("\r\n", "\n")));
@@ -219,15 +232,7 @@ $("text").addEventListener("copy", (event) => {
   event.clipboardData.setData("text/plain", selected);
   event.preventDefault();
 });
-// A press on the button takes the focus from the field first, which may have gone over to the text already.
-let wasEditing = false;
-$("edit").addEventListener("pointerdown", () => (wasEditing = face === "edit"));
-$("edit").addEventListener("click", () => {
-  const isEditing = wasEditing || face === "edit";
-  wasEditing = false;
-  if (isEditing) read();
-  else editAtEnd();
-});
+$("edit").addEventListener("click", () => (face === "edit" ? read() : editAtEnd()));
 $("undo").addEventListener("click", undo);
 $("redo").addEventListener("click", redo);
 $("previous-version").addEventListener("click", () => showOther(neighbour(-1)));

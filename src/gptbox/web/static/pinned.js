@@ -16,9 +16,9 @@ const MAX_CHARACTERS = 400;
 /** From a text that the default run has. */
 const SHAKESPEARE = "What's in a name? That which we call a rose";
 
-/** The line watched, "" if none; by run, the lines that the reader chose. */
+/** The line watched, "" if none; the lines that the reader chose, by run. */
 let line = "";
-const lines = recall("pinned-lines", {});
+const lines = new Map(recall("pinned-lines", []));
 /** Of the run and line watched: the probability of a letter by step, and the kept steps that were asked for. */
 let scores = new Map();
 let asked = new Set();
@@ -39,8 +39,8 @@ function defaultLine() {
   const { training } = store.state.history;
   const source = `${run} ${(training ?? store.state.status?.training)?.dataset_source ?? ""}`;
   if (/shakespeare|plays/i.test(source)) return SHAKESPEARE;
-  const sample = store.state.history.samples.at(-1)?.text ?? "";
-  return sample.split("\n").map((text) => text.trim()).find((text) => text.length >= 12)?.slice(0, 80) ?? "";
+  const sample = (store.state.history.samples.at(-1)?.text ?? "").split("\n").map((text) => text.trim());
+  return (sample.find((text) => text.length >= 24) ?? sample.find(Boolean) ?? "").slice(0, 80);
 }
 
 function showRun() {
@@ -48,8 +48,8 @@ function showRun() {
   $("pinned").hidden = !history?.samples.length || !keptSteps().length;
   if (!history || history.run === run) return;
   run = history.run;
-  field.value = lines[run] ?? defaultLine();
-  watch(lines[run] ?? "");
+  field.value = lines.get(run) ?? defaultLine();
+  watch(lines.get(run) ?? "");
 }
 
 const keptSteps = () => store.state.kept?.get(store.state.history?.run)?.steps ?? [];
@@ -113,7 +113,8 @@ function showError(error, steps) {
   const isPassing = error.status === 429 || error.status >= 500 || error.status === 0;
   const pause = retryMs;
   retryMs = Math.min(LAST_RETRY_MS, retryMs * 2);
-  setText($("pinned-error"), isPassing ? `The line could not be scored yet: next attempt in ${pause / 1000} s.` : error.message);
+  const busy = `The line could not be scored yet: next attempt in ${pause / 1000} s.`;
+  setText($("pinned-error"), isPassing ? busy : error.message);
   if (!isPassing) steps.forEach((step) => asked.add(step));
   return isPassing ? pause : null;
 }
@@ -125,45 +126,47 @@ function render() {
   const sample = chosenSample();
   $("pinned-chart").hidden = !points.length;
   if (!points.length) {
-    if (!controller) setText($("pinned-facts"), line ? "" : "Each snapshot says how well it would have guessed this line.");
+    const hint = line ? "" : "Each snapshot says how well it would have guessed this line.";
+    if (!controller) setText($("pinned-facts"), hint);
     return;
   }
-  draw(points, sample?.step);
-  setText($("pinned-facts"), describe(points, sample?.step));
+  if (axis && sample) draw(points, sample.step);
+  setText($("pinned-facts"), describe(points, sample?.step ?? points.at(-1)[0]));
 }
 
 /** "Now it expects each letter of this line with 48 %, at first with 2 %." */
 function describe(points, step) {
   const [first, last] = [points[0], points.at(-1)];
-  if (points.length === 1) return `At step ${number(last[0])} it expects each letter of this line with ${percent(last[1])}.`;
+  const letters = "each letter of this line with";
+  if (points.length === 1) return `At step ${number(last[0])} it expects ${letters} ${percent(last[1])}.`;
   const chosen = points.findLast(([at]) => at <= step) ?? first;
   const atFirst = `at first, at step ${number(first[0])}, with ${percent(first[1])}`;
-  if (chosen === last) return `Now it expects each letter of this line with ${percent(last[1])}, ${atFirst}.`;
-  const then = `At step ${number(chosen[0])} it expected each letter of this line with ${percent(chosen[1])}`;
+  if (chosen === last) return `Now it expects ${letters} ${percent(last[1])}, ${atFirst}.`;
+  const then = `At step ${number(chosen[0])} it expected ${letters} ${percent(chosen[1])}`;
   return `${then}, ${chosen === first ? "" : `${atFirst}, `}now with ${percent(last[1])}.`;
 }
 
 /** The sparkline, on the curve's time axis. */
 function draw(points, step) {
-  if (!axis) return;
   const top = Math.min(1, Math.ceil(Math.max(...points.map(([, p]) => p)) * 10 + 0.2) / 10);
   const y = (p) => BOTTOM - (p / top) * (BOTTOM - TOP);
-  const place = ([at, p]) => `${Math.min(axis.x(at), axis.right).toFixed(1)} ${y(p).toFixed(1)}`;
+  const x = (at) => Math.min(axis.x(at), axis.right); // while the newest mark glides in
+  const place = ([at, p]) => `${x(at).toFixed(1)} ${y(p).toFixed(1)}`;
   const path = `M${points.map(place).join("L")}`;
-  const [from, to] = [axis.x(points[0][0]), Math.min(axis.x(points.at(-1)[0]), axis.right)];
+  const [from, to] = [x(points[0][0]), x(points.at(-1)[0])];
   const label = (p) => svg("text", { x: axis.left - 8, y: y(p) + 4, "text-anchor": "end" }, `${Math.round(p * 100)} %`);
   const rule = (p) => svg("line", { class: "grid-line", x1: axis.left, x2: axis.right, y1: y(p), y2: y(p) });
-  const dots = points.map(([at, p]) =>
-    svg("circle", { class: at === step ? "chosen" : "val-point", cx: Math.min(axis.x(at), axis.right), cy: y(p), r: at === step ? 5 : 2 }));
-  const playhead = step === undefined ? [] : [svg("line", {
-    class: "playhead", x1: Math.min(axis.x(step), axis.right), x2: Math.min(axis.x(step), axis.right), y1: 0, y2: BOTTOM,
-  })];
+  const dots = points.map(([at, p]) => {
+    const isChosen = at === step;
+    return svg("circle", { class: isChosen ? "chosen" : "val-point", cx: x(at), cy: y(p), r: isChosen ? 5 : 2 });
+  });
+  const playhead = svg("line", { class: "playhead", x1: x(step), x2: x(step), y1: 0, y2: BOTTOM });
   const summary = `Probability of each letter over ${count(points.length, "snapshot")}: ` +
     `from ${percent(points[0][1])} to ${percent(points.at(-1)[1])}`;
   const width = axis.right + 14;
   $("pinned-chart").replaceChildren(svg(
     "svg", { width, height: HEIGHT, viewBox: `0 0 ${width} ${HEIGHT}`, role: "img", "aria-label": summary },
-    rule(top), rule(0), label(top), label(0), ...playhead,
+    rule(top), rule(0), label(top), label(0), playhead,
     svg("path", { class: "pinned-area", d: `${path}L${to.toFixed(1)} ${BOTTOM}L${from.toFixed(1)} ${BOTTOM}Z` }),
     svg("path", { class: "val", d: path }), ...dots,
   ));
@@ -178,9 +181,9 @@ function onSubmit(event) {
 function pin() {
   const text = field.value.trim().slice(0, MAX_CHARACTERS);
   if (text === line) return;
-  lines[run] = text;
-  if (!text) delete lines[run];
-  keep("pinned-lines", lines);
+  lines.set(run, text);
+  if (!text) lines.delete(run);
+  keep("pinned-lines", [...lines]);
   watch(text);
 }
 

@@ -54,7 +54,8 @@ function render() {
   const isKept = step === sample.step;
   setText($("rewriting-title"), `Your text, at step ${number(step)}`);
   setText($("rewriting-hint"), describe(fields.prompt, sample.step, isKept ? null : step));
-  const action = entry ? "Write it again" : `Write my text at ${isKept ? "this snapshot" : `step ${number(step)}`}`;
+  const place = isKept ? "this snapshot" : `step ${number(step)}`;
+  const action = entry ? `Written at ${place}` : `Write my text at ${place}`;
   setText($("rewrite"), isBusy() ? "Stop" : action);
   $("rewrite").disabled = !isBusy() && (!fields.prompt.trim() || !store.state.status?.server.ready || Boolean(entry));
   // Once there is a text at one snapshot, the place for it stays: nothing below jumps while the reader slides along.
@@ -66,11 +67,13 @@ function render() {
 
 function describe(prompt, step, nearest) {
   const thinned = nearest === null ? "" :
-    `The model of step ${number(step)} was thinned out to save space. The nearest kept one is that of step ${number(nearest)}. `;
+    `The model of step ${number(step)} was thinned out to save space. ` +
+    `The nearest kept one is that of step ${number(nearest)}. `;
   if (!prompt.trim()) return `${thinned}Write a few words on the paper: each snapshot can go on with them.`;
   const characters = [...prompt.trim().replace(/\s+/g, " ")];
   const shown = characters.slice(-PROMPT_SHOWN).join("");
-  return `${thinned}It goes on from “${characters.length > PROMPT_SHOWN ? "…" : ""}${printable(shown)}”, with the same seed at each.`;
+  const cut = characters.length > PROMPT_SHOWN ? "…" : "";
+  return `${thinned}It goes on from “${cut}${printable(shown)}”, with the same seed at each.`;
 }
 
 async function write() {

@@ -32,7 +32,8 @@ async function refresh() {
   if (!status || document.hidden || isFetching) return;
   const { training, server } = status;
   const key = server.auth ? load("key", "") : "";
-  const wanted = [training?.run, training?.phase, training?.latest_snapshot, training?.best_snapshot, server.model, key].join(" ");
+  const { run, phase, latest_snapshot: latest, best_snapshot: best } = training ?? {};
+  const wanted = [run, phase, latest, best, server.model, key].join(" ");
   if (wanted === fetchedFor) return;
   if (server.auth && !key) return store.update({ kept: null });
   isFetching = true;
@@ -62,16 +63,16 @@ function render() {
   picker.value = run && names.includes(run) ? run : newest ?? names[0] ?? "";
 }
 
-/** Show a run; null shows the newest. */
-function pick(run) {
-  save("run", run);
-  store.update({ run, snapshot: null });
-}
-
 store.subscribe(({ status }) => status, refresh);
 store.subscribe(({ status }) => status?.training?.run, render);
 store.subscribe(({ kept }) => kept, render);
-store.subscribe(({ run }) => run, render);
+store.subscribe(({ run }) => run, (run) => {
+  save("run", run);
+  render();
+});
 document.addEventListener("visibilitychange", refresh);
-picker.addEventListener("change", () => pick(picker.value === store.state.status?.training?.run ? null : picker.value));
+picker.addEventListener("change", () => {
+  const isNewest = picker.value === store.state.status?.training?.run;
+  store.update({ run: isNewest ? null : picker.value, snapshot: null });
+});
 if (load("run", null)) store.update({ run: load("run", null) });

@@ -18,14 +18,14 @@ export async function score({ text, prompt = "", model = null, topLogprobs = 0, 
   return { tokens: scoredTokens(text, reply), score: reply.scores[0], validation: reply.validation };
 }
 
-/** The tokens of a text of any length; what is too long has no log-probabilities. */
-export async function scoreAll(text, model, signal) {
+/** The tokens of a text of any length that stands after `prompt`; what is too long has no log-probabilities. */
+export async function scoreAll(text, model, signal, prompt = "") {
   let at = Math.max(0, text.length - MAX_LENGTH);
   if (/[\udc00-\udfff]/.test(text[at] ?? "")) at++;
   const tokens = at ? [{ text: text.slice(0, at), logprob: null }] : [];
   while (at < text.length) {
     const part = firstPart(text.slice(at, at + MAX_BYTES), at + MAX_BYTES >= text.length);
-    tokens.push(...(await score({ text: part, prompt: text.slice(0, at), model, signal })).tokens);
+    tokens.push(...(await score({ text: part, prompt: prompt + text.slice(0, at), model, signal })).tokens);
     at += part.length;
   }
   return tokens;

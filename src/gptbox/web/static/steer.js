@@ -6,7 +6,7 @@
 import { ApiError, postJson } from "./api.js";
 import { $, announce, el, setText } from "./dom.js";
 import { percent, printable } from "./format.js";
-import { write } from "./generation.js";
+import { showError as showFailure, write } from "./generation.js";
 import * as manuscripts from "./manuscript.js";
 import { requestOf } from "./sampling.js";
 import { score } from "./scoring.js";
@@ -15,9 +15,8 @@ import { codePoints, wholeCharacters } from "./text.js";
 import { elementAt, offsetAtPoint, offsetOf, unwrap, wrap } from "./text-range.js";
 
 const NUM_ALTERNATIVES = 8;
-/** Code units scored before and after the token, so that its neighbours are at hand. */
-const BEFORE = 24;
-const AFTER = 72;
+/** Code units before and after the token whose tokens are found with it. */
+const NEARBY = 200;
 /** A rewritten text has at least so many tokens. */
 const MIN_TOKENS = 100;
 /** Ids sent as a prompt; no model sees more. */
@@ -50,44 +49,80 @@ const settingsOf = (request) => {
   return settings;
 };
 
-/** Score the tokens around the code unit `offset`, if they are not known. Returns whether they belong to the text. */
+/** The model whose alternatives are shown: that which would write the rest. */
+const modelNow = () => requestBefore(store.state.manuscript, version()).model ?? store.state.run;
+
+/** Find the tokens around the code unit `offset`, if they are not known. */
 async function fetchNearby(offset) {
   const { pieces } = version();
-  const known = nearby?.pieces === pieces && nearby.tokens;
-  const isIn = known && known[0].start <= offset && offset < known.at(-1).end;
-  if (isIn && (offset > known[0].start || offset === 0)) return true;
+  const known = nearby?.pieces === pieces ? nearby.tokens : null;
+  // The first of those nearby may begin before its word.
+  if (known && (known[0].start < offset || offset === 0) && offset < known.at(-1).end) return;
   const all = text();
-  let start = wholeCharacters(all, Math.max(0, offset - BEFORE), offset)[0];
-  // Tokens of several letters begin at words.
-  if (start > 0) start = Math.max(start, all.slice(0, offset).lastIndexOf(" ", start + BEFORE / 2));
-  const [, end] = wholeCharacters(all, offset, Math.min(all.length, offset + AFTER));
+  let [start] = wholeCharacters(all, Math.max(0, offset - NEARBY), offset);
+  start = start && all.slice(0, offset).indexOf(" ", start) > 0 ? all.indexOf(" ", start) : start;
+  const [, end] = wholeCharacters(all, offset, Math.min(all.length, offset + NEARBY));
+  const request = { text: all.slice(start, end), prompt: all.slice(0, start), model: modelNow(), signal: newSignal() };
+  const { tokens } = await score(request);
+  let at = start;
+  nearby = { pieces, tokens: tokens.map((token) => ({ ...token, start: at, end: (at += token.text.length), top: null })) };
+}
+
+function newSignal() {
   controller?.abort();
   controller = new AbortController();
-  const model = requestBefore(store.state.manuscript, version()).model ?? store.state.run;
-  const { tokens } = await score({
-    text: all.slice(start, end), prompt: all.slice(0, start), model, topLogprobs: NUM_ALTERNATIVES, signal: controller.signal,
+  return controller.signal;
+}
+
+/** Give token `index` its alternatives: after exactly the text before it, as if the model were to go on from there. */
+async function fetchAlternatives() {
+  const { tokens } = nearby;
+  const at = index;
+  if (tokens[at].top) return;
+  const [first, last] = partsOfCharacter();
+  const reply = await score({
+    text: text().slice(tokens[first].start, tokens[last].end), prompt: text().slice(0, tokens[first].start), model: modelNow(),
+    topLogprobs: NUM_ALTERNATIVES, signal: newSignal(),
   });
-  if (version().pieces !== pieces) return false;
-  let at = start;
-  nearby = { pieces, model, tokens: tokens.map((token) => ({ ...token, start: at, end: (at += token.text.length) })) };
+  const { logprob, top } = reply.tokens[Math.min(at - first, reply.tokens.length - 1)];
+  tokens[at] = { ...tokens[at], logprob, top };
+}
+
+/** Put the cursor on the token at `offset` and tell its probability. Returns whether it is still there. */
+async function moveTo(offset) {
+  if (manuscripts.isBusy(store.state.manuscript) || offset < 0 || offset >= text().length) return false;
+  const { pieces } = version();
+  try {
+    await fetchNearby(offset);
+    if (version().pieces !== pieces) return false;
+    // Of several tokens in one character, the first: the others have the rest of it.
+    const at = nearby.tokens.findIndex(({ start, end }) => start <= offset && offset < Math.max(end, start + 1));
+    return await moveToToken(at);
+  } catch (error) {
+    return explain(error);
+  }
+}
+
+/** Put the cursor on token `at` of those nearby. */
+async function moveToToken(at) {
+  const { tokens } = nearby;
+  select(at);
+  try {
+    await fetchAlternatives();
+  } catch (error) {
+    return explain(error);
+  }
+  if (nearby?.tokens !== tokens || index !== at) return false;
+  cursor.elements[0].setAttribute("aria-label", describe(tokens[at]));
   return true;
 }
 
-/** Put the cursor on the token at `offset`. Returns whether it is there. */
-async function moveTo(offset) {
-  if (manuscripts.isBusy(store.state.manuscript) || offset < 0 || offset >= text().length) return false;
-  try {
-    if (!(await fetchNearby(offset))) return false;
-  } catch (error) {
-    if (error.name === "AbortError") return false;
-    if (!(error instanceof ApiError)) throw error;
-    showError(error.message);
-    return false;
-  }
-  // Of several tokens in one character, the first: the others have the rest of it.
-  const at = nearby.tokens.findIndex(({ start, end }) => start <= offset && offset < Math.max(end, start + 1));
-  select(at);
-  return true;
+/** Show why there are no alternatives. */
+function explain(error) {
+  if (error.name === "AbortError") return false;
+  if (!(error instanceof ApiError)) throw error;
+  showError(error.message);
+  return false;
 }
 
 function showError(message) {
@@ -111,7 +146,7 @@ function select(at) {
   const [first] = elements;
   first.setAttribute("role", "button");
   first.setAttribute("aria-haspopup", "dialog");
-  first.setAttribute("aria-label", describe(token));
+  first.setAttribute("aria-label", printable(token.key));
   first.tabIndex = -1;
   first.focus({ preventScroll: true });
   first.scrollIntoView({ block: "nearest" });
@@ -140,13 +175,10 @@ export async function focusElement(element) {
 async function walk(distance) {
   const wasOpen = isOpen();
   const to = index + distance;
-  // The first of those nearby has been scored for the sake of its neighbour.
-  if (index >= 0 && nearby.tokens[to] && (to > 0 || nearby.tokens[0].start === 0)) select(to);
-  else if (index >= 0) {
-    const { start, end } = nearby.tokens[index];
-    if (!(await moveTo(distance > 0 ? end : start - 1))) return;
-  } else if (!(await moveTo(Math.min(lastOffset ?? writtenFrom(), text().length - 1)))) return;
-  if (wasOpen) showPanel();
+  const isNearby = index >= 0 && nearby.tokens[to] && (to > 0 || nearby.tokens[0].start === 0);
+  const { start, end } = nearby?.tokens[index] ?? {};
+  const offset = index < 0 ? Math.min(lastOffset ?? writtenFrom(), text().length - 1) : distance > 0 ? end : start - 1;
+  if ((await (isNearby ? moveToToken(to) : moveTo(offset))) && wasOpen) showPanel();
 }
 
 /** Where the model's part of the text begins. */
@@ -230,20 +262,35 @@ async function take(i) {
   const [key, , id] = alternative;
   const { manuscript } = store.state;
   const settings = { ...settingsOf(requestBefore(manuscript, version())), max_tokens: restOf(token) };
-  const { model, tokens: near } = nearby;
-  const before = near.slice(partsOfCharacter()[0], index);
-  const isPart = key.startsWith("bytes:") || before.length > 0;
+  const parts = [...nearby.tokens.slice(partsOfCharacter()[0], index).map((part) => part.id), id];
   panel.hidePopover();
   clearCursor();
   $("output").focus({ preventScroll: true });
-  if (!isPart) {
+  if (parts.length === 1 && !key.startsWith("bytes:")) {
     await write(manuscripts.steered(manuscript, token.start, key), settings);
     return;
   }
-  // A part of a character is no text: the prompt is given as ids, and the model's text begins with that character.
-  const { tokens } = await postJson("tokenize", { model, prompt: text().slice(0, token.start).slice(-MAX_IDS) });
-  const ids = [...tokens, ...before.map((other) => other.id), id].slice(-MAX_IDS);
-  await write(manuscripts.steered(manuscript, token.start, ""), { ...settings, prompt_ids: ids });
+  try {
+    await takePart(token.start, parts, settings);
+  } catch (error) {
+    if (!(error instanceof ApiError)) throw error;
+    showFailure(error.message);
+  }
+}
+
+/** Go on from the text up to `start` and tokens that are parts of a character. */
+async function takePart(start, parts, settings) {
+  const { manuscript } = store.state;
+  const model = modelNow();
+  const { prompt: character } = await postJson("detokenize", { model, tokens: parts });
+  if (!character.includes("\ufffd")) {
+    await write(manuscripts.steered(manuscript, start, character), settings);
+    return;
+  }
+  // Half a character is no text: the prompt is given as ids, and the model's text begins with that character.
+  const { tokens } = await postJson("tokenize", { model, prompt: text().slice(0, start).slice(-MAX_IDS) });
+  const ids = [...tokens, ...parts].slice(-MAX_IDS);
+  await write(manuscripts.steered(manuscript, start, ""), { ...settings, prompt_ids: ids });
 }
 
 function onKey(event) {

@@ -36,7 +36,7 @@ export const store = createStore({
   status: null,
   /** Whether the connection to the server is broken: `status` is then an old one. */
   isLost: false,
-  /** The {run, metrics, samples} of the run shown; `isOther` if it is not the status's: its `training`, too. Null at first. */
+  /** The {run, metrics, samples} of the run shown; null at first. `isOther`: not the status's, with its `training`. */
   history: null,
   /** The paper's text and its versions (manuscript.js). */
   manuscript: loadManuscript() ?? newManuscript(),

@@ -5,7 +5,7 @@ import { $, announce, el, setText } from "./dom.js";
 import * as format from "./format.js";
 import { historyTraining } from "./history.js";
 import { LossCurve } from "./loss-curve.js";
-import { explainOverfitting, overfitsFrom } from "./overfitting.js";
+import { explainByHeart, explainOverfitting, overfitsFrom } from "./overfitting.js";
 import { load, save } from "./storage.js";
 import { store } from "./store.js";
 
@@ -19,12 +19,17 @@ const [MIN_FRAME_MS, MAX_FRAME_MS] = [180, 450];
 
 const reducedMotion = matchMedia("(prefers-reduced-motion: reduce)");
 const slider = $("timeline-slider");
-const curve = new LossCurve($("loss-chart"), placeSlider, (x) => chooseAt(x));
+const curve = new LossCurve($("loss-chart"), placeSlider, (x) => {
+  chooseAt(x);
+  slider.focus({ preventScroll: true }); // so that the arrow keys go on from there
+});
 
 /** The run shown, its snapshots as its samples by step, and its metrics rows by step. */
 let run = null;
 let samples = [];
 let rows = new Map();
+/** The step after which the run overfits, or null. */
+let overfits = null;
 let axis = null;
 let isLogarithmic = load("log-time", true);
 let isDragged = false;
@@ -75,16 +80,17 @@ function chooseAt(x) {
 }
 
 function showHistory(history) {
-  const isNewRun = history.run !== run;
+  const before = run;
+  const isNewRun = history.run !== before;
   const newest = samples.at(-1)?.step;
   run = history.run;
-  rows = new Map(history.metrics.map((row) => [row.step, row]));
+  rows = new Map((history.metrics.length ? history.metrics : history.samples).map((row) => [row.step, row]));
   samples = [...new Map(history.samples.map((sample) => [sample.step, sample])).values()];
-  if (isNewRun) {
+  if (isNewRun && before !== null) {
     pause();
     store.update({ snapshot: null });
   }
-  const hasCurve = history.metrics.length > 0;
+  const hasCurve = rows.size > 0;
   $("timeline").hidden = !hasCurve && !samples.length;
   $("timeline-curve").hidden = !hasCurve;
   $("loss-table").hidden = !hasCurve;
@@ -94,11 +100,19 @@ function showHistory(history) {
   drawCurve(!isNewRun && samples.at(-1)?.step !== newest);
   renderTable();
   render();
+  if (!isNewRun && newest === undefined && samples.length) welcomeFirst();
+}
+
+/** The first snapshot is an event; generation.js announces it, as from now on one can write. */
+function welcomeFirst() {
+  if (reducedMotion.matches) return;
+  const ring = (color) => ({ boxShadow: `0 0 0 4px ${color}` });
+  $("sample-output").animate([ring("var(--accent)"), ring("transparent")], { duration: 3000, easing: "ease-in" });
 }
 
 function drawCurve(glides = false) {
   const metrics = [...rows.values()];
-  const overfits = overfitsFrom(metrics);
+  overfits = overfitsFrom(metrics);
   const before = $("overfitting").textContent;
   setText($("overfitting"), explainOverfitting(overfits));
   if (overfits !== null && !before && store.state.status?.training?.phase === "training") {
@@ -148,9 +162,9 @@ function render() {
 /** What the loss of the chosen snapshot reads like, or that of the run before it has snapshots. */
 function renderMeaning(sample) {
   const training = historyTraining(store.state);
-  const isFinal = sample && store.state.snapshot === null && training?.phase === "finished";
-  const loss = (sample && !isFinal ? format.valLoss(sample) : null) ?? format.modelLoss(training);
-  setText($("loss-meaning"), format.lossMeaning(loss, training));
+  const loss = format.valLoss(sample) ?? format.modelLoss(training);
+  const isByHeart = sample && overfits !== null && sample.step > overfits;
+  setText($("loss-meaning"), isByHeart ? explainByHeart(loss, overfits) : format.lossMeaning(loss, training));
 }
 
 function renderSample({ prompt, text }) {
@@ -232,6 +246,7 @@ function onKey(event) {
 }
 
 function onSlide() {
+  if (!axis) return;
   const x = axis.left + (Number(slider.value) / SLIDER_UNITS) * (axis.right - axis.left);
   const before = chosenIndex();
   const beforeX = Math.min(axis.x(samples[before].step), axis.right);

@@ -26,9 +26,7 @@ function render() {
   setText($("phase"), format.phaseTitle(training, server.ready));
   $("phase").dataset.phase = training?.phase ?? "none";
   setText($("phase-detail"), format.phaseDetail(training, server.ready, silent_s));
-  setText($("other-model"), isNewest
-    ? format.otherModel(training, server)
-    : `New texts come from ${format.modelName(server.model)}.`);
+  setText($("other-model"), isNewest ? format.otherModel(training, server) : "");
   renderProgress(training);
   renderPlan(training, server);
   renderAbout(training);

@@ -27,7 +27,7 @@ async function check() {
   const { settings, run, status } = store.state;
   const model = settings.model ?? run;
   const user = model ?? status?.server.model;
-  if (!status?.server.ready) return;
+  if (!status?.server.ready || $("prompt").hidden) return;
   if (readingsOf !== user) readings.clear();
   readingsOf = user;
   const text = $("prompt").value;
@@ -82,4 +82,7 @@ function schedule() {
 $("prompt").addEventListener("input", schedule);
 store.subscribe(({ settings, run, status }) => [settings.model, run, status?.server.model, status?.server.ready].join(), schedule);
 store.subscribe(({ manuscript }) => manuscript.current, schedule);
-new MutationObserver(() => show($("prompt").value)).observe($("prompt"), { attributeFilter: ["hidden"] });
+new MutationObserver(() => {
+  $("unknown").hidden = true;
+  schedule();
+}).observe($("prompt"), { attributeFilter: ["hidden"] });
