@@ -72,7 +72,7 @@ def test_colour_follows_the_probability(ready, open_page: Open) -> None:
     ]
     elements = page.evaluate(
         """async (groups) => {
-          const { tokenElement } = await import(new URL("static/text-view.js", document.baseURI));
+          const { tokenElement } = await import(new URL("text-view.js", document.querySelector("link[rel=stylesheet]").href));
           return groups.map(tokenElement).map((token) => [token.textContent, token.dataset.surprise]);
         }""",
         [*single, double],
@@ -95,7 +95,9 @@ def test_the_bytes_of_a_character_are_one_element(box, open_page: Open) -> None:
         text = finished(page)
         assert len(text) < 200, "no character has two bytes"
         expect(page.locator("#text .reader [data-surprise]")).to_have_count(1)
-        characters = page.evaluate("text => [...new Intl.Segmenter().segment(text)].map((it) => it.segment)", whole(page))
+        characters = page.evaluate(
+            "text => [...new Intl.Segmenter().segment(text)].map((it) => it.segment)", whole(page)
+        )
         assert tokens(page).all_text_contents() == characters
 
 

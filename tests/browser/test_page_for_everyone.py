@@ -1,6 +1,5 @@
 """The page on a phone, with a keyboard, with a screen reader, in dark mode and below a path."""
 
-import gzip
 import re
 from collections.abc import Callable
 from itertools import pairwise

@@ -135,7 +135,7 @@ def test_nothing_that_was_not_begun_is_a_version(ready, open_page: Open) -> None
     page.get_by_label("Prompt").fill("TO BE")
     page.evaluate(
         """async () => {
-          const { generate } = await import(new URL("static/generation.js", document.baseURI));
+          const { generate } = await import(new URL("generation.js", document.querySelector("link[rel=stylesheet]").href));
           await generate({ model: "nobody" });
         }"""
     )
@@ -313,7 +313,7 @@ def test_many_versions_are_bounded(ready, open_page: Open) -> None:
     page = open_page(ready.url)
     ids, current = page.evaluate(
         """async () => {
-          const { newManuscript, edit } = await import(new URL("static/manuscript.js", document.baseURI));
+          const { newManuscript, edit } = await import(new URL("manuscript.js", document.querySelector("link[rel=stylesheet]").href));
           let manuscript = newManuscript();
           for (let i = 0; i < 500; i++) manuscript = edit(manuscript, `text ${i}`);
           return [Object.keys(manuscript.versions).map(Number), manuscript.current];

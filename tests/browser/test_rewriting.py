@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Locator, Page, expect
 from tests.browser import paper
-from tests.browser.test_store import run_module
+from tests.browser.modules import run_module
 
 pytestmark = pytest.mark.browser
 

@@ -6,20 +6,12 @@ from typing import Any
 
 import pytest
 from playwright.sync_api import Page, expect
+from tests.browser.modules import run_module
 from tests.browser.paper import finished, generate
 
 pytestmark = pytest.mark.browser
 
 Open = Callable[..., Page]
-
-
-def run_module(page: Page, file: str, script: str, argument: Any = None) -> Any:
-    """The result of the function `script` of a module's exports and an argument.
-
-    The page's own instance of the module: the one below its fingerprint.
-    """
-    address = f'new URL("{file}", document.querySelector("link[rel=stylesheet]").href)'
-    return page.evaluate(f"async (argument) => ({script})(await import({address}), argument)", argument)
 
 
 def tokens_of(page: Page, choice: dict[str, Any], offset: int) -> list[dict[str, Any]]:

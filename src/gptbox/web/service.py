@@ -20,8 +20,8 @@ from gptbox.web.live_model import LiveModel
 from gptbox.web.metrics import Metrics
 from gptbox.web.model_cache import LoadedModel
 from gptbox.web.page.status_feed import StatusFeed
-from gptbox.web.text_index import TextIndex
 from gptbox.web.requested_run import requested_run
+from gptbox.web.text_index import TextIndex
 
 
 class Service:

@@ -64,6 +64,16 @@ export async function fetchModels() {
   return (await response.json()).data;
 }
 
+/** A text as a QR code: the source of an SVG image. Throws ApiError. */
+export const fetchQrCode = async (text) => (await post("api/qr", { text })).text();
+
+/** The content of a file, as a Blob, with the reader's API key if there is one. Throws ApiError. */
+export async function fetchFile(url) {
+  const response = await send(url, { headers: headersWith(load("key", "")) });
+  if (!response.ok) throw await apiError(response);
+  return response.blob();
+}
+
 /**
  * Request completions and yield their chunks, in lists of those that came together: {index, tokens, model, fingerprint,
  * warnings, isEnded, isDone}, or {position} while they are queued. `isEnded`: by the model or a stop string. Throws

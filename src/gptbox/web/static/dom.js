@@ -55,3 +55,20 @@ export function copyOnClick(button, getText) {
     setTimeout(() => setText(button, "Copy"), 1600);
   });
 }
+
+/** Show a modal dialog. A click beside it closes it, as Esc does. */
+export function openDialog(dialog) {
+  if (dialog.open) return;
+  dialog.onclick ??= ({ target }) => {
+    if (target === dialog) dialog.close();
+  };
+  dialog.showModal();
+}
+
+/** Have the browser save a file. */
+export function saveFile(name, content, type) {
+  const url = URL.createObjectURL(new Blob([content], { type }));
+  el("a", { href: url, download: name }).click();
+  // Some browsers read it only after the click.
+  setTimeout(() => URL.revokeObjectURL(url), 60_000);
+}

@@ -16,19 +16,18 @@ function onStatus(status) {
   const progress = format.progressLabel(status.training);
   const noModel = server.problem ? "No model can be loaded" : "No model yet";
   const model = server.ready ? `Model: ${format.modelName(server.model)}` : noModel;
-  showConnection(server.ready ? "ready" : "waiting", [model, progress].filter(Boolean).join(" · "));
-  const active = server.active > 0 ? `${format.count(server.active, "text")} being written` : "";
-  const queued = server.queued > 0 ? `${server.queued} waiting` : "";
-  const parts = [`gptbox ${server.version ?? ""}`.trim(), `up ${format.duration(server.uptime_s)}`, active, queued];
-  setText($("server"), parts.filter(Boolean).join(" · "));
-  store.update({ status });
+  const busy = server.queued > 0 ? `busy, ${server.queued} waiting` : "";
+  const state = !server.ready ? "waiting" : server.queued > 0 ? "busy" : "ready";
+  showConnection(state, [model, progress, busy].filter(Boolean).join(" · "));
+  setText($("server"), `gptbox ${server.version ?? ""}, up ${format.duration(server.uptime_s)}`);
+  store.update({ status, isLost: false });
 }
 
 function onLost() {
   if ($("connection").dataset.state === "lost") return;
   showConnection("lost", "Connection lost. Reconnecting…");
   announce("Connection lost. Reconnecting.");
+  store.update({ isLost: true });
 }
 
-setText($("api-url"), new URL("v1", document.baseURI).href);
 watchStatus(onStatus, onLost);

@@ -34,6 +34,8 @@ export function createStore(initial) {
 export const store = createStore({
   /** The latest {training, server} of `/api/status`; null before the first. `server.model` is the model in use. */
   status: null,
+  /** Whether the connection to the server is broken: `status` is then an old one. */
+  isLost: false,
   /** The {run, metrics, samples} of the run shown; null at first. `isOther`: not the status's, with its `training`. */
   history: null,
   /** The paper's text and its versions (manuscript.js). */
