@@ -47,7 +47,6 @@ def test_every_variable_is_read() -> None:
         "SNAPSHOTS_KEPT": "1",
         "DOWNLOADS": "off",
         "LOG_FORMAT": "json",
-        "DOWNLOADS": "off",
     }
     assert set(environment) == set(_VARIABLES)
     assert Settings.from_environment(environment) == Settings(
@@ -69,7 +68,6 @@ def test_every_variable_is_read() -> None:
         snapshots_kept=1,
         downloads="off",
         log_format="json",
-        downloads="off",
     )
 
 

@@ -8,6 +8,6 @@ from playwright.sync_api import Page
 def run_module(page: Page, file: str, script: str, argument: Any = None) -> Any:
     """The result of the function `script` of a module's exports and an argument."""
     return page.evaluate(
-        f'async (argument) => ({script})(await import(new URL("{file}", document.querySelector("link[rel=stylesheet]").href)), argument)',
+        f'async (argument) => ({script})(await import(new URL("{file}", document.styleSheets[0].href)), argument)',
         argument,
     )

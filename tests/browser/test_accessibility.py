@@ -49,7 +49,7 @@ def test_box_idle_busy_and_lost(make_box, open_page: Open, scheme: str) -> None:
     assert violations(page) == []
     page.evaluate(
         """async () => {
-          const { store } = await import(new URL("store.js", document.querySelector("link[rel=stylesheet]").href));
+          const { store } = await import(new URL("store.js", document.styleSheets[0].href));
           const { server } = store.state.status;
           store.update({ status: { ...store.state.status, server: { ...server, active: 64, queued: 3 } } });
         }"""

@@ -59,7 +59,7 @@ def test_ink_comes_with_the_stream_and_changes_no_text(ready, open_page: Open) -
     assert finished(page) == plain
     assert tokens(page).evaluate_all(LEVELS) == scored, "both sources say the same"
     for style in ("backgroundColor", "textDecorationThickness"):
-        distinct = "all => new Set(all.map((token) => getComputedStyle(token)['%s'])).size" % style
+        distinct = f"all => new Set(all.map((token) => getComputedStyle(token)['{style}'])).size"
         assert page.locator("#ink-legend [data-surprise]").evaluate_all(distinct) == 5
 
 
@@ -72,7 +72,7 @@ def test_colour_follows_the_probability(ready, open_page: Open) -> None:
     ]
     elements = page.evaluate(
         """async (groups) => {
-          const { tokenElement } = await import(new URL("text-view.js", document.querySelector("link[rel=stylesheet]").href));
+          const { tokenElement } = await import(new URL("text-view.js", document.styleSheets[0].href));
           return groups.map(tokenElement).map((token) => [token.textContent, token.dataset.surprise]);
         }""",
         [*single, double],

@@ -135,7 +135,7 @@ def test_nothing_that_was_not_begun_is_a_version(ready, open_page: Open) -> None
     page.get_by_label("Prompt").fill("TO BE")
     page.evaluate(
         """async () => {
-          const { generate } = await import(new URL("generation.js", document.querySelector("link[rel=stylesheet]").href));
+          const { generate } = await import(new URL("generation.js", document.styleSheets[0].href));
           await generate({ model: "nobody" });
         }"""
     )
@@ -198,7 +198,8 @@ def test_every_setting_is_sent(ready, open_page: Open) -> None:
     sent = {
         "Temperature": ("1.1", "temperature", 1.1), "Top k": ("30", "top_k", 30), "Top p": ("0.95", "top_p", 0.95),
         "Min p": ("0.02", "min_p", 0.02), "Repetition penalty": ("1.2", "repetition_penalty", 1.2),
-        "Presence penalty": ("0.3", "presence_penalty", 0.3), "Seed": ("5", "seed", 5), "Length": ("30", "max_tokens", 30),
+        "Presence penalty": ("0.3", "presence_penalty", 0.3), "Seed": ("5", "seed", 5),
+        "Length": ("30", "max_tokens", 30),
         "Frequency penalty": ("0.4", "frequency_penalty", 0.4), "Stop at": ("\\n\nQQQ", "stop", ["\n", "QQQ"]),
     }  # fmt: skip
     settings(page, **{label.replace(" ", "_"): value for label, (value, _, _) in sent.items()})
@@ -313,7 +314,7 @@ def test_many_versions_are_bounded(ready, open_page: Open) -> None:
     page = open_page(ready.url)
     ids, current = page.evaluate(
         """async () => {
-          const { newManuscript, edit } = await import(new URL("manuscript.js", document.querySelector("link[rel=stylesheet]").href));
+          const { newManuscript, edit } = await import(new URL("manuscript.js", document.styleSheets[0].href));
           let manuscript = newManuscript();
           for (let i = 0; i < 500; i++) manuscript = edit(manuscript, `text ${i}`);
           return [Object.keys(manuscript.versions).map(Number), manuscript.current];

@@ -31,7 +31,7 @@ def write(page: Page, prompt: str, length: int = 60, **settings: Any) -> str:
 def paper(page: Page) -> dict[str, Any]:
     """The text of the paper, and the state of what the model last wrote: {text, state, request, fingerprint}."""
     script = """async ({ store: { state: { manuscript } } }) => {
-      const { current, textOf } = await import(new URL("manuscript.js", document.querySelector("link[rel=stylesheet]").href));
+      const { current, textOf } = await import(new URL("manuscript.js", document.styleSheets[0].href));
       return { text: textOf(current(manuscript)), ...current(manuscript).writing };
     }"""
     found: dict[str, Any] = run_module(page, "store.js", script)
@@ -163,15 +163,15 @@ def test_link_of_a_later_version_of_several_gives_that_version(ready, open_page:
         page,
         "store.js",
         """async ({ store: { state: { manuscript } } }) => {
-          const { textOf } = await import(new URL("manuscript.js", document.querySelector("link[rel=stylesheet]").href));
+          const { textOf } = await import(new URL("manuscript.js", document.styleSheets[0].href));
           return Object.values(manuscript.versions).filter(({ writing }) => writing).map((version) => textOf(version));
         }""",
     )
     assert len(set(texts)) == 2
     page.evaluate(
         """async () => {
-          const { store } = await import(new URL("store.js", document.querySelector("link[rel=stylesheet]").href));
-          const { choose } = await import(new URL("paper.js", document.querySelector("link[rel=stylesheet]").href));
+          const { store } = await import(new URL("store.js", document.styleSheets[0].href));
+          const { choose } = await import(new URL("paper.js", document.styleSheets[0].href));
           choose(store.state.manuscript.lastId);
         }"""
     )

@@ -10,7 +10,7 @@ pytestmark = pytest.mark.browser
 Open = Callable[..., Page]
 
 REGISTER = """async ([key, words]) => {
-  const { register } = await import(new URL("shortcuts.js", document.querySelector("link[rel=stylesheet]").href));
+  const { register } = await import(new URL("shortcuts.js", document.styleSheets[0].href));
   register(key, words, () => { document.body.dataset.pressed = `${document.body.dataset.pressed ?? ""}${key} `; });
 }"""
 
@@ -103,7 +103,7 @@ def test_a_shortcut_that_does_not_apply_leaves_the_key_to_the_next(box, open_pag
     page = open_page(box.url)
     order = page.evaluate(
         """async () => {
-          const { register } = await import(new URL("shortcuts.js", document.querySelector("link[rel=stylesheet]").href));
+          const { register } = await import(new URL("shortcuts.js", document.styleSheets[0].href));
           const order = [];
           register("j", "One", () => { order.push("one"); return false; });
           register("j", "Two", () => { order.push("two"); });
