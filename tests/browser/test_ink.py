@@ -59,7 +59,7 @@ def test_ink_comes_with_the_stream_and_changes_no_text(ready, open_page: Open) -
     assert finished(page) == plain
     assert tokens(page).evaluate_all(LEVELS) == scored, "both sources say the same"
     for style in ("backgroundColor", "textDecorationThickness"):
-        distinct = f"all => new Set(all.map((token) => getComputedStyle(token)['{style}'])).size"
+        distinct = f"all => new Set(all.map((token) => getComputedStyle(token).{style})).size"
         assert page.locator("#ink-legend [data-surprise]").evaluate_all(distinct) == 5
 
 
