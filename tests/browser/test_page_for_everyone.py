@@ -110,7 +110,8 @@ def test_page_works_with_the_keyboard_alone(ready, open_page: Open, wait_for) ->
         page.keyboard.press("Tab")
     form = ["prompt", "ink-toggle", "generate", "preset-balanced", "length", "n", "summary"]
     timeline = ["log-time", "timeline-slider", "play", "sample-output", "rewrite", "pinned-line", "pin", "summary"]
-    assert order == [*form, *timeline, "strange-input", "strange-button"]
+    box = ["folder", "a", "copy-curl", "copy-python"]
+    assert order == ["share-open", "help", *form, *timeline, "strange-input", "strange-button", *box]
 
     page.get_by_label("Length").focus()
     page.keyboard.press("Control+A")

@@ -235,6 +235,30 @@ def test_printing_the_page_prints_the_playbill(learned, open_page: Open, tmp_pat
         expect(page.locator(f":not(.playbill *):is({part})").first).to_be_hidden()
 
 
+def test_sharing_works_with_the_keyboard_alone(learned, open_page: Open) -> None:
+    page = open_page(learned.url, permissions=["clipboard-read", "clipboard-write"])
+    write(page, "HELLO", seed=7)
+    button = page.get_by_role("button", name="Share")
+    button.focus()
+    page.keyboard.press("Enter")
+    expect(page.locator("#playbill-preview .playbill-qr")).to_be_visible()
+    order = []
+    for _ in range(6):
+        order.append(page.evaluate("document.activeElement.id || document.activeElement.textContent"))
+        if order[-1] == "share-copy":
+            page.keyboard.press("Enter")
+            expect(page.locator("#share-copy")).to_have_text("Copied")
+        if order[-1] == "playbill-download":
+            with page.expect_download():
+                page.keyboard.press("Enter")
+        page.keyboard.press("Tab")
+    assert order == ["Close", "share-link", "share-copy", "playbill-download", "playbill-print-button", "Read it live"]
+    assert page.evaluate("navigator.clipboard.readText()") == page.url
+    page.keyboard.press("Escape")
+    expect(page.get_by_role("dialog")).to_have_count(0)
+    expect(button).to_be_focused()
+
+
 def test_playbill_goes_without_a_qr_code_where_there_can_be_none(learned, open_page: Open) -> None:
     page = open_page(learned.url)
     write(page, "".join(chr(33 + i * 7 % 90) for i in range(1000)), seed=7)

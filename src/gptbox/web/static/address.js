@@ -7,7 +7,7 @@ import { fetchModels } from "./api.js";
 import { $, announce, el } from "./dom.js";
 import { modelName, runOf } from "./format.js";
 import { generate, stop } from "./generation.js";
-import { current, isBusy, isWriting, show } from "./manuscript.js";
+import { current, isBusy, isWriting, show, textOf } from "./manuscript.js";
 import { setText } from "./paper.js";
 import { fieldsOf, findModel, isSameText, readLink, writeLink } from "./permalink.js";
 import { fill } from "./settings.js";
@@ -24,8 +24,8 @@ let newestId = 0;
 const modelLength = ({ pieces }) => pieces.reduce((sum, { text, by }) => sum + (by === "model" ? text.length : 0), 0);
 
 /**
- * The version that the text on the paper was last written in: itself, or the one before the reader's edits. Undefined if
- * these have left less than half of the model's words: that is another text.
+ * The version that the text on the paper was last written in: itself, or the one before the reader's edits. Undefined
+ * if these have left less than half of the model's words: that is another text.
  */
 export function lastWritten({ versions, current: id }) {
   let version = versions[id];
@@ -37,7 +37,7 @@ export function lastWritten({ versions, current: id }) {
 /** The fragment of a version's permalink, without "#". */
 const linkOf = (version, unit = store.state.status?.server.token_unit) => writeLink(fieldsOf(version, unit).fields);
 
-/** Whether a fragment is a version's permalink. Of a text that was stopped, the length depends on the unit of tokens. */
+/** Whether a fragment is a version's permalink. A stopped text's length depends on whether tokens' unit is known. */
 const isLinkOf = (fragment, version) =>
   version?.writing?.length > 0 &&
   [undefined, "character"].some((unit) => isSameText(linkOf(version, unit), fragment));
@@ -96,8 +96,10 @@ async function begin() {
   fill({ model: link.fields.model });
   if (link.problems.length) return;
   if (needsKey) {
-    return notify(["The text of this link is written once you have entered the server’s API key and pressed Generate."]);
+    return notify(["The link’s text is written once you have entered the server’s API key and pressed Generate."]);
   }
+  // The reader may have begun another text meanwhile.
+  if (textOf(current(store.state.manuscript)) !== link.fields.prompt) return;
   announce("Writing the text of this link.");
   const limit = server.max_tokens ?? Infinity;
   if (link.fields.max_tokens > limit) {
@@ -107,8 +109,8 @@ async function begin() {
   generate();
 }
 
-const OTHER_SERVER = "The text may differ from the one that was shared: this link was made with another version of gptbox, " +
-  "or on a computer of another kind.";
+const OTHER_SERVER = "The text may differ from the one that was shared: this link was made with another version of " +
+  "gptbox, or on a computer of another kind.";
 
 /** Whether the server still has a link's model; if not, say so and offer another. */
 async function isAvailable({ fields: { model }, problems }) {
@@ -132,8 +134,8 @@ async function isAvailable({ fields: { model }, problems }) {
     );
   } else if (nearest) {
     notify(
-      [...problems, `This link’s snapshot, ${modelName(model)}, was thinned out, as old ones are while a run trains. The ` +
-        `nearest one kept is ${modelName(nearest)}: its text will differ.`],
+      [...problems, `This link’s snapshot, ${modelName(model)}, was thinned out, as old ones are while a run trains. ` +
+        `The nearest one kept is ${modelName(nearest)}: its text will differ.`],
       { [`Write with ${modelName(nearest).split(", ").at(-1)}`]: writeWith(nearest) },
     );
   } else {
@@ -143,8 +145,8 @@ async function isAvailable({ fields: { model }, problems }) {
 }
 
 /**
- * Put the link of the shown text into the address: as a new entry of the browser's history for a new text of the model's,
- * and for a new paper.
+ * Put the link of the shown text into the address: as a new entry of the browser's history for a new text of the
+ * model's, and for a new paper.
  */
 function follow(manuscript) {
   const shown = current(manuscript);
@@ -153,6 +155,7 @@ function follow(manuscript) {
   if (isWriting(shown)) return;
   if (opened?.isSeen && !isOpened && !isBusy(manuscript)) checkOpened();
   begin();
+  if (isOpened) opened = null;
   if (shown.id === shownId) return;
   shownId = shown.id;
   const version = lastWritten(manuscript);

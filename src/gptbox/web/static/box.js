@@ -15,15 +15,15 @@ const WATTS_PER_GPU = 300;
 const about = (seconds) => `about ${seconds < 90 ? `${Math.max(1, Math.round(seconds))} s` : format.duration(seconds)}`;
 
 /**
- * Seconds until the text at `position` in the queue begins, counted from 1: one begins whenever another ends. 0 if there
- * is no queue, null if the speed is not known.
+ * Seconds until the text at `position` in the queue begins, counted from 1: one begins whenever another ends. 0 if
+ * there is no queue, null if the speed is not known.
  */
 export function expectedWait({ queued, tokens_per_s: speed }, position, length) {
   if (!queued) return 0;
   return speed > 0 ? (position * length) / speed : null;
 }
 
-/** What the server is doing, in words: "2 texts are being written, 1,200 characters per second. The next begins at once." */
+/** What the server does, in words: "1 text is being written, 1,200 characters per second. The next begins at once." */
 export function activity({ active, queued, tokens_per_s: speed, token_unit: unit }, position, length) {
   if (!active && !queued) return "Idle: a text begins at once.";
   const are = active === 1 ? "is" : "are";
@@ -81,7 +81,8 @@ function cardRows(name, training) {
     ...rows,
     ["Text", source && format.isolate(source)],
     ["Size", parameters && `${format.parameters(parameters)} parameters`, architecture],
-    ["Learning", seconds > 0 && format.duration(seconds), tokens > 0 && `${format.number(tokens)} tokens, on ${device}`],
+    ["Learning", seconds > 0 && format.duration(seconds),
+      tokens > 0 && `${format.number(tokens)} tokens, on ${device}`],
     ["Loss on unseen text", Number.isFinite(loss) && format.validationLabel(training)],
     ["Loss on its own text", Number.isFinite(training.train_loss) && format.loss(training.train_loss)],
     ["Energy", used?.value, used?.assumption],

@@ -1,6 +1,6 @@
 /**
- * Permalinks: the page with a fragment that says how the model wrote a text, so that it can write it again. Browsers send
- * no fragment to a server.
+ * Permalinks: the page with a fragment that says how the model wrote a text, so that it can write it again. Browsers
+ * send no fragment to a server.
  *
  *     #m=RUN@step-000250&p=PROMPT&s=SEED&t=TEMPERATURE&k=TOP_K&n=LENGTH&top_p=0.9&stop=STOP&f=FINGERPRINT
  *
@@ -113,7 +113,9 @@ export function readLink(fragment) {
       if (field.name === "prompt") fields.prompt = decodeLeniently(values[0]);
     }
   }
-  for (const key of given.keys()) problems.push(`This page does not know the field ${quote(key)}: the text may differ.`);
+  for (const key of given.keys()) {
+    problems.push(`This page does not know the field ${quote(key)}: the text may differ.`);
+  }
   return { fields, problems };
 }
 
@@ -165,7 +167,7 @@ export function findModel(model, ids) {
 
 /**
  * How the model wrote a version (manuscript.js): {fields, isLonger}. `unit`: what the model's tokens are, as in the
- * status. `isLonger`: the text was cut off, and its number of tokens is not known: the link writes it to its full length.
+ * status. `isLonger`: the text was cut off, and its number of tokens is unknown: the link writes it to its full length.
  */
 export function fieldsOf({ pieces, writing }, unit) {
   const { request, start, state, model, fingerprint, length } = writing;

@@ -4,7 +4,7 @@ import { el, svg } from "./dom.js";
 import { count, duration, loss, number, parameters } from "./format.js";
 import { codePoints, isWithinCharacter } from "./text.js";
 
-/** Sizes of type, the largest first, with what fits one page: lines of so many columns. The last has two lines abreast. */
+/** Sizes of type, largest first, and what fits a page: lines of so many columns. The smallest has two lines abreast. */
 const LAYOUTS = [
   { size: "large", columns: 50, lines: 13 },
   { size: "medium", columns: 66, lines: 22 },
@@ -36,7 +36,7 @@ const isInCharacter = (text, index) =>
   /[\udc00-\udfff]/.test(text[index] ?? "") ||
   isWithinCharacter(text.slice(0, index), text.slice(index));
 
-/** `index`, or a place up to 60 before or after it (`direction` -1 or 1) where lines, words or at least characters are whole. */
+/** `index`, or a place up to 60 before or after it (`direction` -1 or 1) where a line, a word or a character ends. */
 function cleanCut(text, index, direction) {
   for (const gap of [/\n/, /\s/]) {
     for (let i = index; Math.abs(i - index) < 60 && i > 0 && i < text.length; i += direction) {
@@ -48,8 +48,8 @@ function cleanCut(text, index, direction) {
 }
 
 /**
- * The part [begin, end) of a text that one page shows: all, if it fits; else the end of what stands before `start`, where
- * the model's last words begin, and as much of them as fits.
+ * The part [begin, end) of a text that one page shows: all, if it fits; else the end of what stands before `start`,
+ * where the model's last words begin, and as much of them as fits.
  */
 export function excerpt(text, start, layouts = LAYOUTS) {
   let [begin, end] = [0, text.length];
@@ -65,7 +65,7 @@ export function excerpt(text, start, layouts = LAYOUTS) {
   return [begin, end];
 }
 
-/** The part [begin, end) of pieces (manuscript.js): the reader's words heavier, with signs where something is left out. */
+/** The part [begin, end) of pieces (manuscript.js): the reader's words heavier, a sign where something is left out. */
 function words(pieces, begin, end) {
   const runs = [];
   let offset = 0;
@@ -97,9 +97,9 @@ function qrCode(source, label) {
 const fact = (term, value) => (value ? [el("div", {}, el("dt", {}, term), el("dd", {}, value))] : []);
 
 /**
- * The playbill's element. `pieces`: the whole text; `start`: the number of pieces before the model's last words; `request`:
- * what they were written with; `facts`: {run, step, loss, seconds, parameters} of the model, null where unknown; `qr`: the
- * source of an SVG of `link`, or null.
+ * The playbill's element. `pieces`: the whole text; `start`: the number of pieces before the model's last words;
+ * `request`: what they were written with; `facts`: {run, step, loss, seconds, parameters} of the model, null where
+ * unknown; `qr`: the source of an SVG of `link`, or null.
  */
 export function playbill(content) {
   let element;

@@ -25,8 +25,9 @@ function linkOfPaper() {
   const paper = current(manuscript);
   const notes = [];
   let fields = { ...settings, prompt: textOf(paper), seed: settings?.seed ?? randomSeed() };
-  if (!version) notes.push("The model has not written yet: the link opens with your words and settings, and it goes on.");
-  else {
+  if (!version) {
+    notes.push("The model has not written yet: the link opens with your words and settings, and it goes on.");
+  } else {
     const { fields: written, isLonger } = fieldsOf(version, status?.server.token_unit);
     fields = written;
     if (version !== paper) notes.push("Your changes since the model last wrote are not in the link.");
@@ -37,14 +38,15 @@ function linkOfPaper() {
   }
   const link = `${location.origin}${location.pathname}#${writeLink(fields)}`;
   if (LOCAL_HOST.test(location.hostname)) {
-    notes.push("This address works on this computer only. Open the page by the computer’s name or address to share it.");
+    notes.push("This address works on this computer only. To share it, open the page by the computer’s name.");
   }
   if (status?.server.auth) notes.push("This server has an API key: whoever opens the link needs it.");
   if (status?.training?.phase === "training" && version) {
     notes.push("The model is still learning. Old snapshots are thinned out, and this one may be among them.");
   }
   if (link.length > LONG_LINK) {
-    notes.push(`This link has ${number(link.length)} characters. It works, but some mail and chat programs cut long ones.`);
+    const length = number(link.length);
+    notes.push(`This link has ${length} characters. It works, but some mail and chat programs cut long ones.`);
   }
   return { link, version, notes };
 }
@@ -69,7 +71,9 @@ async function factsOf({ writing: { model } }) {
 
 /** The QR code of a link: {qr, note}; where there can be none, `qr` is null and `note` says why. */
 async function qrCodeOf(link) {
-  if (link.length > MAX_QR_LENGTH) return { qr: null, note: "The link is too long for a QR code: the playbill has none." };
+  if (link.length > MAX_QR_LENGTH) {
+    return { qr: null, note: "The link is too long for a QR code: the playbill has none." };
+  }
   try {
     return { qr: await fetchQrCode(link), note: "" };
   } catch (error) {

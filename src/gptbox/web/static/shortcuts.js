@@ -5,17 +5,18 @@ import { keep, recall } from "./storage.js";
 
 const IS_APPLE = /Mac|iP(hone|ad)/.test(navigator.platform);
 const KEY_WORDS = {
-  Mod: IS_APPLE ? "⌘" : "Ctrl", Escape: "Esc", ArrowLeft: "←", ArrowRight: "→", ArrowUp: "↑", ArrowDown: "↓", " ": "Space",
+  Mod: IS_APPLE ? "⌘" : "Ctrl", Escape: "Esc", ArrowLeft: "←", ArrowRight: "→", ArrowUp: "↑", ArrowDown: "↓",
+  " ": "Space",
 };
-const TYPING = "textarea, select, [contenteditable], input:not([type=range], [type=checkbox], [type=radio], [type=button])";
+const TYPING = "textarea, select, [contenteditable], input:not([type=range], [type=checkbox], [type=radio])";
 
 /** In the order of the list; each {keys, words, action}. */
 const shortcuts = [];
 
 /**
- * Register a shortcut. `keys`: one or several names of KeyboardEvent.key, each behind "Mod+" for Ctrl or ⌘ and "Shift+" where
- * a letter needs it. `words`: what it does, for the list. `action(event)` returns false where it does not apply, so that the next shortcut
- * of that key, then the browser, gets its turn; without an action, the shortcut is only listed.
+ * Register a shortcut. `keys`: one or several names of KeyboardEvent.key, each behind "Mod+" for Ctrl or ⌘ and "Shift+"
+ * where a letter needs it. `words`: what it does, for the list. `action(event)` returns false where it does not apply:
+ * then the next shortcut of that key, or the browser, gets its turn. Without an action, the shortcut is only listed.
  *
  * A key that types a character does nothing in a field, in a dialog, or where the reader has turned such keys off.
  */
