@@ -97,7 +97,7 @@ def test_every_tab_reconnects_when_the_server_returns(ready, open_page: Open) ->
     assert feeds(ready) == 1
 
 
-@pytest.mark.parametrize("shared", [True, False])
+@pytest.mark.parametrize("shared", [True, pytest.param(False, marks=pytest.mark.acceptance)])
 def test_feed_closes_after_a_minute_without_a_visible_tab(make_box, open_page: Open, shared: bool) -> None:
     box = make_box(model=True)
     shorten_lease(box)

@@ -31,7 +31,7 @@ def test_a_streamed_completion_is_neither_buffered_nor_compressed(serving: Any, 
     body = {"model": "little", "prompt": "the", "max_tokens": 2000, "n": 16, "stream": True, "seed": 1}
 
     def longest_pause() -> float:
-        """As a fraction of the whole time."""
+        """Between chunks, or after the last, as a fraction of the whole time."""
         started = time.monotonic()
         with serving.http.stream(
             "POST", "/v1/completions", json=body, headers={"Accept-Encoding": encoding}
@@ -47,8 +47,7 @@ def test_a_streamed_completion_is_neither_buffered_nor_compressed(serving: Any, 
         assert len(written) == 16 * 2000
         # A buffered stream would be one chunk, or many at the same moment.
         assert len(times) >= 20
-        assert times[-1] > whole / 2
-        return max(later - earlier for earlier, later in pairwise(times)) / whole
+        return max(later - earlier for earlier, later in pairwise([*times, whole])) / whole
 
     # Other work on the machine can stop a stream of a third of a second, but hardly three of them.
     assert any(longest_pause() < 0.5 for _ in range(3))

@@ -83,7 +83,9 @@ def visitor() -> Iterator[httpx.Client]:
 
 
 @pytest.mark.parametrize(
-    ("request_", "at_once"), [(STREAM, 200), (SAMPLES, 10), (WHOLE, 10)], ids=["streams", "samples", "whole"]
+    ("request_", "at_once"),
+    [pytest.param(STREAM, 200, marks=pytest.mark.acceptance), (SAMPLES, 10), (WHOLE, 10)],
+    ids=["streams", "samples", "whole"],
 )
 def test_one_address_cannot_lock_out_another(
     tiny_run: Path, server_for: Callable[..., Any], load: Callable[..., AbstractContextManager[Load]],
