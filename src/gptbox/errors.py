@@ -8,6 +8,8 @@
     │   └── ModelNotFoundError  there is no run or snapshot of that name
     │       └── NoModelYetError the run exists but has not published a snapshot yet
     │           └── ModelsDamagedError  the run has snapshots, but none of them can be loaded
+    ├── NoIndexError            a run has no index of its training text
+    │   └── DamagedIndexError   the index is damaged, or of another version
     ├── RunError                a run cannot be started or continued
     │   ├── RunBusyError        another trainer is working on the run
     │   ├── DivergedError       the training loss became infinite or NaN
@@ -61,6 +63,14 @@ class NoModelYetError(ModelNotFoundError):
 
 class ModelsDamagedError(NoModelYetError):
     """The run has snapshots, but none of them can be loaded."""
+
+
+class NoIndexError(GptboxError):
+    """A run has no index of its training text."""
+
+
+class DamagedIndexError(NoIndexError):
+    """A run's index of its training text is damaged, or of another version."""
 
 
 class RunError(GptboxError):

@@ -183,7 +183,8 @@ class TestStored:
         assert [line.lower() for line in lines[:-2]] == [line.lower() for line in prepared.health.lines()]
         assert all(line[0].isupper() for line in lines)
         assert set(prepared.health.findings()) < set(prepared.describe())
-        assert sorted(file.name for file in run.dataset.iterdir()) == ["meta.json", "train.bin", "val.bin"]
+        names = ["meta.json", "train.bin", "train.ngrams", "val.bin"]
+        assert sorted(file.name for file in run.dataset.iterdir()) == names
 
     def test_fields_of_later_versions_are_ignored(self, data: Path, run: RunFolder) -> None:
         prepared = prepare("letters", run, data)

@@ -92,9 +92,10 @@ def test_the_two_splits_are_the_whole_text(data: Path, run: RunFolder) -> None:
         prepared.train[0] = 0
 
 
-def test_the_folder_has_three_files_and_meta_json_a_tokenizer(data: Path, run: RunFolder) -> None:
+def test_the_folder_has_four_files_and_meta_json_a_tokenizer(data: Path, run: RunFolder) -> None:
     prepared = prepare("letters", run, data)
-    assert sorted(file.name for file in run.dataset.iterdir()) == ["meta.json", "train.bin", "val.bin"]
+    names = ["meta.json", "train.bin", "train.ngrams", "val.bin"]
+    assert sorted(file.name for file in run.dataset.iterdir()) == names
     assert [file.name for file in run.path.iterdir()] == ["dataset"]
     meta = json.loads((run.dataset / "meta.json").read_text(encoding="utf-8"))
     assert meta["tokenizer"] == prepared.tokenizer.to_json()
@@ -646,7 +647,7 @@ class TestTokenizers:
 def test_progress_is_reported(data: Path, run: RunFolder) -> None:
     reports = []
     prepare("letters", run, data, lambda *report: reports.append(report))
-    assert reports[-1] == ("Writing the token ids of letters", 200, 200)
+    assert reports[-2:] == [("Writing the token ids of letters", 200, 200), ("Indexing letters", 180, 180)]
     assert ("Reading letters", 200, 200) in reports
     prepare("letters", RunFolder(run.path.parent, "bpe"), data, lambda *report: reports.append(report), "bpe")
     assert ("Learning the tokens of letters", 180, 180) in reports  # the training split

@@ -70,7 +70,8 @@ def test_words_numbers_symbols_and_white_space_are_pieces(text: str, pieces: lis
 
 def test_the_vocabulary_grows_with_the_text_within_bounds() -> None:
     sizes = [vocab_size_for(size) for size in (0, 1, 100_000, 1_115_394, 5_400_000, 30_000_000, 10**9)]
-    assert sizes == [512, 512, 512, 1024, 2048, 4096, 4096]
+    assert sizes == [512, 512, 512, 512, 1024, 2048, 4096]
+    assert [vocab_size_for(size, 3000) for size in (1_115_394, 5_400_000, 10**9)] == [1024, 2048, 4096]
 
 
 def test_a_token_occurs_often_enough_to_be_learned() -> None:

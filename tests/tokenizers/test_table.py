@@ -5,8 +5,8 @@ import pytest
 from gptbox.errors import SettingError
 from gptbox.tokenizers import (
     AUTO,
+    MANY_CHARACTERS,
     MAX_AUTO_BYTES,
-    MAX_AUTO_CHARACTERS,
     TOKENIZERS,
     check_tokenizer_name,
     choose_tokenizer,
@@ -40,12 +40,12 @@ def test_an_unknown_name_is_an_error_that_lists_the_names() -> None:
     [
         (65, 1_115_394, "char", "the text has only 65 different characters and is not very long"),
         (
-            MAX_AUTO_CHARACTERS,
+            MANY_CHARACTERS,
             MAX_AUTO_BYTES,
             "char",
             "the text has only 256 different characters and is not very long",
         ),
-        (MAX_AUTO_CHARACTERS + 1, 100, "bpe", "the text has 257 different characters"),
+        (MANY_CHARACTERS + 1, 100, "bpe", "the text has 257 different characters"),
         (4000, 3_000_000, "bpe", "the text has 4,000 different characters"),
         (65, MAX_AUTO_BYTES + 1, "bpe", "the text is long enough for it (1.5 MB)"),
     ],
@@ -56,7 +56,7 @@ def test_auto_chooses_by_the_text_and_says_why(characters: int, num_bytes: int, 
 
 def test_auto_trains_what_it_chooses() -> None:
     assert train_tokenizer(AUTO, ("banana",), ("a", "b", "n"), 6).name == "char"
-    alphabet = [chr(0x4E00 + i) for i in range(MAX_AUTO_CHARACTERS + 1)]
+    alphabet = [chr(0x4E00 + i) for i in range(MANY_CHARACTERS + 1)]
     assert train_tokenizer(AUTO, alphabet, alphabet, 3 * len(alphabet)).name == "bpe"
 
 

@@ -32,7 +32,8 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {
         str(path.relative_to(folder)): path.read_bytes()
         for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.name not in (".lock", "meta.json")
+        # The next start adds an index of the text.
+        if path.is_file() and path.name not in (".lock", "meta.json", "train.ngrams")
     }
 
 

@@ -3,13 +3,14 @@
     dataset/  train.bin  val.bin    ids, little-endian: the first 90 % of the characters, and the last 10 %
               meta.json             the tokenizer, the ids' `dtype`, counts, the source of the text, its SHA-256, stat
                                     data of its files, the report on its health
+              train.ngrams          an index of the training text: models/ngram_index.py
 
 The ids are uint16, as nanoGPT's, or uint32 if the vocabulary has more than 65,536.
 
 The split is the same as nanoGPT's; with the tokenizer char, so are train.bin and val.bin, byte for byte. The folder is
-written atomically: after a crash it is complete or absent. The text is read in blocks: once for its size, hash and
-alphabet, once to write the ids, and in between by tokenizers that learn more than the alphabet. It is read again only
-if the stat data of its files (size and times) has changed.
+written atomically: after a crash it is complete or absent. The index is written last, and may be missing. The text is
+read in blocks: once for its size, hash and alphabet, once to write the ids, and in between by tokenizers that learn
+more than the alphabet. It is read again only if the stat data of its files (size and times) has changed.
 """
 
 import json
@@ -28,16 +29,18 @@ from numpy.typing import NDArray
 from gptbox.datasets import find_dataset
 from gptbox.datasets.base import Corpus, Dataset, FileStat
 from gptbox.datasets.health import HealthReport, outlook
+from gptbox.datasets.ngram_writer import too_large_to_index, write_index
 from gptbox.datasets.progress import ProgressCallback, no_progress
 from gptbox.datasets.squeezed_text import SqueezedText
 from gptbox.datasets.token_files import count_ids, write_ids
 from gptbox.datasets.vocabulary import describe_vocabulary
 from gptbox.errors import DatasetError, ModelFolderError, RunError
+from gptbox.models.ngram_index import has_index
 from gptbox.models.runs import RunFolder, start_over_advice
 from gptbox.system.atomic import atomic_folder, write_json
 from gptbox.tokenizers import (
     AUTO,
-    MAX_AUTO_CHARACTERS,
+    MANY_CHARACTERS,
     Tokenizer,
     choose_tokenizer,
     tokenizer_from_json,
@@ -154,7 +157,7 @@ class PreparedDataset:
         across scripts.
         """
         tokens = self.train_tokens + self.val_tokens
-        has_many_characters = self.health is not None and self.health.distinct_characters > MAX_AUTO_CHARACTERS
+        has_many_characters = self.health is not None and self.health.distinct_characters > MANY_CHARACTERS
         if has_many_characters and self.text_bytes > 2 * self.characters:
             return self.text_bytes / tokens
         return self.characters_per_token
@@ -199,7 +202,17 @@ class PreparedDataset:
             *warnings,
             *self._outlook(),
             *(f"note: {note}" for note in self.notes),
+            *self._missing_index(),
         ]
+
+    def _missing_index(self) -> list[str]:
+        """Why copied words cannot be shown, in a line."""
+        if has_index(self.folder, self.train_bytes):
+            return []
+        reason = (
+            too_large_to_index(self.folder, self.train_bytes) or "the index of the training text could not be written"
+        )
+        return [f"copied words: not shown, because {reason}"]
 
 
 def prepare(
@@ -212,12 +225,32 @@ def prepare(
 ) -> PreparedDataset:
     """The run's prepared dataset, created if it is missing or the user's text has changed.
 
-    A complete one is reused without the network, and without reading the text if its files have not changed.
-    `tokenizer` is a name in TOKENIZERS, a trained tokenizer, or AUTO, which keeps the tokenizer of a prepared dataset;
-    `url` is the address of the text, if it is downloaded (DATASET_URL). Raises DatasetError if the text cannot be found
-    or used, RunError if the run has another tokenizer, training has begun on another text or the run's folder cannot be
-    written.
+    A complete one is reused without the network, and without reading the text if its files have not changed. If it has
+    no index, as those of older versions, or a damaged one, an index is written from its ids; that may fail. `tokenizer`
+    is a name in TOKENIZERS, a trained tokenizer, or AUTO, which keeps the tokenizer of a prepared dataset; `url` is the
+    address of the text, if it is downloaded (DATASET_URL). Raises DatasetError if the text cannot be found or used,
+    RunError if the run has another tokenizer, training has begun on another text or the run's folder cannot be written.
     """
+    prepared = _prepare(name, run, data, on_progress, tokenizer, url)
+    _add_index(prepared, on_progress)
+    return prepared
+
+
+def _add_index(prepared: PreparedDataset, on_progress: ProgressCallback) -> None:
+    """Write the index of the training text if there is none and it can be written."""
+    if has_index(prepared.folder, prepared.train_bytes):
+        return
+    operation = f"Indexing {prepared.dataset}"
+    ids, size = prepared.train, prepared.train_bytes
+    if too_large_to_index(prepared.folder, size) is None:
+        with suppress(OSError, ValueError, IndexError):  # ValueError and IndexError: damaged ids
+            write_index(prepared.folder, ids, prepared.tokenizer, size, on_progress, operation)
+
+
+def _prepare(
+    name: str, run: RunFolder, data: Path, on_progress: ProgressCallback, tokenizer: str | Tokenizer, url: str | None
+) -> PreparedDataset:
+    """As `prepare`, without the index."""
 
     def find() -> Dataset:
         return find_dataset(name, data, url, run.path.parent)

@@ -14,9 +14,7 @@ Windows are compared by 64-bit hashes. The probability that a text of n symbols 
 0.0003 for 100 million symbols.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
-from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -24,13 +22,12 @@ from numpy.typing import NDArray
 
 from gptbox.datasets.progress import ProgressCallback, no_progress
 from gptbox.datasets.record_store import Records, RecordStore
-from gptbox.datasets.winnowing import NUM_WORKERS, Hashes, Ints, Segments, SymbolFile, WindowHash, ranges, winnow
-from gptbox.system.parallel import parallel_map
+from gptbox.datasets.winnowing import Hashes, Ints, Segments, SymbolFile, WindowHash, ranges, winnow
 
 _PIECE = 1 << 15
 """Symbols hashed at once: their arrays fit the processor's cache."""
-_BATCH = 1 << 19
-"""Windows compared at once by a thread; takes 30 MB."""
+_BATCH = 1 << 20
+"""Windows compared at once; takes 60 MB."""
 _SWEEP = 1 << 25
 """Windows kept on the disk at once, in 16 bytes each, if that many have the same minimum."""
 _WINDOW = np.dtype([("hash", np.uint64), ("position", np.int64)])
@@ -67,9 +64,10 @@ def find_repeats(
     finder = _Finder(text, WindowHash(length), on_progress, name)
     finder.find()
     copied, leaked = finder.copied.intervals, finder.leaked.intervals
-    first = finder.first
-    if first is not None:
-        first = first._replace(length=_common_length(text, first.earlier, first.later))
+    first = None
+    if finder.first is not None:
+        earlier, later = finder.first
+        first = Copy(earlier, later, _common_length(text, earlier, later))
     return Repeats(int((copied[:, 1] - copied[:, 0]).sum()), int((leaked[:, 1] - leaked[:, 0]).sum()), first)
 
 
@@ -121,8 +119,8 @@ class _Finder:
         self.text, self.window, self.on_progress, self.name = text, window, on_progress, name
         self.length = window.length
         self.copied, self.leaked = _Coverage(), _Coverage()
-        self.first: Copy | None = None
-        """The copy that begins first, of one window."""
+        self.first: tuple[int, int] | None = None
+        """The first copy: a window that it equals, and its own."""
 
     def find(self) -> None:
         store = winnow(self.text, self.window, self.on_progress, f"Looking for repeated passages in {self.name}")
@@ -150,15 +148,15 @@ class _Finder:
         leaked[is_copy] = np.where(in_train[:, None], whole, leaked[original])[is_copy]
         if is_copy.any():
             later = int(np.argmax(is_copy))
-            self._offer_first(Copy(int(start[original[later]]), int(start[later]), self.length))
+            self._offer_first(int(start[original[later]]), int(start[later]))
         leaked[start < self.text.num_train] = _NONE, -1
         for coverage, windows in ((self.copied, copied), (self.leaked, leaked)):
             some = windows[:, 1] >= 0
             coverage.add(start[some] + windows[some, 0], start[some] + windows[some, 1] + self.length)
 
-    def _offer_first(self, copy: Copy | None) -> None:
-        if copy is not None and (self.first is None or copy.later < self.first.later):
-            self.first = copy
+    def _offer_first(self, earlier: int, later: int) -> None:
+        if self.first is None or later < self.first[1]:
+            self.first = earlier, later
 
     # Step 3
 
@@ -174,48 +172,39 @@ class _Finder:
         which = which[np.repeat(counts > 1, counts)]  # a single segment has no two windows that do not overlap
         if not len(which):
             return
-        batches = list(_batches(segments, which))
-        small = [batch for batch, num_windows in batches if num_windows <= _BATCH]
+        begins = _group_begins(segments["minimum"][which])
+        windows = np.add.reduceat(segments["size"][which], begins)
+        ends = np.append(begins[1:], len(which))
+        group = 0
+        while group < len(begins):
+            total = np.cumsum(windows[group : group + _BATCH])
+            stop = group + max(1, int(np.searchsorted(total, _BATCH, "right")))
+            batch = np.sort(which[begins[group] : ends[stop - 1]])
+            num_windows = int(total[stop - group - 1])  # more than _BATCH if a single minimum has many windows
+            sweeps = -(-num_windows // _SWEEP)
+            for sweep in range(sweeps):
+                self.on_progress(f"Comparing passages of {self.name}", group, len(begins))
+                store = RecordStore(self.text.file, -(-num_windows // sweeps // _BATCH), "hash")
+                self._store_windows(store, segments, batch, sweep, sweeps)
+                for part in range(store.parts):
+                    self._compare_windows(segments, store.take(part), copied, leaked)
+                store.close()
+            group = stop
 
-        def compare(batch: Ints) -> Copy | None:
-            # A segment is in one batch, so that no two threads write to the same rows.
-            windows = np.concatenate([self._windows(segments, piece) for piece in self._pieces(batch)])
-            return self._compare_windows(segments, windows, copied, leaked)
+    def _store_windows(self, store: RecordStore, segments: Segments, batch: Ints, sweep: int, sweeps: int) -> None:
+        """Store the windows of the segments `batch` whose hash belongs to this sweep, one of `sweeps`."""
+        for some in np.array_split(batch, -(-len(batch) // (_PIECE // self.length + 1))):
+            start, size = segments["start"][some], segments["size"][some]
+            windows = np.empty(size.sum(), _WINDOW)
+            windows["hash"], windows["position"] = self._window_hashes(start, size), ranges(start, size)
+            if sweeps > 1:
+                windows = windows[windows["hash"] % np.uint64(sweeps) == sweep]
+            store.add(windows)
 
-        for done, first in enumerate(parallel_map(compare, small, NUM_WORKERS)):
-            self._offer_first(first)
-            self.on_progress(f"Comparing passages of {self.name}", done, len(small))
-        for batch, num_windows in batches:
-            if num_windows > _BATCH:  # one minimum alone has so many
-                self._compare_on_disk(segments, batch, num_windows, copied, leaked)
-
-    def _compare_on_disk(self, segments: Segments, batch: Ints, num_windows: int, copied: Ints, leaked: Ints) -> None:
-        """As `_compare`, for the segments `batch`, which have too many windows to keep in memory."""
-        sweeps = -(-num_windows // _SWEEP)
-        for sweep in range(sweeps):
-            self.on_progress(f"Comparing frequent passages of {self.name}", sweep, sweeps)
-            store = RecordStore(self.text.file, -(-num_windows // sweeps // _BATCH), "hash")
-            for windows in parallel_map(partial(self._windows, segments), self._pieces(batch), NUM_WORKERS):
-                store.add(windows[windows["hash"] % np.uint64(sweeps) == sweep])
-            for part in range(store.parts):
-                self._offer_first(self._compare_windows(segments, store.take(part), copied, leaked))
-            store.close()
-
-    def _pieces(self, batch: Ints) -> list[Ints]:
-        """The segments `batch` in pieces that are hashed at once."""
-        return np.array_split(batch, -(-len(batch) // (_PIECE // self.length + 1)))
-
-    def _windows(self, segments: Segments, some: Ints) -> Records:
-        """The windows of some segments, which are in order."""
-        start, size = segments["start"][some], segments["size"][some]
-        windows = np.empty(size.sum(), _WINDOW)
-        windows["hash"], windows["position"] = self._window_hashes(start, size), ranges(start, size)
-        return windows
-
-    def _compare_windows(self, segments: Segments, windows: Records, copied: Ints, leaked: Ints) -> Copy | None:
-        """As `_compare`, for windows among which are all that equal one of them; returns the first copy."""
+    def _compare_windows(self, segments: Segments, windows: Records, copied: Ints, leaked: Ints) -> None:
+        """As `_compare`, for windows among which are all that equal one of them."""
         if not len(windows):
-            return None
+            return
         hashes, position = np.ascontiguousarray(windows["hash"]), windows["position"]
         order = np.argsort(hashes)
         begins = _group_begins(hashes[order])
@@ -229,45 +218,15 @@ class _Finder:
             offset = position[found] - segments["start"][segment]
             np.minimum.at(rows[:, 0], segment, offset)
             np.maximum.at(rows[:, 1], segment, offset)
-        if not is_copy.any():
-            return None
-        later = int(np.argmin(np.where(is_copy, position, _NONE)))
-        return Copy(int(earliest[later]), int(position[later]), self.length)
+        if is_copy.any():
+            later = int(np.argmin(np.where(is_copy, position, _NONE)))
+            self._offer_first(int(earliest[later]), int(position[later]))
 
     def _window_hashes(self, start: Ints, size: Ints) -> Hashes:
         """The hashes of the windows of segments, which are in order."""
         extent = size + self.length - 1
-        parts = []
-        for begin, end in _neighbours(start, _PIECE):
-            symbols = self.text.read(int(start[begin]), int(start[end - 1] + extent[end - 1]))
-            parts.append(symbols[ranges(start[begin:end] - start[begin], extent[begin:end])])
-        hashes = self.window.windows(self.window.grams(np.concatenate(parts)))
+        hashes = self.window.windows(self.window.grams(self.text.gather(start, extent)))
         return hashes[ranges(np.cumsum(extent) - extent, size)]
-
-
-def _batches(segments: Segments, which: Ints) -> Iterator[tuple[Ints, int]]:
-    """The segments `which`, ordered by their minimum, in batches, and the number of windows in each.
-
-    A batch has all segments with its minima, in order, and at most _BATCH windows, unless a single minimum has more.
-    """
-    begins = _group_begins(segments["minimum"][which])
-    windows = np.add.reduceat(segments["size"][which], begins)
-    ends = np.append(begins[1:], len(which))
-    group = 0
-    while group < len(begins):
-        total = np.cumsum(windows[group : group + _BATCH])
-        stop = group + max(1, int(np.searchsorted(total, _BATCH, "right")))
-        yield np.sort(which[begins[group] : ends[stop - 1]]), int(total[stop - group - 1])
-        group = stop
-
-
-def _neighbours(positions: Ints, distance: int) -> Iterator[tuple[int, int]]:
-    """Ranges of indices of sorted positions that are less than `distance` apart, from the first to the last of each."""
-    begin = 0
-    while begin < len(positions):
-        end = int(np.searchsorted(positions, positions[begin] + distance))
-        yield begin, end
-        begin = end
 
 
 def _group_begins(values: Hashes) -> Ints:

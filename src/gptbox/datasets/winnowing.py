@@ -3,9 +3,9 @@
 Saul Schleimer, Daniel Wilkerson, Alex Aiken: Winnowing: local algorithms for document fingerprinting. SIGMOD 2003.
 """
 
-import os
-from collections.abc import Iterator
+import mmap
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
 from typing import Any, BinaryIO
 
@@ -14,16 +14,12 @@ from numpy.typing import NDArray
 
 from gptbox.datasets.progress import ProgressCallback, no_progress
 from gptbox.datasets.record_store import RecordStore
-from gptbox.system.cpus import available_cpus
-from gptbox.system.parallel import parallel_map
 
 Ints = NDArray[np.int64]
 Hashes = NDArray[np.uint64]
 Symbols = NDArray[np.unsignedinteger[Any]]
 
 
-NUM_WORKERS = min(2, available_cpus())
-"""Threads that hash; two, because memory grows with their number."""
 _CHUNK = 1 << 15
 """Windows hashed at once: their arrays fit the processor's cache."""
 _PART = 1 << 26
@@ -48,13 +44,20 @@ class SymbolFile:
     """The first `num_train` symbols are the training split, the others the validation split."""
 
     def read(self, start: int, end: int) -> Symbols:
-        """The symbols from `start` to `end`, shape (end - start,), or fewer at the end of the text. Thread-safe.
-
-        Raises OSError.
-        """
+        """The symbols from `start` to `end`, shape (end - start,), or fewer at the end of the text. Raises OSError."""
         size = self.dtype.itemsize
-        count = max(0, min(end, self.num_symbols) - start)
-        return np.frombuffer(os.pread(self.file.fileno(), count * size, start * size), self.dtype)
+        self.file.seek(start * size)
+        return np.frombuffer(self.file.read((min(end, self.num_symbols) - start) * size), self.dtype)
+
+    def gather(self, start: Ints, size: Ints) -> Symbols:
+        """The symbols from start[i] to start[i] + size[i] for each i, concatenated. Raises OSError."""
+        symbols: Symbols = np.frombuffer(self._map, self.dtype)[ranges(start, size)]
+        self._map.madvise(mmap.MADV_DONTNEED)  # pages of it in memory would count as this process's
+        return symbols
+
+    @cached_property
+    def _map(self) -> mmap.mmap:
+        return mmap.mmap(self.file.fileno(), self.num_symbols * self.dtype.itemsize, access=mmap.ACCESS_READ)
 
 
 class WindowHash:
@@ -114,15 +117,10 @@ def winnow(
     window.reserve(1 << min(21, 8 * text.dtype.itemsize) if num_windows else 0)
     store = RecordStore(text.file, -(-num_windows // _PART), "minimum")
     cuts = [0, text.num_train - window.length + 1, text.num_train, num_windows]
-
-    def chunks() -> Iterator[tuple[int, int]]:
-        for begin, end in pairwise(sorted(min(max(cut, 0), num_windows) for cut in cuts)):
-            for start in range(begin, end, _CHUNK):
-                on_progress(operation, start, num_windows)
-                yield start, min(start + _CHUNK, end)
-
-    for segments in parallel_map(lambda chunk: _segments(text, window, *chunk), chunks(), NUM_WORKERS):
-        store.add(segments)
+    for begin, end in pairwise(sorted(min(max(cut, 0), num_windows) for cut in cuts)):
+        for start in range(begin, end, _CHUNK):
+            on_progress(operation, start, num_windows)
+            store.add(_segments(text, window, start, min(start + _CHUNK, end)))
     return store
 
 

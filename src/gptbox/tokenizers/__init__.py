@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from gptbox.errors import ModelFolderError, SettingError
-from gptbox.tokenizers.base import StreamDecoder, Tokenizer, printable
+from gptbox.tokenizers.base import MANY_CHARACTERS, StreamDecoder, Tokenizer, printable
 from gptbox.tokenizers.bpe import BPETokenizer
 from gptbox.tokenizers.byte import ByteTokenizer
 from gptbox.tokenizers.char import CharTokenizer
@@ -17,17 +17,16 @@ TOKENIZERS: dict[str, type[Tokenizer]] = {
 AUTO = "auto"
 """Used instead of a name, selects the tokenizer that suits the text."""
 
-MAX_AUTO_CHARACTERS = 256
-"""AUTO takes BPE for a text with more different characters: most would be too rare to be learned."""
 MAX_AUTO_BYTES = 1_500_000
 """AUTO takes BPE for a text that is longer in UTF-8: there is enough of it to learn each token.
 
-Measured on Shakespeare in bits per byte (benchmarks/LOG.md): at 1.1 MB BPE is 2 % better after one minute, characters
-after five; from 2.4 MB on BPE is 5 % better.
+Measured on Shakespeare in bits per byte (benchmarks/LOG.md): at 1.1 MB BPE is 1.5 % better after one minute, and both
+are equal after five; from 2.4 MB on BPE is 5 % better.
 """
 
 __all__ = [
     "AUTO",
+    "MANY_CHARACTERS",
     "TOKENIZERS",
     "StreamDecoder",
     "Tokenizer",
@@ -50,7 +49,7 @@ def choose_tokenizer(num_characters: int, num_bytes: int) -> tuple[str, str]:
 
     `num_characters` is the number of different characters in the text, `num_bytes` its size in UTF-8.
     """
-    if num_characters > MAX_AUTO_CHARACTERS:
+    if num_characters > MANY_CHARACTERS:  # most would be too rare to be learned
         return BPETokenizer.name, f"the text has {num_characters:,} different characters"
     if num_bytes > MAX_AUTO_BYTES:
         return BPETokenizer.name, f"the text is long enough for it ({num_bytes / 1e6:,.1f} MB)"

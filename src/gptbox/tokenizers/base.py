@@ -14,6 +14,9 @@ from numpy.typing import NDArray
 
 from gptbox.tokenizers.utf8 import Utf8Constraint
 
+MANY_CHARACTERS = 256
+"""A text with more different characters is of a script with thousands, such as Chinese, or of several scripts."""
+
 _NAMES = {"\n": "(line break)", " ": "(space)", "\t": "(tab)"}
 
 

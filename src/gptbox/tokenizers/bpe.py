@@ -1,9 +1,11 @@
 """Byte-level BPE: frequent sequences of bytes are tokens. Hugging Face `tokenizers` trains it, tiktoken runs it."""
 
 import math
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cached_property
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
@@ -12,8 +14,7 @@ from numpy.typing import NDArray
 
 from gptbox.errors import DatasetError, ModelFolderError
 from gptbox.system.cpus import available_cpus
-from gptbox.system.parallel import parallel_map
-from gptbox.tokenizers.base import Tokenizer
+from gptbox.tokenizers.base import MANY_CHARACTERS, Tokenizer
 from gptbox.tokenizers.byte_level import SYMBOLS, from_symbols, surrogates, to_symbols, without_surrogates
 from gptbox.tokenizers.merges import derive_merges, without_unreachable
 from gptbox.tokenizers.segments import segments
@@ -54,12 +55,15 @@ _SLICE = 1 << 14  # characters of the slices in the sample
 _JOB_CHARACTERS = 1 << 16  # of short documents, encoded in one call of a thread
 
 
-def vocab_size_for(num_bytes: int) -> int:
-    """Size of the vocabulary for a text of this size in UTF-8: a power of two near its square root, within the bounds.
+def vocab_size_for(num_bytes: int, num_characters: int = 0) -> int:
+    """Size of the vocabulary for a text of this size in UTF-8: a power of two, within the bounds.
 
-    The number of different words in a text grows with about the square root of its length (Heaps' law).
+    The number of different words in a text grows with about the square root of its length (Heaps' law). The size is
+    near half of that root, or near all of it if the text has many different characters, of which most take three bytes.
+    benchmarks/LOG.md has the bits per byte.
     """
-    return min(MAX_VOCAB_SIZE, max(MIN_VOCAB_SIZE, 1 << round(math.log2(max(1, num_bytes)) / 2)))
+    doublings = math.log2(max(1, num_bytes)) / 2 - (num_characters <= MANY_CHARACTERS)
+    return min(MAX_VOCAB_SIZE, max(MIN_VOCAB_SIZE, 1 << max(0, round(doublings))))
 
 
 class BPETokenizer(Tokenizer):
@@ -111,7 +115,7 @@ class BPETokenizer(Tokenizer):
         )
         trained.decoder = decoders.ByteLevel()
         trainer = trainers.BpeTrainer(
-            vocab_size=vocab_size_for(num_bytes) - 1,  # and EOS
+            vocab_size=vocab_size_for(num_bytes, len(alphabet or ())) - 1,  # and EOS
             min_frequency=_MIN_FREQUENCY,
             max_token_length=_MAX_TOKEN_BYTES,
             initial_alphabet=SYMBOLS,
@@ -148,7 +152,20 @@ class BPETokenizer(Tokenizer):
 
     def encode_documents(self, blocks: Iterable[str | None]) -> Iterator[NDArray[np.unsignedinteger]]:
         """As `Tokenizer.encode_documents`, on all CPUs: tiktoken does not hold Python's lock."""
-        yield from parallel_map(self._encode_job, _jobs(blocks), available_cpus())
+        jobs = _jobs(blocks)
+        head = list(islice(jobs, 2))
+        if len(head) < 2:  # a short text needs no threads
+            yield from map(self._encode_job, head)
+            return
+        workers = available_cpus()
+        pending: deque[Future[NDArray[np.unsignedinteger]]] = deque()
+        with ThreadPoolExecutor(workers, "tokenizer") as executor:
+            for job in chain(head, jobs):
+                pending.append(executor.submit(self._encode_job, job))
+                if len(pending) > 2 * workers:
+                    yield pending.popleft().result()
+            while pending:
+                yield pending.popleft().result()
 
     def _encode_job(self, job: list[str | None]) -> NDArray[np.unsignedinteger]:
         """Ids of a list of segments, shape (tokens,); None becomes EOS."""

@@ -158,7 +158,7 @@ def _tokenizer(run: RunFolder, options: TrainOptions, initial: ModelFolder | Non
 
 
 def _begin_preparing(run: RunFolder, dataset: str, before: Status | None) -> None:
-    for folder in (run.path, run.path / "snapshots", run.checkpoint):
+    for folder in (run.path, run.dataset, run.path / "snapshots", run.checkpoint):
         remove_temporaries(folder)
     if before is None or before.phase != "finished":
         status = before or Status(run=run.name, phase="preparing")

@@ -8,6 +8,7 @@ from gptbox.web.api.chat import chat
 from gptbox.web.api.chat_request import ChatRequest
 from gptbox.web.api.completion_request import CompletionRequest
 from gptbox.web.api.completions import completions
+from gptbox.web.api.copied import CopiedRequest, copied
 from gptbox.web.api.model_archive import model_archive
 from gptbox.web.api.models import model, models
 from gptbox.web.api.openapi import BINARY_SCHEMA, array_schema, object_schema, openapi, schema_ref
@@ -87,6 +88,13 @@ ENDPOINTS = (
         "POST", "/api/qr", qr, json_errors=True,
         operation=Operation(
             "Draw a QR code", "The image.", {"type": "string"}, request=QrRequest, media_type="image/svg+xml"
+        ),
+    ),
+    Endpoint(
+        "POST", "/api/copied", copied, requires_key=True, json_errors=True,
+        operation=Operation(
+            "Find what a text has in common with the training text", "The copied spans.", schema_ref("Copied"),
+            request=CopiedRequest, errors=(404, 429, 503),
         ),
     ),
     Endpoint("GET", "/api/status", status, json_errors=True),

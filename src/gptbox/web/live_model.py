@@ -11,6 +11,7 @@ from anyio import CapacityLimiter, to_thread
 from gptbox.engine import native
 from gptbox.errors import EngineError, ModelFolderError, ModelNotFoundError, ModelsDamagedError, NoModelYetError
 from gptbox.models.runs import (
+    RunFolder,
     find_run,
     find_snapshot,
     inaccessible_paths,
@@ -179,6 +180,19 @@ class LiveModel:
 
     def _no_current_model_error(self) -> NoModelYetError:
         return no_model_error(self.models) if self.models_problem is None else ModelsDamagedError(self.models_problem)
+
+    async def find_run(self, name: str | None = None) -> RunFolder:
+        """The run of the model that `resolve` would return, without loading it.
+
+        Raises NoModelYetError, ModelNotFoundError, ModelsDamagedError.
+        """
+        current = self.current
+        if name is not None:
+            path = await to_thread.run_sync(self.find_snapshot, name)
+            return RunFolder(self.models, path.parent.parent.name)
+        if current is None:
+            raise await to_thread.run_sync(self._no_current_model_error)
+        return RunFolder(self.models, current.run)
 
     def find_snapshot(self, name: str) -> Path:
         """The folder of the snapshot that a request's `model` names. Reads files.

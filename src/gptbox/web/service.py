@@ -21,6 +21,7 @@ from gptbox.web.metrics import Metrics
 from gptbox.web.model_cache import LoadedModel
 from gptbox.web.page.status_feed import StatusFeed
 from gptbox.web.requested_run import requested_run
+from gptbox.web.text_index import TextIndex
 
 
 class Service:
@@ -34,6 +35,7 @@ class Service:
         self.feed = StatusFeed(self.status)
         self.num_downloads = 0
         """Downloads of models that are running."""
+        self.text_index = TextIndex()
         self._started_at = time.monotonic()
         self._generations: set[Generation] = set()
 

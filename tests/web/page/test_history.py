@@ -25,7 +25,7 @@ def test_metrics_and_samples_of_a_run(tiny_run: Path, client: TestClient) -> Non
     for row in rows(5):
         run.append("metrics", row)
     run.append("samples", {"step": 4, "text": "caf\u00e9"})
-    expected = {"run": "tiny", "metrics": rows(5), "samples": [{"step": 4, "text": "caf\u00e9"}]}
+    expected = {"run": "tiny", "has_index": False, "metrics": rows(5), "samples": [{"step": 4, "text": "caf\u00e9"}]}
     assert client.get("/api/history?run=tiny").json() == expected
     assert client.get("/api/history").json() == expected
 
@@ -57,7 +57,9 @@ def test_the_newest_run_is_the_default(tiny_run: Path, client: TestClient, publi
 
 
 def test_without_a_run_the_history_is_empty(models: Path, client_for: Callable[..., TestClient]) -> None:
-    assert client_for(models).get("/api/history").json() == {"run": None, "metrics": [], "samples": []}
+    assert client_for(models).get("/api/history").json() == {
+        "run": None, "has_index": False, "metrics": [], "samples": [],
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize("name", ["nobody", "", "../tiny", "tiny/../tiny", "%00", "x" * 1000, "%ff"])

@@ -97,9 +97,18 @@ _SCORES = object_schema(
         "scores": array_schema(_SCORE), "validation": _or_null(object_schema({"bits_per_character": _NUMBER})),
     }
 )  # fmt: skip
+_SOURCE = object_schema({"position": _INTEGER, "line": _INTEGER, "before": _STRING, "after": _STRING})
+_COPIED = object_schema(
+    {
+        "object": {"const": "copied"}, "run": _STRING, "min_characters": _INTEGER, "characters": _INTEGER,
+        "copied_characters": _INTEGER, "share": _NUMBER,
+        "spans": array_schema(object_schema({"start": _INTEGER, "end": _INTEGER, "source": _SOURCE})),
+    }
+)  # fmt: skip
 _SCHEMAS = {
     "Usage": _USAGE,
     "Error": _ERROR,
+    "Copied": _COPIED,
     "Model": _MODEL,
     "Scores": _SCORES,
     "Tokens": _TOKENS,
@@ -118,7 +127,7 @@ _ERROR_DESCRIPTIONS = {
     400: "A field is invalid; `param` names it.",
     401: "The API key is missing or wrong, if one is required.",
     403: "A page of another site sent the request, or this server does not offer it.",
-    404: "The model does not exist.",
+    404: "The model does not exist, or lacks what the request needs.",
     413: "The body is larger than 1 MiB.",
     429: "The queue is full; Retry-After says when to try again.",
     500: "A server error, or the model's folder is damaged.",

@@ -1,4 +1,4 @@
-"""/api/history: a run's metrics and samples, for the page's loss chart."""
+"""/api/history: a run's metrics and samples, for the page's loss chart, and whether copied words can be found."""
 
 from functools import lru_cache
 from pathlib import Path
@@ -12,6 +12,7 @@ from gptbox.models.runs import RunFolder
 from gptbox.web.json import compact_json, replace_non_finite
 from gptbox.web.requested_run import requested_run
 from gptbox.web.service import get_service
+from gptbox.web.text_index import TextIndex
 
 MAX_METRICS = 1000
 MAX_SAMPLES = 200
@@ -38,28 +39,35 @@ def downsample(rows: list[dict[str, Any]], limit: int) -> list[dict[str, Any]]:
 
 
 @lru_cache(maxsize=8)
-def _history_json(models: Path, name: str, version: tuple[object, ...]) -> bytes:
+def _history_json(models: Path, name: str, has_index: bool, version: tuple[object, ...]) -> bytes:
     """Cached by the files' `version`: all open pages ask again as a run grows, and a long run has many rows."""
     run = RunFolder(models, name)
     metrics = downsample(run.read_rows("metrics"), MAX_METRICS)
     samples = downsample(run.read_rows("samples"), MAX_SAMPLES)
     return compact_json(
-        {"run": name, "metrics": replace_non_finite(metrics), "samples": replace_non_finite(samples)}
+        {
+            "run": name,
+            "has_index": has_index,
+            "metrics": replace_non_finite(metrics),
+            "samples": replace_non_finite(samples),
+        }
     ).encode()
 
 
-def read_history(models: Path, name: str | None) -> bytes:
+def read_history(models: Path, name: str | None, text_index: TextIndex) -> bytes:
     """The history of a run, by default of the newest, as JSON.
 
     Raises ModelNotFoundError if there is no run of that name.
     """
     run = requested_run(models, name)
     if run is None:
-        return compact_json({"run": None, "metrics": [], "samples": []}).encode()
-    return _history_json(models, run.name, (run.rows_version("metrics"), run.rows_version("samples")))
+        return compact_json({"run": None, "has_index": False, "metrics": [], "samples": []}).encode()
+    version = (run.rows_version("metrics"), run.rows_version("samples"))
+    return _history_json(models, run.name, text_index.exists(run), version)
 
 
 async def history(request: Request) -> Response:
-    models = get_service(request).settings.models
-    content = await to_thread.run_sync(read_history, models, request.query_params.get("run"))
+    service = get_service(request)
+    name = request.query_params.get("run")
+    content = await to_thread.run_sync(read_history, service.settings.models, name, service.text_index)
     return Response(content, media_type="application/json")
