@@ -59,7 +59,7 @@ def test_ink_comes_with_the_stream_and_changes_no_text(ready, open_page: Open) -
     assert finished(page) == plain
     assert tokens(page).evaluate_all(LEVELS) == scored, "both sources say the same"
     for style in ("backgroundColor", "textDecorationThickness"):
-        distinct = "all => new Set(all.map((token) => getComputedStyle(token)['%s'])).size" % style
+        distinct = f"all => new Set(all.map((token) => getComputedStyle(token).{style})).size"
         assert page.locator("#ink-legend [data-surprise]").evaluate_all(distinct) == 5
 
 
@@ -95,7 +95,9 @@ def test_the_bytes_of_a_character_are_one_element(box, open_page: Open) -> None:
         text = finished(page)
         assert len(text) < 200, "no character has two bytes"
         expect(page.locator("#text .reader [data-surprise]")).to_have_count(1)
-        characters = page.evaluate("text => [...new Intl.Segmenter().segment(text)].map((it) => it.segment)", whole(page))
+        characters = page.evaluate(
+            "text => [...new Intl.Segmenter().segment(text)].map((it) => it.segment)", whole(page)
+        )
         assert tokens(page).all_text_contents() == characters
 
 

@@ -125,7 +125,7 @@ def test_page_works_with_the_keyboard_alone(ready, open_page: Open, wait_for) ->
 def test_focus_moves_between_generate_and_stop(ready, open_page: Open) -> None:
     page = open_page(ready.url)
     page.get_by_label("Length").fill("100000")
-    button, stop = page.get_by_role("button", name="Generate"), page.get_by_role("button", name="Stop")
+    button, stop = page.locator("#generate"), page.get_by_role("button", name="Stop")
     expect(button).to_be_enabled()
     button.focus()
     page.keyboard.press("Enter")

@@ -8,7 +8,7 @@ from pathlib import Path
 import httpx
 import pytest
 from playwright.sync_api import Page, expect
-from tests.browser.paper import LONGER_THAN, edit, finished, generate, settings, whole, written
+from tests.browser.paper import LONGER_THAN, edit, finished, generate, ink, settings, whole, written
 
 pytestmark = pytest.mark.browser
 
@@ -152,7 +152,7 @@ def test_nothing_that_was_not_begun_is_a_version(ready, open_page: Open) -> None
 def test_versions_side_by_side_are_chosen_from(ready, open_page: Open, width: int) -> None:
     page = open_page(ready.url, viewport={"width": width, "height": 800})
     with page.expect_request("**/v1/completions") as request:
-        generate(page, "TO BE", Length="40", Seed="7", Versions_at_once="3")
+        generate(page, "TO BE", Length="40", Seed="7", Versions="3")
     assert request.value.post_data_json["n"] == 3
     expect(button(page, "Go on with version 3")).to_be_enabled()
     texts = page.locator("#choices .text").all_text_contents()
@@ -198,8 +198,9 @@ def test_every_setting_is_sent(ready, open_page: Open) -> None:
     sent = {
         "Temperature": ("1.1", "temperature", 1.1), "Top k": ("30", "top_k", 30), "Top p": ("0.95", "top_p", 0.95),
         "Min p": ("0.02", "min_p", 0.02), "Repetition penalty": ("1.2", "repetition_penalty", 1.2),
-        "Presence penalty": ("0.3", "presence_penalty", 0.3), "Seed": ("5", "seed", 5), "Length": ("30", "max_tokens", 30),
-        "Frequency penalty": ("0.4", "frequency_penalty", 0.4), "Stop at": ("\\n\nQQQ", "stop", ["\n", "QQQ"]),
+        "Presence penalty": ("0.3", "presence_penalty", 0.3), "Seed": ("5", "seed", 5),
+        "Length": ("30", "max_tokens", 30), "Frequency penalty": ("0.4", "frequency_penalty", 0.4),
+        "Stop at": ("\\n\nQQQ", "stop", ["\n", "QQQ"]),
     }  # fmt: skip
     settings(page, **{label.replace(" ", "_"): value for label, (value, _, _) in sent.items()})
     page.get_by_label("Ignore the end").check()
@@ -360,9 +361,12 @@ def test_the_paper_works_without_javascript(ready, open_page: Open) -> None:
 # speed
 
 
-def test_ten_thousand_characters_stream_without_a_long_task(ready, open_page: Open) -> None:
+@pytest.mark.parametrize("inked", [False, True])
+def test_ten_thousand_characters_stream_without_a_long_task(ready, open_page: Open, inked: bool) -> None:
     page = open_page(ready.url)
     expect(page.get_by_role("button", name="Generate")).to_be_enabled()
+    if inked:
+        ink(page)
     page.evaluate(
         """() => {
           window.tasks = [];

@@ -235,7 +235,8 @@ def test_the_page_shows_it(
           const element = document.getElementById("text");
           const ends = (parts) => parts.reduce((ends, part) => [...ends, (ends.at(-1) ?? 0) + part.length], []);
           const characters = [...new Intl.Segmenter().segment(element.textContent)].map((each) => each.segment);
-          return [ends(characters), ends([...element.querySelectorAll("[data-surprise]")].map((node) => node.textContent))];
+          const tokens = [...element.querySelectorAll("[data-surprise]")].map((node) => node.textContent);
+          return [ends(characters), ends(tokens)];
         }"""
     )
     assert set(ends[1]) <= set(ends[0]), "a token's element ends within a character"

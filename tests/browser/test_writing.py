@@ -117,7 +117,7 @@ def test_texts_without_a_seed_differ(ready, open_page: Open) -> None:
         ("Repetition penalty", "0", "Repetition penalty must be a number from 0.01 to 10."),
         ("Presence penalty", "3", "Presence penalty must be a number from -2 to 2."),
         ("Frequency penalty", "-3", "Frequency penalty must be a number from -2 to 2."),
-        ("Versions at once", "5", "Versions at once must be a whole number from 1 to 4."),
+        ("Versions", "5", "Versions must be a whole number from 1 to 4."),
         ("Stop at", "x\n" * 33, "At most 32 stop texts are allowed."),
     ],
 )

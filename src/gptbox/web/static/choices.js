@@ -1,7 +1,7 @@
 /** Versions that are written at once, side by side, to go on with one of them. */
 
 import { $, el, setText } from "./dom.js";
-import { textFacts } from "./format.js";
+import { count, textFacts } from "./format.js";
 import * as manuscripts from "./manuscript.js";
 import { choose } from "./paper.js";
 import { store } from "./store.js";
@@ -34,7 +34,7 @@ function render() {
     const isAtEnd = box.scrollHeight - box.scrollTop - box.clientHeight < 24;
     view.show(pieces.slice(writing.start), false);
     if (isAtEnd && manuscripts.isWriting(version)) box.scrollTop = box.scrollHeight;
-    setText(facts, textFacts(writing).split(" · ")[0]);
+    setText(facts, writing.length ? count(writing.length, "character") : textFacts(writing));
     button.disabled = manuscripts.isBusy(manuscript);
   });
 }

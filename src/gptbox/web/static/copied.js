@@ -18,6 +18,8 @@ const bubble = $("source");
 let controller = null;
 /** The spans that the elements show. */
 const spanOf = new WeakMap();
+/** The span that Next went to. */
+let last = null;
 
 const version = () => manuscripts.current(store.state.manuscript);
 const update = (change) => store.update({ ink: { ...store.state.ink, ...change } });
@@ -28,24 +30,25 @@ const isOffered = ({ history }) => history?.has_index === true;
 async function find() {
   const { manuscript, ink, settings, run } = store.state;
   controller?.abort();
-  const { pieces } = version();
-  if (!isOffered(store.state) || !ink.isCopiedOn || manuscripts.isBusy(manuscript) || ink.copied?.pieces === pieces) return;
+  if (!isOffered(store.state) || !ink.isCopiedOn || manuscripts.isBusy(manuscript)) return undefined;
   setText($("copied-note"), "");
   const text = manuscripts.textOf(version());
+  if (text === ink.copied?.text) return undefined;
   if (!text) return update({ copied: null });
+  // The text's end, from a whole character on.
   const from = text.length - text.slice(-MAX_LENGTH).replace(/^[\udc00-\udfff]/, "").length;
   controller = new AbortController();
   const { signal } = controller;
   const model = writerOf(manuscript, version())?.split("@")[0] ?? settings.model ?? run;
   try {
     const reply = await postJson("api/copied", { model, text: text.slice(from) }, signal);
-    if (signal.aborted) return;
-    update({ copied: { pieces, share: reply.share, spans: inCodeUnits(reply.spans, text, from) } });
+    if (!signal.aborted) update({ copied: { text, share: reply.share, spans: inCodeUnits(reply.spans, text, from) } });
   } catch (error) {
-    if (error.name === "AbortError") return;
+    if (error.name === "AbortError") return undefined;
     if (!(error instanceof ApiError)) throw error;
     setText($("copied-note"), error.status === 404 ? "" : error.message);
   }
+  return undefined;
 }
 
 /** The spans with their bounds in code units of the whole text. */
@@ -64,7 +67,7 @@ function inCodeUnits(spans, text, from) {
 function underline() {
   const { ink, history } = store.state;
   const { copied } = ink;
-  const isShown = ink.isCopiedOn && isOffered({ history }) && copied?.pieces === version().pieces;
+  const isShown = ink.isCopiedOn && isOffered({ history }) && copied && copied.text === manuscripts.textOf(version());
   $("copied-facts").hidden = !isShown;
   if (!isShown || root.querySelector(".copied")) return;
   for (const span of copied.spans) {
@@ -110,10 +113,9 @@ const hideSource = () => bubble.matches(":popover-open") && bubble.hidePopover()
 
 /** Go to the next passage that stands in the training text. */
 function next() {
-  const elements = [...root.querySelectorAll(".copied")];
-  const at = elements.indexOf(document.activeElement);
-  const span = at >= 0 ? spanOf.get(elements[at]) : null;
-  const element = elements.slice(at + 1).find((each) => spanOf.get(each) !== span) ?? elements[0];
+  const { spans } = store.state.ink.copied;
+  last = spans[(spans.indexOf(last) + 1) % spans.length];
+  const element = [...root.querySelectorAll(".copied")].find((each) => spanOf.get(each) === last);
   if (!element) return;
   element.tabIndex = -1;
   element.focus({ preventScroll: true });
@@ -141,7 +143,7 @@ store.subscribe(({ ink }) => ink.copied, () => {
 });
 store.subscribe(({ manuscript, ink, history }) =>
   [ink.isCopiedOn, isOffered({ history }), manuscript.current, manuscripts.isBusy(manuscript)].join(), find);
-store.subscribe(({ manuscript }) => version().pieces && manuscript.current, hideSource);
+store.subscribe(({ manuscript }) => manuscript.current, hideSource);
 $("copied-toggle").addEventListener("click", () => {
   save("copied", !store.state.ink.isCopiedOn);
   update({ isCopiedOn: !store.state.ink.isCopiedOn });

@@ -22,6 +22,8 @@ let face = "edit";
 let chosen = null;
 let frame = 0;
 let saveTimer = 0;
+/** Whether the version was being written when it was drawn last. */
+let wasWriting = false;
 
 /** Called when the text has been drawn and is complete. */
 const decorators = [];
@@ -87,6 +89,7 @@ export function choose(id) {
   chosen = version().writing?.startedAt;
   update(manuscripts.show(store.state.manuscript, id));
   showVersion();
+  renderBar();
   $("generate").focus();
 }
 
@@ -115,13 +118,15 @@ function render() {
     const isAtEnd = output.scrollHeight - output.scrollTop - output.clientHeight < 24;
     const { scrollTop } = output;
     view.show(pieces, store.state.ink.isOn);
-    output.scrollTop = isWriting && isAtEnd ? output.scrollHeight : scrollTop;
+    output.scrollTop = (isWriting || wasWriting) && isAtEnd ? output.scrollHeight : scrollTop;
+    wasWriting = isWriting;
     output.toggleAttribute("data-writing", isWriting);
     output.setAttribute("aria-busy", isWriting);
     if (!isWriting) for (const decorate of decorators) decorate();
   }
   const length = writing ? 0 : codePoints(text());
-  setLabel($("facts"), writing ? textFacts(writing) : length ? count(length, "character") : "");
+  const facts = writing ? textFacts(writing) : length ? count(length, "character") : "";
+  setLabel($("facts"), face === "choices" ? "Choose the version to go on with." : facts);
 }
 
 function renderBar() {
@@ -129,7 +134,7 @@ function renderBar() {
   const isBusy = manuscripts.isBusy(manuscript);
   const all = manuscripts.alternatives(manuscript);
   const at = all.findIndex(({ id }) => id === manuscript.current);
-  $("versions").hidden = all.length < 2;
+  $("versions").hidden = all.length < 2 || face === "choices";
   setLabel($("version"), `Version ${at + 1} of ${all.length}`);
   $("undo").disabled = isBusy || !(manuscripts.previous(manuscript) || (face === "edit" && $("prompt").value !== text()));
   $("redo").disabled = isBusy || !manuscripts.next(manuscript);
@@ -137,8 +142,8 @@ function renderBar() {
   $("next-version").disabled = isBusy || at > all.length - 2;
   $("edit").disabled = isBusy;
   const isEmpty = !version().pieces.length && !$("prompt").value;
-  for (const id of ["copy", "download", "clear", "edit"]) $(id).hidden = isEmpty;
-  $("copy").hidden = $("download").hidden = isEmpty || isBusy;
+  for (const id of ["clear", "edit"]) $(id).hidden = isEmpty;
+  for (const id of ["copy", "download"]) $(id).hidden = isEmpty || isBusy;
   $("clear").disabled = isBusy;
   renderWarnings();
 }

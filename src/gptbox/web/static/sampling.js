@@ -28,7 +28,7 @@ export const NUMBERS = [
   { name: "presence_penalty", id: "presence-penalty", label: "Presence penalty", min: -2, max: 2 },
   { name: "frequency_penalty", id: "frequency-penalty", label: "Frequency penalty", min: -2, max: 2 },
   { name: "seed", id: "seed", label: "Seed", min: 0, isInteger: true, isOptional: true },
-  { name: "n", id: "n", label: "Versions at once", min: 1, max: 4, isInteger: true },
+  { name: "n", id: "n", label: "Versions", min: 1, max: 4, isInteger: true },
 ];
 
 /** The request's fields for these settings, without what has its default in the API. */

@@ -33,6 +33,8 @@ let cursor = { elements: [], isOwn: false };
 /** Where the cursor was, for going on from there. */
 let lastOffset = null;
 let controller = null;
+/** Whether the panel is to open as soon as the alternatives are there. */
+let isOpening = false;
 
 const version = () => manuscripts.current(store.state.manuscript);
 const text = () => manuscripts.textOf(version());
@@ -126,10 +128,12 @@ function explain(error) {
 }
 
 function showError(message) {
-  clearCursor();
   setText($("steer-title"), message);
   $("steer-list").replaceChildren();
   $("steer-note").hidden = true;
+  if (!isOpen()) panel.showPopover();
+  place();
+  announce(message);
 }
 
 /** Show the cursor at token `at` of those nearby. */
@@ -164,6 +168,12 @@ function clearCursor() {
   index = -1;
 }
 
+function close() {
+  isOpening = false;
+  if (isOpen()) panel.hidePopover();
+  clearCursor();
+}
+
 const describe = ({ key, logprob }) => `${printable(key)} ${percent(Math.exp(logprob))}`;
 
 /** Put the cursor on the token that an element shows. */
@@ -173,7 +183,7 @@ export async function focusElement(element) {
 
 /** Move to the neighbour of the token, and show its alternatives if the panel is open. */
 async function walk(distance) {
-  const wasOpen = isOpen();
+  const wasOpen = isOpen() || isOpening;
   const to = index + distance;
   const isNearby = index >= 0 && nearby.tokens[to] && (to > 0 || nearby.tokens[0].start === 0);
   const { start, end } = nearby?.tokens[index] ?? {};
@@ -220,6 +230,7 @@ function showPanel() {
     return el("li", {}, button);
   }));
   $("steer-note").hidden = false;
+  isOpening = false;
   if (!isOpen()) panel.showPopover();
   place();
   const list = likeliest.map(([key, logprob], i) => `${i + 1}: ${describe({ key, logprob })}`);
@@ -239,11 +250,8 @@ function place() {
 }
 
 async function openAt(offset) {
+  isOpening = true;
   if (await moveTo(offset)) showPanel();
-  else if ($("steer-note").hidden && !isOpen() && $("steer-title").textContent) {
-    panel.showPopover();
-    place();
-  }
 }
 
 /** How many tokens to write after the token, so that the text becomes about as long as it is. */
@@ -263,8 +271,7 @@ async function take(i) {
   const { manuscript } = store.state;
   const settings = { ...settingsOf(requestBefore(manuscript, version())), max_tokens: restOf(token) };
   const parts = [...nearby.tokens.slice(partsOfCharacter()[0], index).map((part) => part.id), id];
-  panel.hidePopover();
-  clearCursor();
+  close();
   $("output").focus({ preventScroll: true });
   if (parts.length === 1 && !key.startsWith("bytes:")) {
     await write(manuscripts.steered(manuscript, token.start, key), settings);
@@ -300,7 +307,7 @@ function onKey(event) {
   if (key === "ArrowRight" || key === "ArrowLeft") walk(key === "ArrowRight" ? 1 : -1);
   else if (isOpen() && /^[1-8]$/.test(key)) take(Number(key) - 1);
   else if (isOpen() && (key === "ArrowDown" || key === "ArrowUp")) moveInList(key === "ArrowDown" ? 1 : -1);
-  else if (isAtToken && (key === "Enter" || key === " ")) showPanel();
+  else if (isAtToken && (key === "Enter" || key === " ")) openAt(lastOffset);
   else if (key === "Escape" && isOpen()) panel.hidePopover();
   else if (key === "Escape" && isAtToken) {
     clearCursor();
@@ -321,7 +328,6 @@ $("output").addEventListener("keydown", onKey, true);
 panel.addEventListener("keydown", onKey);
 root.addEventListener("click", ({ clientX, clientY, detail }) => {
   if (detail > 1 || !getSelection().isCollapsed) return;
-  setText($("steer-title"), "");
   const offset = offsetAtPoint(root, clientX, clientY);
   if (offset >= 0) openAt(offset);
 });
@@ -335,9 +341,7 @@ $("steer-close").addEventListener("click", () => {
 $("output").addEventListener("scroll", () => isOpen() && cursor.elements.length && place());
 addEventListener("resize", () => isOpen() && place());
 store.subscribe(({ manuscript }) => manuscript.current, () => {
-  if (isOpen()) panel.hidePopover();
-  clearCursor();
+  close();
   lastOffset = nearby = null;
 });
-new MutationObserver(() => $("output").hidden && (isOpen() && panel.hidePopover(), clearCursor()))
-  .observe($("output"), { attributeFilter: ["hidden"] });
+new MutationObserver(() => $("output").hidden && close()).observe($("output"), { attributeFilter: ["hidden"] });
