@@ -13,7 +13,8 @@ Open = Callable[..., Page]
 
 def test_page_without_a_trainer_says_it_has_not_started(box, open_page: Open) -> None:
     page = open_page(box.url)
-    expect(page.get_by_role("region", name="Watch it learn", exact=True)).to_contain_text("The trainer has not started yet")
+    training = page.get_by_role("region", name="Watch it learn", exact=True)
+    expect(training).to_contain_text("The trainer has not started yet")
     expect(page.get_by_role("button", name="Generate")).to_be_disabled()
     expect(page.get_by_role("button", name="Stop")).to_be_disabled()
     expect(page.get_by_role("button", name="Generate")).to_have_accessible_description(

@@ -109,7 +109,7 @@ def test_page_works_with_the_keyboard_alone(ready, open_page: Open, wait_for) ->
         assert style != "none", f"{at} shows no focus outline"
         page.keyboard.press("Tab")
     form = ["prompt", "ink-toggle", "generate", "preset-balanced", "length", "n", "summary"]
-    timeline = ["log-time", "timeline-slider", "play", "sample-output", "pinned-line", "pin", "summary"]
+    timeline = ["log-time", "timeline-slider", "play", "sample-output", "rewrite", "pinned-line", "pin", "summary"]
     box = ["folder", "a", "copy-curl", "copy-python"]
     assert order == ["share-open", "help", *form, *timeline, "strange-input", "strange-button", *box]
 

@@ -1,6 +1,7 @@
 """A pinned line: scored at every snapshot of the run, live."""
 
 from collections.abc import Callable
+from math import exp
 from typing import Any
 
 import pytest
@@ -68,8 +69,28 @@ def test_percentages_are_those_of_the_scores(learning, open_page: Open) -> None:
     bits = [score["bits_per_character"] for score in response.value.json()["scores"]]
     first, last = (f"{100 * 2**-value:.1f} %" for value in bits)
     expect(page.locator("#pinned-facts")).to_have_text(
-        f"Now it expects each letter of this line with {last}, at first, at step 250, with {first}."
+        f"Now it expects each letter of this line with {last}, at first, at step 250, with {first}. "
+        "What is marked surprises it."
     )
+
+
+def test_letters_of_the_line_are_inked_by_the_chosen_snapshot(learning, open_page: Open) -> None:
+    page = open_page(learning.url)
+    with page.expect_response("**/api/scores") as response:
+        watch(page, "TO BE <B>")
+    letters = page.locator("#pinned-letters [data-surprise]")
+
+    def expect_levels(score: dict[str, Any]) -> None:
+        levels = [sum(exp(logprob) < step for step in (0.7, 0.4, 0.15, 0.04)) for logprob in score["logprobs"]]
+        expect(page.locator("#pinned-letters")).to_have_text("TO BE <B>")
+        for i, level in enumerate(levels):
+            expect(letters.nth(i)).to_have_attribute("data-surprise", str(level))
+
+    first, last = response.value.json()["scores"]
+    expect_levels(last)
+    page.get_by_role("slider").focus()
+    page.keyboard.press("ArrowLeft")
+    expect_levels(first)
 
 
 def test_sparkline_shares_the_axis_of_the_curve(learning, open_page: Open) -> None:

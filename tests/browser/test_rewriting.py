@@ -88,11 +88,14 @@ def test_thinned_out_snapshot_is_named_and_the_nearest_kept_one_used(learning, o
 
 def test_without_words_there_is_nothing_to_go_on_with(learning, open_page: Open) -> None:
     page = open_with_text(open_page, learning, text="")
-    expect(button(page)).to_be_disabled()
     expect(page.locator("#rewriting-hint")).to_contain_text("Write a few words on the paper")
-    paper.edit(page, "<b>A word</b>")
-    expect(button(page)).to_be_enabled()
-    expect(page.locator("#rewriting-hint")).to_contain_text("It goes on from “<b>A word</b>”")
+    button(page).click()
+    expect(page.locator("#rewriting-error")).to_have_text("The paper is empty: write a few words on it first.")
+    paper.edit(page, "<B>A WORD</B>")
+    write_here(page)
+    expect(page.locator("#rewriting-prompt")).to_have_text("<B>A WORD</B>")
+    expect(page.locator("#rewriting-hint")).to_contain_text("It goes on from “<B>A WORD</B>”")
+    expect(page.locator("#rewriting-error")).to_be_empty()
 
 
 def test_failure_is_said_and_writing_again_is_possible(learning, open_page: Open) -> None:

@@ -6,6 +6,8 @@ import { count, number, percent } from "./format.js";
 import { current, isWriting, textOf } from "./manuscript.js";
 import { keep, recall } from "./storage.js";
 import { store } from "./store.js";
+import { scoredTokens } from "./text.js";
+import { TextView } from "./text-view.js";
 import { chosenSample, onAxis } from "./timeline.js";
 
 const HEIGHT = 92;
@@ -19,7 +21,7 @@ const SHAKESPEARE = "What's in a name? That which we call a rose";
 /** The line watched, "" if none; the lines that the reader chose, by run. */
 let line = "";
 const lines = new Map(recall("pinned-lines", []));
-/** Of the run and line watched: the probability of a letter by step, and the kept steps that were asked for. */
+/** Of the run and line watched: {p, tokens} by step, with `p` the probability of a letter, and the steps asked for. */
 let scores = new Map();
 let asked = new Set();
 let run = null;
@@ -30,6 +32,7 @@ let retryMs = FIRST_RETRY_MS;
 let controller = null;
 
 const field = $("pinned-line");
+const letters = new TextView($("pinned-letters"));
 
 /** A line to begin with: from the paper, or one that the text has, or the newest sample's. */
 function defaultLine() {
@@ -85,7 +88,10 @@ async function score(steps) {
   if (!scores.size) setText($("pinned-facts"), "Asking each snapshot…");
   try {
     const reply = await postJson("api/scores", fields, own.signal);
-    for (const { step, bits_per_character: bits } of reply.scores) scores.set(step, 2 ** -bits);
+    for (const found of reply.scores) {
+      const tokens = scoredTokens(line, { ...reply, scores: [found] }).map((token) => ({ ...token, by: "text" }));
+      scores.set(found.step, { p: 2 ** -found.bits_per_character, tokens });
+    }
     steps.forEach((step) => asked.add(step));
     retryMs = FIRST_RETRY_MS;
     setText($("pinned-error"), reply.warnings.join(" "));
@@ -122,27 +128,32 @@ function showError(error, steps) {
 // What is shown
 
 function render() {
-  const points = [...scores].sort(([a], [b]) => a - b);
+  const points = [...scores].map(([step, { p }]) => [step, p]).sort(([a], [b]) => a - b);
   const sample = chosenSample();
-  $("pinned-chart").hidden = !points.length;
+  $("pinned-chart").hidden = $("pinned-letters").hidden = !points.length;
   if (!points.length) {
     const hint = line ? "" : "Each snapshot says how well it would have guessed this line.";
     if (!controller) setText($("pinned-facts"), hint);
     return;
   }
-  if (axis && sample) draw(points, sample.step);
-  setText($("pinned-facts"), describe(points, sample?.step ?? points.at(-1)[0]));
+  const step = sample?.step ?? points.at(-1)[0];
+  if (axis) draw(points, step);
+  letters.show(scores.get(pointAt(points, step)[0]).tokens, true);
+  setText($("pinned-facts"), `${describe(points, step)} What is marked surprises it.`);
 }
+
+/** The last score at or before a step, or the first. */
+const pointAt = (points, step) => points.findLast(([at]) => at <= step) ?? points[0];
 
 /** "Now it expects each letter of this line with 48 %, at first with 2 %." */
 function describe(points, step) {
   const [first, last] = [points[0], points.at(-1)];
-  const letters = "each letter of this line with";
-  if (points.length === 1) return `At step ${number(last[0])} it expects ${letters} ${percent(last[1])}.`;
-  const chosen = points.findLast(([at]) => at <= step) ?? first;
+  const each = "each letter of this line with";
+  if (points.length === 1) return `At step ${number(last[0])} it expects ${each} ${percent(last[1])}.`;
+  const chosen = pointAt(points, step);
   const atFirst = `at first, at step ${number(first[0])}, with ${percent(first[1])}`;
-  if (chosen === last) return `Now it expects ${letters} ${percent(last[1])}, ${atFirst}.`;
-  const then = `At step ${number(chosen[0])} it expected ${letters} ${percent(chosen[1])}`;
+  if (chosen === last) return `Now it expects ${each} ${percent(last[1])}, ${atFirst}.`;
+  const then = `At step ${number(chosen[0])} it expected ${each} ${percent(chosen[1])}`;
   return `${then}, ${chosen === first ? "" : `${atFirst}, `}now with ${percent(last[1])}.`;
 }
 

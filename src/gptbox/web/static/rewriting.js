@@ -4,6 +4,7 @@ import { ApiError, streamCompletion } from "./api.js";
 import { $, announce, setText } from "./dom.js";
 import { number, printable } from "./format.js";
 import { current, isWriting, textOf } from "./manuscript.js";
+import { commit } from "./paper.js";
 import { requestOf } from "./sampling.js";
 import { store } from "./store.js";
 import { chosenSample } from "./timeline.js";
@@ -57,7 +58,7 @@ function render() {
   const place = isKept ? "this snapshot" : `step ${number(step)}`;
   const action = entry ? `Written at ${place}` : `Write my text at ${place}`;
   setText($("rewrite"), isBusy() ? "Stop" : action);
-  $("rewrite").disabled = !isBusy() && (!fields.prompt.trim() || !store.state.status?.server.ready || Boolean(entry));
+  $("rewrite").disabled = !isBusy() && (!store.state.status?.server.ready || Boolean(entry));
   // Once there is a text at one snapshot, the place for it stays: nothing below jumps while the reader slides along.
   $("rewriting-output").hidden = texts.size === 0;
   setText($("rewriting-prompt"), entry ? entry.prompt : "");
@@ -78,13 +79,15 @@ function describe(prompt, step, nearest) {
 
 async function write() {
   if (isBusy()) return controller.abort();
+  commit(); // what is being typed
+  setText($("rewriting-error"), readPrompt().trim() ? "" : "The paper is empty: write a few words on it first.");
+  if (!readPrompt().trim()) return undefined;
   const sample = chosenSample();
   const fields = requestAt(nearestKept(sample.step));
   const key = JSON.stringify(fields);
   const entry = { prompt: fields.prompt, text: "", state: "writing" };
   controller = new AbortController();
   texts.set(key, entry);
-  setText($("rewriting-error"), "");
   render();
   try {
     for await (const chunks of streamCompletion(fields, { signal: controller.signal })) {
@@ -105,6 +108,7 @@ async function write() {
     controller = null;
     render();
   }
+  return undefined;
 }
 
 /** Soon, and not with each token that is written on the paper. */
