@@ -6,7 +6,6 @@ import { percent, printable } from "./format.js";
 import * as manuscripts from "./manuscript.js";
 import { scoreAll } from "./scoring.js";
 import { focusElement } from "./steer.js";
-import { register } from "./shortcuts.js";
 import { save } from "./storage.js";
 import { store } from "./store.js";
 import { tokensIn } from "./text-view.js";
@@ -83,8 +82,7 @@ function showInk() {
 }
 
 /** "e 45 %", for each token of the element. */
-const describe = (tokens) =>
-  tokens.map(({ key, text, logprob }) => `${printable(key ?? text)} ${percent(Math.exp(logprob))}`).join("\n");
+const describe = (tokens) => tokens.map(({ key, text, logprob }) => `${printable(key ?? text)} ${percent(Math.exp(logprob))}`).join("\n");
 
 $("ink-toggle").addEventListener("click", () => {
   const { ink } = store.state;
@@ -92,7 +90,13 @@ $("ink-toggle").addEventListener("click", () => {
   store.update({ ink: { ...ink, isOn: !ink.isOn } });
 });
 $("next-surprise").addEventListener("click", nextSurprise);
-register("n", "In surprise ink: to the next surprise", () => (store.state.ink.isOn ? nextSurprise() : false));
+document.addEventListener("keydown", (event) => {
+  const { key, target, ctrlKey, metaKey, altKey } = event;
+  if (key.toLowerCase() !== "n" || ctrlKey || metaKey || altKey || !store.state.ink.isOn) return;
+  if (target.matches("textarea, input:not([type=radio], [type=checkbox], [type=range]), select")) return;
+  event.preventDefault();
+  nextSurprise();
+}, true);
 // Titles of all tokens would be much of the page.
 document.addEventListener("pointerover", ({ target }) => {
   const tokens = target.title ? null : tokensIn(target);

@@ -87,5 +87,6 @@ register("Escape", "Stop writing, or close a panel");
 register(["ArrowLeft", "ArrowRight"], "In the text: from token to token; on the timeline: from snapshot to snapshot");
 register("Enter", "At a token: what else might have come; elsewhere in the text: edit it");
 register(["1", "…", "8"], "In that panel: take one, and have the rest written anew");
+register("n", "With surprise ink: to the next surprise");
 register("Mod+z", "In the text: undo");
 register("Mod+Shift+z", "In the text: redo");
