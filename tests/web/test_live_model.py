@@ -37,6 +37,16 @@ def test_the_best_snapshot_of_the_newest_run_is_served(live: LiveModel, publish:
     assert served(live) == "other@step-000050"
 
 
+def test_the_run_is_known_before_its_model_is_loaded(live: LiveModel, publish: Publish) -> None:
+    with pytest.raises(NoModelYetError):
+        asyncio.run(live.find_run())
+    publish(100)
+    assert live.current is None
+    assert asyncio.run(live.find_run()).name == "tiny"
+    assert served(live) == "tiny@step-000100"
+    assert asyncio.run(live.find_run()).name == "tiny"
+
+
 def test_the_log_has_a_line_per_run_not_per_snapshot(
     live: LiveModel, publish: Publish, caplog: pytest.LogCaptureFixture
 ) -> None:

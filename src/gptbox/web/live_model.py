@@ -182,7 +182,7 @@ class LiveModel:
         return no_model_error(self.models) if self.models_problem is None else ModelsDamagedError(self.models_problem)
 
     async def find_run(self, name: str | None = None) -> RunFolder:
-        """The run of the model that `resolve` would return, without loading it.
+        """The run of the model that `resolve` would return, without loading it or waiting until it is loaded.
 
         Raises NoModelYetError, ModelNotFoundError, ModelsDamagedError.
         """
@@ -190,9 +190,12 @@ class LiveModel:
         if name is not None:
             path = await to_thread.run_sync(self.find_snapshot, name)
             return RunFolder(self.models, path.parent.parent.name)
-        if current is None:
+        if current is not None:
+            return RunFolder(self.models, current.run)
+        run = await to_thread.run_sync(newest_published_run, self.models)
+        if run is None:
             raise await to_thread.run_sync(self._no_current_model_error)
-        return RunFolder(self.models, current.run)
+        return run
 
     def find_snapshot(self, name: str) -> Path:
         """The folder of the snapshot that a request's `model` names. Reads files.
