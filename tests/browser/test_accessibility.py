@@ -32,12 +32,14 @@ def test_shortcuts_dialog(ready, open_page: Open, scheme: str) -> None:
     assert violations(page) == []
 
 
+@pytest.mark.acceptance
 def test_notice_about_a_link(ready, open_page: Open, scheme: str) -> None:
     page = open_page(f"{ready.url}#m=shakespeare%40step-000260&p=HELLO&s=3&n=30", color_scheme=scheme)
     expect(page.locator("#notice")).to_contain_text("thinned out")
     assert violations(page) == []
 
 
+@pytest.mark.acceptance
 def test_box_idle_busy_and_lost(make_box, open_page: Open, scheme: str) -> None:
     box = make_box(model=True, api_key="open sesame")
     box.status(
@@ -61,6 +63,7 @@ def test_box_idle_busy_and_lost(make_box, open_page: Open, scheme: str) -> None:
     assert violations(page) == []
 
 
+@pytest.mark.acceptance
 def test_box_without_a_model(box, open_page: Open, scheme: str) -> None:
     page = open_page(box.url, color_scheme=scheme)
     expect(page.locator("#activity")).to_have_text("There is no model to write with yet.")

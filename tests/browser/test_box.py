@@ -75,6 +75,7 @@ def test_energy_is_estimated_from_the_hardware(box, open_page: Open) -> None:
     assert found == ["about 10 Wh", "about 20 Wh", "about 600 Wh", "about 24 kWh", None, None]
 
 
+@pytest.mark.acceptance
 def test_waits_are_estimated_from_the_queue(box, open_page: Open) -> None:
     page = open_page(box.url)
     script = "({ activity }, cases) => cases.map(([server, position]) => activity(server, position, 500))"
@@ -96,6 +97,7 @@ def test_waits_are_estimated_from_the_queue(box, open_page: Open) -> None:
     ]
 
 
+@pytest.mark.acceptance
 def test_activity_follows_the_server(make_box, open_page: Open) -> None:
     box = make_box(model=True, max_tokens=10_000_000)
     box.service.scheduler.max_active = 2
@@ -112,6 +114,7 @@ def test_activity_follows_the_server(make_box, open_page: Open) -> None:
     expect(activity).to_have_text("Idle: a text begins at once.")
 
 
+@pytest.mark.acceptance
 def test_lost_connection_is_said(ready, open_page: Open) -> None:
     page = open_page(ready.url, allowed="ERR_|Failed to load")
     expect(page.locator("#activity")).to_have_text("Idle: a text begins at once.")
@@ -119,6 +122,7 @@ def test_lost_connection_is_said(ready, open_page: Open) -> None:
     expect(page.locator("#activity")).to_have_text("The connection to the box is lost.")
 
 
+@pytest.mark.acceptance
 def test_box_waits_for_a_model(box, open_page: Open) -> None:
     page = open_page(box.url)
     expect(page.locator("#activity")).to_have_text("There is no model to write with yet.")
@@ -128,6 +132,7 @@ def test_box_waits_for_a_model(box, open_page: Open) -> None:
     expect(page.locator("#programs")).to_be_visible()
 
 
+@pytest.mark.acceptance
 @pytest.mark.parametrize("path", ["", "/o'neil's box"])
 def test_curl_snippet_runs_as_shown(make_box, open_page: Open, path: str) -> None:
     if shutil.which("curl") is None:
@@ -143,6 +148,7 @@ def test_curl_snippet_runs_as_shown(make_box, open_page: Open, path: str) -> Non
     assert len(reply["choices"][0]["text"]) == 200
 
 
+@pytest.mark.acceptance
 def test_python_snippet_runs_as_shown(ready, open_page: Open) -> None:
     page = open_page(ready.url)
     program = page.locator("#snippet-python")
@@ -152,6 +158,7 @@ def test_python_snippet_runs_as_shown(ready, open_page: Open) -> None:
     assert len(done.stdout) == 200 + len("\n")
 
 
+@pytest.mark.acceptance
 def test_snippets_of_a_server_with_a_key_have_its_place(make_box, open_page: Open) -> None:
     box = make_box(model=True, api_key="open sesame", max_tokens=50)
     page = open_page(box.url)
@@ -169,6 +176,7 @@ def test_snippets_of_a_server_with_a_key_have_its_place(make_box, open_page: Ope
         assert len(reply["choices"][0]["text"]) == 50
 
 
+@pytest.mark.acceptance
 def test_snippets_are_copied(ready, open_page: Open) -> None:
     page = open_page(ready.url, permissions=["clipboard-read", "clipboard-write"])
     button = page.locator("#copy-curl")
@@ -177,6 +185,7 @@ def test_snippets_are_copied(ready, open_page: Open) -> None:
     assert page.evaluate("navigator.clipboard.readText()") == page.locator("#snippet-curl").inner_text()
 
 
+@pytest.mark.acceptance
 def test_description_of_the_api_is_linked(ready, open_page: Open) -> None:
     page = open_page(ready.url)
     link = page.get_by_role("link", name="Its description")
@@ -184,6 +193,7 @@ def test_description_of_the_api_is_linked(ready, open_page: Open) -> None:
     assert "/v1/completions" in httpx.get(address).json()["paths"]
 
 
+@pytest.mark.acceptance
 @pytest.mark.parametrize("key", [None, "open sesame"])
 def test_models_folder_is_downloaded(make_box, open_page: Open, tmp_path: Path, key: str | None) -> None:
     """With a key, too, which a link cannot send."""
@@ -208,6 +218,7 @@ def test_models_folder_is_downloaded(make_box, open_page: Open, tmp_path: Path, 
     expect(page.locator("#folder-state")).to_be_empty()
 
 
+@pytest.mark.acceptance
 def test_download_is_hidden_where_it_is_off(make_box, open_page: Open) -> None:
     page = open_page(make_box(model=True, downloads="off").url)
     expect(page.locator("#programs")).to_be_visible()

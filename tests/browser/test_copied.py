@@ -64,6 +64,7 @@ def test_the_keyboard_goes_from_passage_to_passage(indexed, open_page: Open) -> 
     expect(page.locator("#source-place")).to_have_text("In the training text, line 1:")
 
 
+@pytest.mark.acceptance
 def test_ink_and_underlines_stand_together(indexed, open_page: Open) -> None:
     page = open_page(indexed.url)
     text = "SO: THE QUALITY OF MERCY IS NOT STRAINED"
@@ -81,6 +82,7 @@ def test_ink_and_underlines_stand_together(indexed, open_page: Open) -> None:
     expect(page.get_by_label("Prompt")).to_have_value(text)
 
 
+@pytest.mark.acceptance
 def test_what_the_model_writes_is_compared_when_it_has_ended(indexed, open_page: Open) -> None:
     page = open_page(indexed.url)
     generate(page, "THE QUALITY OF MERCY IS NOT STRAINED", Length="50")
@@ -94,6 +96,7 @@ def test_what_the_model_writes_is_compared_when_it_has_ended(indexed, open_page:
     expect(page.locator("#copied-share")).to_contain_text("Nothing copied")
 
 
+@pytest.mark.acceptance
 def test_the_choice_survives_a_reload(indexed, open_page: Open) -> None:
     page = open_page(indexed.url)
     edit(page, "THE QUALITY OF MERCY IS NOT STRAINED")
@@ -103,6 +106,7 @@ def test_the_choice_survives_a_reload(indexed, open_page: Open) -> None:
     expect(page.locator("#text .copied")).to_have_count(1)
 
 
+@pytest.mark.acceptance
 def test_a_run_without_an_index_hides_it(ready, open_page: Open) -> None:
     page = open_page(ready.url)
     generate(page, "TO BE", Length="30")

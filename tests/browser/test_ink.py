@@ -81,6 +81,7 @@ def test_colour_follows_the_probability(ready, open_page: Open) -> None:
     assert elements[5][0] == "\u00e9"
 
 
+@pytest.mark.acceptance
 def test_the_bytes_of_a_character_are_one_element(box, open_page: Open) -> None:
     """A model with random weights writes all kinds of bytes, most of them no character, and some a mark."""
     box.publish(tokenizer=ByteTokenizer())
@@ -101,6 +102,7 @@ def test_the_bytes_of_a_character_are_one_element(box, open_page: Open) -> None:
         assert tokens(page).all_text_contents() == characters
 
 
+@pytest.mark.acceptance
 def test_tokens_are_inked_as_they_arrive_and_never_drawn_again(ready, open_page: Open, wait_for) -> None:
     page = open_page(ready.url)
     ink(page)
@@ -116,6 +118,7 @@ def test_tokens_are_inked_as_they_arrive_and_never_drawn_again(ready, open_page:
     assert page.evaluate("firstToken.isConnected")
 
 
+@pytest.mark.acceptance
 def test_next_surprise_goes_from_guess_to_guess(ready, open_page: Open) -> None:
     page = open_page(ready.url)
     generate(page, "TO BE", Length="200")
@@ -139,6 +142,7 @@ def test_next_surprise_goes_from_guess_to_guess(ready, open_page: Open) -> None:
     expect(page.get_by_label("Length")).to_be_focused()
 
 
+@pytest.mark.acceptance
 def test_pointing_at_a_token_tells_its_probability(ready, open_page: Open) -> None:
     page = open_page(ready.url)
     page.get_by_label("Prompt").fill("TO BE")
@@ -147,6 +151,7 @@ def test_pointing_at_a_token_tells_its_probability(ready, open_page: Open) -> No
     assert (tokens(page).first.get_attribute("title") or "").startswith("T ")
 
 
+@pytest.mark.acceptance
 def test_a_long_text_is_scored_in_parts(ready, open_page: Open) -> None:
     page = open_page(ready.url)
     text = "TO BE OR NOT TO BE.\n" * 500
@@ -156,6 +161,7 @@ def test_a_long_text_is_scored_in_parts(ready, open_page: Open) -> None:
     assert whole(page) == text
 
 
+@pytest.mark.acceptance
 def test_switching_off_shows_the_plain_text_at_once_and_the_choice_stays(ready, open_page: Open) -> None:
     page = open_page(ready.url)
     ink(page)
@@ -171,6 +177,7 @@ def test_switching_off_shows_the_plain_text_at_once_and_the_choice_stays(ready, 
     assert written(page) == text
 
 
+@pytest.mark.acceptance
 def test_what_cannot_be_scored_is_explained(ready, open_page: Open) -> None:
     page = open_page(ready.url, allowed="429|Failed to load")
     page.route("**/api/scores", lambda route: route.fulfill(status=429, headers={"Retry-After": "7"}, body=""))
@@ -182,6 +189,7 @@ def test_what_cannot_be_scored_is_explained(ready, open_page: Open) -> None:
     assert whole(page) == "TO BE"
 
 
+@pytest.mark.acceptance
 def test_printed_text_is_plain(ready, open_page: Open) -> None:
     page = open_page(ready.url)
     page.get_by_label("Prompt").fill("TO BE OR NOT")
@@ -196,6 +204,7 @@ def test_printed_text_is_plain(ready, open_page: Open) -> None:
 # how strange is my text?
 
 
+@pytest.mark.acceptance
 def test_a_text_is_as_strange_as_its_bits_per_character(ready, open_page: Open) -> None:
     page = open_page(ready.url)
     field = page.get_by_label("A text to be read by the model")
@@ -217,6 +226,7 @@ def test_a_text_is_as_strange_as_its_bits_per_character(ready, open_page: Open) 
     expect(page.locator("#strange-error")).to_have_text("This text is too long: 9 KiB. The limit is 8 KiB.")
 
 
+@pytest.mark.acceptance
 def test_settings_choose_the_model_of_the_ink_for_what_no_model_wrote(ready, open_page: Open) -> None:
     ready.publish(500, seed=1)
     page = open_page(ready.url)

@@ -148,6 +148,7 @@ def test_nothing_that_was_not_begun_is_a_version(ready, open_page: Open) -> None
 # several at once
 
 
+@pytest.mark.acceptance
 @pytest.mark.parametrize("width", [1280, 360])
 def test_versions_side_by_side_are_chosen_from(ready, open_page: Open, width: int) -> None:
     page = open_page(ready.url, viewport={"width": width, "height": 800})
@@ -173,6 +174,7 @@ def test_versions_side_by_side_are_chosen_from(ready, open_page: Open, width: in
 # settings
 
 
+@pytest.mark.acceptance
 def test_presets_set_the_sampling_fields(ready, open_page: Open) -> None:
     page = open_page(ready.url)
     expect(page.get_by_label("Balanced")).to_be_checked()
@@ -191,6 +193,7 @@ def test_presets_set_the_sampling_fields(ready, open_page: Open) -> None:
     expect(page.get_by_text("Your own, under More")).to_be_visible()
 
 
+@pytest.mark.acceptance
 def test_every_setting_is_sent(ready, open_page: Open) -> None:
     page = open_page(ready.url)
     ready.publish(500, seed=1)
@@ -220,6 +223,7 @@ def test_every_setting_is_sent(ready, open_page: Open) -> None:
     expect(page.get_by_label("Balanced")).to_be_checked()
 
 
+@pytest.mark.acceptance
 def test_defaults_are_not_sent(ready, open_page: Open) -> None:
     page = open_page(ready.url)
     with page.expect_request("**/v1/completions") as request:
@@ -229,6 +233,7 @@ def test_defaults_are_not_sent(ready, open_page: Open) -> None:
     }  # fmt: skip
 
 
+@pytest.mark.acceptance
 def test_unknown_characters_are_named_before_the_text_is_sent(ready, open_page: Open) -> None:
     page = open_page(ready.url)
     expect(page.get_by_role("button", name="Generate")).to_be_enabled()
@@ -251,6 +256,7 @@ def test_unknown_characters_are_named_before_the_text_is_sent(ready, open_page: 
 # reloads
 
 
+@pytest.mark.acceptance
 def test_a_reload_loses_nothing(ready, open_page: Open) -> None:
     page = open_page(ready.url)
     generate(page, "TO BE", Length="40")
@@ -278,6 +284,7 @@ def test_a_reload_loses_nothing(ready, open_page: Open) -> None:
     expect(other.get_by_label("Prompt")).to_have_value("")
 
 
+@pytest.mark.acceptance
 def test_a_reload_while_the_model_writes_keeps_what_came(ready, open_page: Open, wait_for) -> None:
     page = open_page(ready.url)
     generate(page, "TO BE", Length="100000")
@@ -290,6 +297,7 @@ def test_a_reload_while_the_model_writes_keeps_what_came(ready, open_page: Open,
     ready.wait_until(lambda: ready.busy() == 0)
 
 
+@pytest.mark.acceptance
 def test_what_is_typed_survives_a_reload(ready, open_page: Open) -> None:
     page = open_page(ready.url)
     page.get_by_label("Prompt").fill("half a sen")
@@ -297,6 +305,7 @@ def test_what_is_typed_survives_a_reload(ready, open_page: Open) -> None:
     expect(page.get_by_label("Prompt")).to_have_value("half a sen")
 
 
+@pytest.mark.acceptance
 def test_a_full_storage_drops_the_oldest_versions_only(ready, open_page: Open) -> None:
     page = open_page(ready.url)
     expect(page.get_by_role("button", name="Generate")).to_be_enabled()
@@ -310,6 +319,7 @@ def test_a_full_storage_drops_the_oldest_versions_only(ready, open_page: Open) -
     assert page.get_by_label("Prompt").evaluate("field => field.value[0]") == "6"
 
 
+@pytest.mark.acceptance
 def test_many_versions_are_bounded(ready, open_page: Open) -> None:
     page = open_page(ready.url)
     ids, current = page.evaluate(
@@ -327,6 +337,7 @@ def test_many_versions_are_bounded(ready, open_page: Open) -> None:
 # carrying it away
 
 
+@pytest.mark.acceptance
 def test_download_is_the_text(ready, open_page: Open) -> None:
     page = open_page(ready.url)
     generate(page, "TO BE\n", Length="40")
@@ -337,6 +348,7 @@ def test_download_is_the_text(ready, open_page: Open) -> None:
     assert Path(download.value.path()).read_text(encoding="utf-8") == "TO BE\n" + text
 
 
+@pytest.mark.acceptance
 def test_a_new_text_can_be_undone(ready, open_page: Open) -> None:
     page = open_page(ready.url)
     generate(page, "TO BE", Length="20")
@@ -348,6 +360,7 @@ def test_a_new_text_can_be_undone(ready, open_page: Open) -> None:
     assert written(page) == text
 
 
+@pytest.mark.acceptance
 def test_the_paper_works_without_javascript(ready, open_page: Open) -> None:
     page = open_page(ready.url, allowed="csp|404", java_script_enabled=False)
     page.get_by_label("Prompt").fill("TO BE\nOR")
@@ -361,6 +374,7 @@ def test_the_paper_works_without_javascript(ready, open_page: Open) -> None:
 # speed
 
 
+@pytest.mark.acceptance
 @pytest.mark.parametrize("inked", [False, True])
 def test_ten_thousand_characters_stream_without_a_long_task(ready, open_page: Open, inked: bool) -> None:
     page = open_page(ready.url)

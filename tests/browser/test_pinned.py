@@ -93,6 +93,7 @@ def test_letters_of_the_line_are_inked_by_the_chosen_snapshot(learning, open_pag
     expect_levels(first)
 
 
+@pytest.mark.acceptance
 def test_sparkline_shares_the_axis_of_the_curve(learning, open_page: Open) -> None:
     page = open_page(learning.url)
     watch(page, "TO BE OR NOT")
@@ -110,6 +111,7 @@ def test_sparkline_shares_the_axis_of_the_curve(learning, open_page: Open) -> No
         page.get_by_role("button", name="Stretch the beginning").click()
 
 
+@pytest.mark.acceptance
 def test_line_is_kept_in_this_browser(learning, open_page: Open) -> None:
     page = open_page(learning.url)
     watch(page, "<B>MY OWN</B> LINE")
@@ -121,6 +123,7 @@ def test_line_is_kept_in_this_browser(learning, open_page: Open) -> None:
     expect(sparkline(again)).to_be_visible()
 
 
+@pytest.mark.acceptance
 def test_changed_line_is_scored_once_after_typing(learning, open_page: Open) -> None:
     page = open_page(learning.url)
     watch(page, "TO BE")
@@ -135,6 +138,7 @@ def test_changed_line_is_scored_once_after_typing(learning, open_page: Open) -> 
     expect(section(page).get_by_role("button", name="Watch", exact=True)).to_be_visible()
 
 
+@pytest.mark.acceptance
 def test_hidden_tab_asks_nothing(learning, open_page: Open) -> None:
     page = open_page(learning.url)
     watch(page, "TO BE OR NOT")
@@ -150,6 +154,7 @@ def test_hidden_tab_asks_nothing(learning, open_page: Open) -> None:
     assert len(requests) == 1
 
 
+@pytest.mark.acceptance
 def test_full_queue_is_retried_after_a_pause(learning, open_page: Open) -> None:
     page = open_page(learning.url, allowed="429")
     scheduler = learning.service.scheduler
@@ -166,6 +171,7 @@ def test_full_queue_is_retried_after_a_pause(learning, open_page: Open) -> None:
     assert len(requests) == 2
 
 
+@pytest.mark.acceptance
 def test_unknown_characters_are_named(learning, open_page: Open) -> None:
     page = open_page(learning.url)
     watch(page, "CAF\u00e9")

@@ -134,6 +134,7 @@ def test_playbill_is_one_file_without_scripts(learned, open_page: Open, tmp_path
         assert bill.locator(part).first.evaluate(looks) == page.locator(part).first.evaluate(looks)
 
 
+@pytest.mark.acceptance
 @pytest.mark.parametrize("length", [40, 400, 900, 3000])
 def test_playbill_is_one_printed_page(learned, open_page: Open, tmp_path: Path, length: int) -> None:
     page = open_page(learned.url)
@@ -146,6 +147,7 @@ def test_playbill_is_one_printed_page(learned, open_page: Open, tmp_path: Path, 
             assert len(re.findall(rb"/Type\s*/Page\b", pdf)) == 1, size
 
 
+@pytest.mark.acceptance
 def test_long_texts_are_cut_with_a_sign(learned, open_page: Open) -> None:
     page = open_page(learned.url)
     prompt = "".join(f"line {i} of the prompt\n" for i in range(60))
@@ -161,6 +163,7 @@ def test_long_texts_are_cut_with_a_sign(learned, open_page: Open) -> None:
     expect(bill.locator("footer")).to_contain_text(f"{len(text):,} characters")
 
 
+@pytest.mark.acceptance
 @pytest.mark.parametrize(
     ("text", "start", "expected"),
     [
@@ -181,6 +184,7 @@ def test_page_takes_what_fits_it(box, open_page: Open, text: str, start: int, ex
     assert found == expected
 
 
+@pytest.mark.acceptance
 def test_text_is_never_cut_within_a_character(box, open_page: Open) -> None:
     """Marks, flags and families of emoji stay whole."""
     page = open_page(box.url)
@@ -192,6 +196,7 @@ def test_text_is_never_cut_within_a_character(box, open_page: Open) -> None:
         assert len(kept) > 1000
 
 
+@pytest.mark.acceptance
 def test_scripts_from_right_to_left_begin_at_the_right(make_box, open_page: Open, tmp_path: Path) -> None:
     box = make_box()
     letters = "\n \u0627\u0628\u062a\u062b\u062c\u062d\u062e\u062f\u0630\u0631\u0632\u0633\u0634\u0635\u0636"
@@ -218,6 +223,7 @@ def test_scripts_from_right_to_left_begin_at_the_right(make_box, open_page: Open
     assert latin_left < 2 < latin_right
 
 
+@pytest.mark.acceptance
 def test_printing_the_page_prints_the_playbill(learned, open_page: Open, tmp_path: Path) -> None:
     page = open_page(learned.url, script="window.print = () => { document.body.dataset.printed = ''; };")
     page.emulate_media(media="print")
@@ -235,6 +241,7 @@ def test_printing_the_page_prints_the_playbill(learned, open_page: Open, tmp_pat
         expect(page.locator(f":not(.playbill *):is({part})").first).to_be_hidden()
 
 
+@pytest.mark.acceptance
 def test_sharing_works_with_the_keyboard_alone(learned, open_page: Open) -> None:
     page = open_page(learned.url, permissions=["clipboard-read", "clipboard-write"])
     write(page, "HELLO", seed=7)
@@ -260,6 +267,7 @@ def test_sharing_works_with_the_keyboard_alone(learned, open_page: Open) -> None
     expect(button).to_be_focused()
 
 
+@pytest.mark.acceptance
 def test_playbill_goes_without_a_qr_code_where_there_can_be_none(learned, open_page: Open) -> None:
     page = open_page(learned.url)
     write(page, "".join(chr(33 + i * 7 % 90) for i in range(1000)), seed=7)

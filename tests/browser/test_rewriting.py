@@ -86,6 +86,7 @@ def test_thinned_out_snapshot_is_named_and_the_nearest_kept_one_used(learning, o
     assert request.value.post_data_json["model"] == "shakespeare@step-000250"
 
 
+@pytest.mark.acceptance
 def test_without_words_there_is_nothing_to_go_on_with(learning, open_page: Open) -> None:
     page = open_with_text(open_page, learning, text="")
     expect(page.locator("#rewriting-hint")).to_contain_text("Write a few words on the paper")
@@ -98,6 +99,7 @@ def test_without_words_there_is_nothing_to_go_on_with(learning, open_page: Open)
     expect(page.locator("#rewriting-error")).to_be_empty()
 
 
+@pytest.mark.acceptance
 def test_failure_is_said_and_writing_again_is_possible(learning, open_page: Open) -> None:
     page = open_with_text(open_page, learning, allowed="ERR_CONNECTION|500|ERR_INCOMPLETE|ERR_EMPTY")
     learning.stop()
@@ -108,6 +110,7 @@ def test_failure_is_said_and_writing_again_is_possible(learning, open_page: Open
     expect(page.locator("#rewriting-error")).to_be_empty()
 
 
+@pytest.mark.acceptance
 def test_stored_values_of_the_page_are_of_this_tab_or_kept(learning, open_page: Open) -> None:
     page = open_page(learning.url)
     script = (

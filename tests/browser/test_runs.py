@@ -82,6 +82,7 @@ def test_picked_run_is_shown_everywhere_and_after_a_reload(ready, other: RunFold
     expect(page.get_by_role("heading", name="How it learned", exact=True)).to_be_visible()
 
 
+@pytest.mark.acceptance
 def test_training_of_another_run_does_not_disturb_the_picked_one(ready, other: RunFolder, open_page: Open) -> None:
     page = open_page(ready.url)
     picker(page).select_option(OTHER)
@@ -95,6 +96,7 @@ def test_training_of_another_run_does_not_disturb_the_picked_one(ready, other: R
     expect(sample(page)).to_have_text("News.")
 
 
+@pytest.mark.acceptance
 def test_deleted_run_gives_way_to_the_newest(ready, other: RunFolder, open_page: Open) -> None:
     page = open_page(ready.url, allowed="404")
     picker(page).select_option(OTHER)
@@ -105,6 +107,7 @@ def test_deleted_run_gives_way_to_the_newest(ready, other: RunFolder, open_page:
     expect(picker(page)).to_be_hidden()
 
 
+@pytest.mark.acceptance
 def test_run_may_be_called_as_a_property_of_every_object(ready, other: RunFolder, open_page: Open) -> None:
     other.path.rename(other.path.with_name("constructor"))
     page = open_page(ready.url)
@@ -112,6 +115,7 @@ def test_run_may_be_called_as_a_property_of_every_object(ready, other: RunFolder
     expect(sample(page)).to_have_text("Letter 70.")
 
 
+@pytest.mark.acceptance
 def test_picker_appears_once_the_api_key_is_accepted(
     make_box, write_model: Callable[..., object], open_page: Open
 ) -> None:

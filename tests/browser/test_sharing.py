@@ -179,6 +179,7 @@ def test_link_of_a_later_version_of_several_gives_that_version(ready, open_page:
     assert written(open_page(link_of(page))) == texts[1]
 
 
+@pytest.mark.acceptance
 def test_link_of_a_text_that_was_edited_has_what_the_model_last_wrote(ready, open_page: Open) -> None:
     page = open_page(ready.url)
     first = write(page, "HELLO", seed=7)
@@ -195,6 +196,7 @@ def test_link_of_a_text_that_was_edited_has_what_the_model_last_wrote(ready, ope
     assert paper(fresh)["request"]["prompt"] == first
 
 
+@pytest.mark.acceptance
 def test_link_of_a_stopped_text_ends_where_it_was_stopped(make_box, open_page: Open, wait_for) -> None:
     box = make_box(model=True, max_tokens=10_000_000)
     page = open_page(box.url)
@@ -206,6 +208,7 @@ def test_link_of_a_stopped_text_ends_where_it_was_stopped(make_box, open_page: O
     assert written(open_page(link_of(page))) == text
 
 
+@pytest.mark.acceptance
 def test_link_waits_for_the_model(box, open_page: Open) -> None:
     page = open_page(f"{box.url}#p=HELLO&s=3&n=30")
     expect(page.locator("#connection")).to_contain_text("No model yet")
@@ -215,6 +218,7 @@ def test_link_waits_for_the_model(box, open_page: Open) -> None:
     assert paper(page)["request"]["seed"] == 3
 
 
+@pytest.mark.acceptance
 def test_link_waits_for_the_key(make_box, open_page: Open) -> None:
     box = make_box(model=True, api_key="open sesame")
     # Without the key, the page cannot ask either which characters the model knows.
@@ -230,6 +234,7 @@ def test_link_waits_for_the_key(make_box, open_page: Open) -> None:
     assert written(page) == text
 
 
+@pytest.mark.acceptance
 def test_other_fingerprint_is_said(ready, open_page: Open) -> None:
     page = open_page(f"{ready.url}#p=HELLO&s=3&n=30&f=gptbox-0.0.9-00000000")
     assert len(written(page)) == 35
@@ -238,6 +243,7 @@ def test_other_fingerprint_is_said(ready, open_page: Open) -> None:
     expect(page.locator("#notice")).to_be_hidden()
 
 
+@pytest.mark.acceptance
 def test_thinned_out_snapshot_is_named_and_the_nearest_offered(ready, open_page: Open) -> None:
     ready.publish(500, seed=1)
     page = open_page(f"{ready.url}#m=shakespeare%40step-000260&p=HELLO&s=3&n=30")
@@ -249,6 +255,7 @@ def test_thinned_out_snapshot_is_named_and_the_nearest_offered(ready, open_page:
     assert text == written(open_page(f"{ready.url}#m=shakespeare%40step-000250&p=HELLO&s=3&n=30"))
 
 
+@pytest.mark.acceptance
 def test_run_that_is_gone_is_said(ready, open_page: Open) -> None:
     page = open_page(f"{ready.url}#m=other%40step-000260&p=HELLO&s=3&n=30")
     expect(page.locator("#notice")).to_contain_text("The run other is not on this server")
@@ -257,12 +264,14 @@ def test_run_that_is_gone_is_said(ready, open_page: Open) -> None:
     assert len(written(page)) == 35
 
 
+@pytest.mark.acceptance
 def test_bad_values_and_a_model_that_is_gone_are_both_said(ready, open_page: Open) -> None:
     page = open_page(f"{ready.url}#m=other%40step-000260&p=HELLO&s=3&n=30&t=9")
     expect(page.locator("#notice")).to_contain_text("The run other is not on this server")
     expect(page.locator("#notice")).to_contain_text("The temperature “9” cannot be used")
 
 
+@pytest.mark.acceptance
 def test_bad_values_are_named_and_nothing_is_lost(ready, open_page: Open) -> None:
     page = open_page(f"{ready.url}#p=HELLO%20{quote('<b>')}&s=3&n=30&t=9")
     expect(page.locator("#notice")).to_contain_text("The temperature “9” cannot be used")
@@ -273,6 +282,7 @@ def test_bad_values_are_named_and_nothing_is_lost(ready, open_page: Open) -> Non
     assert len(written(page)) == 39
 
 
+@pytest.mark.acceptance
 def test_length_above_the_limit_is_said(make_box, open_page: Open) -> None:
     box = make_box(model=True, max_tokens=20)
     page = open_page(f"{box.url}#p=HELLO&s=3&n=30&f=gptbox-0.0.9-00000000")
@@ -284,6 +294,7 @@ def test_length_above_the_limit_is_said(make_box, open_page: Open) -> None:
 # The address.
 
 
+@pytest.mark.acceptance
 def test_back_and_forward_go_between_texts(ready, open_page: Open) -> None:
     page = open_page(ready.url)
     first = write(page, "ONE", seed=1)
@@ -312,6 +323,7 @@ def test_back_and_forward_go_between_texts(ready, open_page: Open) -> None:
     go("back", one, first)
 
 
+@pytest.mark.acceptance
 def test_address_follows_undo_and_redo(ready, open_page: Open) -> None:
     page = open_page(ready.url)
     text = write(page, "ONE", seed=1)
@@ -325,6 +337,7 @@ def test_address_follows_undo_and_redo(ready, open_page: Open) -> None:
     assert page.url != one
 
 
+@pytest.mark.acceptance
 def test_address_typed_over_is_opened(ready, open_page: Open) -> None:
     page = open_page(ready.url)
     text = write(page, "ONE", seed=1)
@@ -336,6 +349,7 @@ def test_address_typed_over_is_opened(ready, open_page: Open) -> None:
     assert paper(page)["text"] == text
 
 
+@pytest.mark.acceptance
 def test_nothing_of_a_link_reaches_the_server_but_the_request(ready, open_page: Open) -> None:
     page = open_page(ready.url)
     urls: list[str] = []
@@ -351,6 +365,7 @@ def test_nothing_of_a_link_reaches_the_server_but_the_request(ready, open_page: 
 # The dialog.
 
 
+@pytest.mark.acceptance
 def test_share_dialog_has_the_link(ready, open_page: Open) -> None:
     page = open_page(ready.url, permissions=["clipboard-read", "clipboard-write"])
     write(page, "HELLO", seed=7)
@@ -367,6 +382,7 @@ def test_share_dialog_has_the_link(ready, open_page: Open) -> None:
     expect(dialog).to_be_hidden()
 
 
+@pytest.mark.acceptance
 def test_the_devices_own_share_sheet_is_offered_where_there_is_one(ready, open_page: Open) -> None:
     page = open_page(ready.url)
     page.get_by_role("button", name="Share").click()
@@ -379,6 +395,7 @@ def test_the_devices_own_share_sheet_is_offered_where_there_is_one(ready, open_p
     expect(page.locator("body")).to_have_attribute("data-shared", page.url)
 
 
+@pytest.mark.acceptance
 def test_long_prompts_make_long_links_that_work(ready, open_page: Open) -> None:
     page = open_page(ready.url)
     prompt = "".join(chr(32 + i * 7 % 90) for i in range(4000))
@@ -390,6 +407,7 @@ def test_long_prompts_make_long_links_that_work(ready, open_page: Open) -> None:
     assert written(open_page(link)) == text
 
 
+@pytest.mark.acceptance
 def test_paper_without_a_text_of_the_models_is_shared_as_it_is(ready, open_page: Open) -> None:
     page = open_page(ready.url)
     page.get_by_role("button", name="Share").click()
@@ -398,6 +416,7 @@ def test_paper_without_a_text_of_the_models_is_shared_as_it_is(ready, open_page:
     assert re.search(r"[#&]s=\d+&", page.get_by_label("Link", exact=True).input_value())
 
 
+@pytest.mark.acceptance
 def test_notes_say_what_a_receiver_has_to_know(make_box, open_page: Open) -> None:
     box = make_box(model=True, api_key="open sesame")
     page = open_page(box.url)

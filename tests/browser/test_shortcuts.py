@@ -59,6 +59,7 @@ def test_dialog_opens_by_its_button_and_gives_the_focus_back(page: Page) -> None
     expect(dialog).to_be_hidden()
 
 
+@pytest.mark.acceptance
 def test_single_keys_rest_while_the_reader_types(page: Page) -> None:
     page.keyboard.press("x")
     page.keyboard.press("Shift+Y")
@@ -76,12 +77,14 @@ def test_single_keys_rest_while_the_reader_types(page: Page) -> None:
     expect(page.get_by_role("dialog")).to_have_count(0)
 
 
+@pytest.mark.acceptance
 def test_other_modifiers_are_the_browsers(page: Page) -> None:
     for key in ("Control+x", "Alt+x", "k", "Control+Shift+k"):
         page.keyboard.press(key)
     assert pressed(page) == ""
 
 
+@pytest.mark.acceptance
 def test_single_keys_can_be_turned_off(page: Page, open_page: Open) -> None:
     """For this and all later visits."""
     page.get_by_role("button", name="Keyboard shortcuts").click()
@@ -99,6 +102,7 @@ def test_single_keys_can_be_turned_off(page: Page, open_page: Open) -> None:
     expect(other.get_by_label("Shortcuts of a single key")).not_to_be_checked()
 
 
+@pytest.mark.acceptance
 def test_a_shortcut_that_does_not_apply_leaves_the_key_to_the_next(box, open_page: Open) -> None:
     page = open_page(box.url)
     order = page.evaluate(

@@ -166,6 +166,7 @@ def test_walking_goes_through_the_whole_text(ready, open_page: Open) -> None:
     assert len(text) == 155
 
 
+@pytest.mark.acceptance
 def test_a_tap_opens_it_at_the_bottom_of_a_phone(ready, open_page: Open) -> None:
     page = open_page(ready.url, has_touch=True, viewport={"width": 360, "height": 740})
     generate(page, "TO BE", Length="60")
@@ -182,6 +183,7 @@ def test_a_tap_opens_it_at_the_bottom_of_a_phone(ready, open_page: Open) -> None
     assert finished(page) != text
 
 
+@pytest.mark.acceptance
 def test_an_edit_closes_it_and_own_words_can_be_steered(page: Page) -> None:
     click_at(page, 20)
     shown(page)
@@ -200,6 +202,7 @@ def test_an_edit_closes_it_and_own_words_can_be_steered(page: Page) -> None:
     assert len(written(page)) >= 60
 
 
+@pytest.mark.acceptance
 def test_a_selection_is_no_click(page: Page) -> None:
     box = page.locator("#text ins").bounding_box()
     assert box is not None
@@ -212,6 +215,7 @@ def test_a_selection_is_no_click(page: Page) -> None:
     expect(page.locator("#steer")).to_be_hidden()
 
 
+@pytest.mark.acceptance
 def test_parts_of_characters_can_be_taken(box, open_page: Open) -> None:
     box.publish(tokenizer=ByteTokenizer())
     page = open_page(box.url)
@@ -260,6 +264,7 @@ def test_parts_of_characters_can_be_taken(box, open_page: Open) -> None:
     assert len(whole(page)[start].encode()) > 1, "the model's text begins with that character"
 
 
+@pytest.mark.acceptance
 def test_tokens_of_several_letters_are_replaced_as_a_whole(box, open_page: Open) -> None:
     box.publish(tokenizer=BPETokenizer.train(["the king and the queen and the fool " * 200]))
     page = open_page(box.url)
@@ -278,6 +283,7 @@ def test_tokens_of_several_letters_are_replaced_as_a_whole(box, open_page: Open)
     assert whole(page).startswith(text[:start])
 
 
+@pytest.mark.acceptance
 def test_a_failure_is_explained_in_the_panel(ready, open_page: Open) -> None:
     page = open_page(ready.url, allowed="429|Failed to load")
     generate(page, "TO BE", Length="60")

@@ -147,6 +147,7 @@ def test_losses_are_also_available_as_a_table(ready, open_page: Open, field: str
     assert rows.last.get_by_role("cell").all_inner_texts() == ["500", "50 s", "1.52", "1.57", "50,000"]
 
 
+@pytest.mark.acceptance
 @VAL_LOSS_FIELDS
 def test_keys_move_from_snapshot_to_snapshot(ready, open_page: Open, field: str) -> None:
     ready.learn(1000, field)
@@ -165,6 +166,7 @@ def test_keys_move_from_snapshot_to_snapshot(ready, open_page: Open, field: str)
     expect(page.locator("#loss-meaning")).to_contain_text("A loss of 1.76 reads as word shapes")
 
 
+@pytest.mark.acceptance
 @pytest.mark.parametrize("logarithmic", [True, False])
 @pytest.mark.parametrize("width", [375, 1280])
 def test_thumb_lies_under_the_mark(ready, open_page: Open, logarithmic: bool, width: int) -> None:
@@ -181,6 +183,7 @@ def test_thumb_lies_under_the_mark(ready, open_page: Open, logarithmic: bool, wi
         page.keyboard.press("ArrowLeft")
 
 
+@pytest.mark.acceptance
 def test_dragging_along_the_curve_or_the_slider_shows_the_samples(ready, open_page: Open) -> None:
     ready.learn(1000)
     page = open_page(ready.url)
@@ -199,6 +202,7 @@ def test_dragging_along_the_curve_or_the_slider_shows_the_samples(ready, open_pa
         expect(sample(page)).to_have_text("Text of step 500.")
 
 
+@pytest.mark.acceptance
 def test_small_change_of_the_slider_goes_to_the_next_snapshot(ready, open_page: Open) -> None:
     """Screen readers on phones move a slider by some per cent and send no keys."""
     ready.learn(1000)
@@ -214,6 +218,7 @@ def test_small_change_of_the_slider_goes_to_the_next_snapshot(ready, open_page: 
         expect(sample(page)).to_have_text(f"Text of step {step}.")
 
 
+@pytest.mark.acceptance
 def test_samples_outlive_their_snapshots(ready, open_page: Open) -> None:
     for step in range(0, 4000, 100):
         losses = {"val_loss": None, "val_loss_estimate": 2.0}
@@ -228,6 +233,7 @@ def test_samples_outlive_their_snapshots(ready, open_page: Open) -> None:
     expect(page.locator("#sample-facts")).to_have_text("Step 2,800: loss 2.00 29 of 40")
 
 
+@pytest.mark.acceptance
 @pytest.mark.parametrize("at_newest", [True, False])
 def test_timeline_follows_the_newest_snapshot_unless_moved_back(ready, open_page: Open, at_newest: bool) -> None:
     ready.learn(500)
@@ -243,6 +249,7 @@ def test_timeline_follows_the_newest_snapshot_unless_moved_back(ready, open_page
     expect(sample(page)).to_have_text("A: and more" if at_newest else "Text of step 250.")
 
 
+@pytest.mark.acceptance
 @pytest.mark.parametrize("motion", ["no-preference", "reduce"])
 def test_newest_mark_glides_in_unless_motion_is_reduced(ready, open_page: Open, wait_for, motion: str) -> None:
     ready.learn(500)
@@ -269,6 +276,7 @@ def test_newest_mark_glides_in_unless_motion_is_reduced(ready, open_page: Open, 
     assert len(set(places)) == 1 if motion == "reduce" else len(set(places)) > 5
 
 
+@pytest.mark.acceptance
 def test_timeline_plays_from_the_first_snapshot_to_the_newest(ready, open_page: Open) -> None:
     ready.learn(1000)
     page = open_page(ready.url)
@@ -293,6 +301,7 @@ def test_timeline_plays_from_the_first_snapshot_to_the_newest(ready, open_page: 
     expect(sample(page)).to_have_text("It follows.")
 
 
+@pytest.mark.acceptance
 def test_playing_is_paused_by_the_button_and_by_hand(ready, open_page: Open) -> None:
     ready.learn(1000)
     page = open_page(ready.url)
@@ -313,6 +322,7 @@ def test_playing_is_paused_by_the_button_and_by_hand(ready, open_page: Open) -> 
     assert text.text_content() == "Text of step 0."
 
 
+@pytest.mark.acceptance
 def test_with_reduced_motion_the_button_goes_step_by_step(ready, open_page: Open) -> None:
     ready.learn(500)
     page = open_page(ready.url, reduced_motion="reduce")
@@ -334,6 +344,7 @@ def learn_by_heart(run, last: int = 1000, best: int = 500) -> None:
         run.append("samples", {"step": step, "val_loss_estimate": val_loss, "prompt": "", "text": f"Text {step}."})
 
 
+@pytest.mark.acceptance
 def test_overfitting_is_explained_and_marked_when_it_begins(ready, open_page: Open) -> None:
     learn_by_heart(ready.run, last=500)
     page = open_page(ready.url, reduced_motion="reduce")
@@ -354,6 +365,7 @@ def test_overfitting_is_explained_and_marked_when_it_begins(ready, open_page: Op
     assert marked["width"] > 10
 
 
+@pytest.mark.acceptance
 def test_best_snapshot_is_marked(ready, open_page: Open) -> None:
     ready.publish(500)
     ready.learn(1000)
@@ -370,6 +382,7 @@ def test_best_snapshot_is_marked(ready, open_page: Open) -> None:
     expect(page.locator("#sample-position")).to_have_text("3 of 5, the best")
 
 
+@pytest.mark.acceptance
 def test_timeline_is_the_same_after_a_reload_in_mid_training(ready, open_page: Open) -> None:
     ready.learn(750)
     page = open_page(ready.url)
@@ -382,6 +395,7 @@ def test_timeline_is_the_same_after_a_reload_in_mid_training(ready, open_page: O
     expect(sample(page)).to_have_text("It goes on.")
 
 
+@pytest.mark.acceptance
 def test_run_without_samples_has_a_curve_alone(ready, open_page: Open) -> None:
     for step in range(3):
         ready.run.append("metrics", {"step": step, "train_loss": 3.0 - step, "val_loss": None})
@@ -391,6 +405,7 @@ def test_run_without_samples_has_a_curve_alone(ready, open_page: Open) -> None:
         expect(page.locator(name)).to_be_hidden()
 
 
+@pytest.mark.acceptance
 def test_what_the_model_learned_since_the_mark_before(ready, open_page: Open) -> None:
     row = {"val_loss": None, "val_loss_estimate": 2.0, "prompt": "\n", "seed": 1, "text": "A text."}
     confusion = {"expected": "a", "predicted": "e", "share": 0.0312}

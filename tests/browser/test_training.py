@@ -141,6 +141,7 @@ def test_new_run_in_progress_does_not_show_another_runs_chart(ready, open_page: 
     expect(page.get_by_role("heading", name="How it learned", exact=True)).to_be_visible()
 
 
+@pytest.mark.acceptance
 def test_what_will_happen_is_said_until_the_first_snapshot(box, open_page: Open) -> None:
     page = open_page(box.url)
     plan, current = page.locator("#plan li"), page.locator("#plan [aria-current]")
@@ -157,6 +158,7 @@ def test_what_will_happen_is_said_until_the_first_snapshot(box, open_page: Open)
     expect(page.get_by_role("region", name="Sample from training")).to_have_text("Text of step 0.")
 
 
+@pytest.mark.acceptance
 def test_damaged_snapshot_is_reported(make_box, open_page: Open) -> None:
     box = make_box()
     box.stop()
@@ -173,6 +175,7 @@ def test_damaged_snapshot_is_reported(make_box, open_page: Open) -> None:
     expect(page.get_by_role("button", name="Generate")).to_be_disabled()
 
 
+@pytest.mark.acceptance
 @pytest.mark.parametrize(
     ("phase", "message", "heading", "detail"),
     [
@@ -200,6 +203,7 @@ def test_end_of_training_is_explained(
     expect(page).to_have_title("gptbox")
 
 
+@pytest.mark.acceptance
 def test_end_of_training_is_announced(ready, open_page: Open) -> None:
     page = open_page(ready.url)
     expect(page.locator("#phase")).to_have_text("The model is learning")
@@ -208,6 +212,7 @@ def test_end_of_training_is_announced(ready, open_page: Open) -> None:
     expect(page.locator("#announcer")).to_have_text("Training is finished.")
 
 
+@pytest.mark.acceptance
 def test_progress_bar_is_indeterminate_while_preparing(box, open_page: Open) -> None:
     box.status("preparing")
     page = open_page(box.url)
@@ -216,6 +221,7 @@ def test_progress_bar_is_indeterminate_while_preparing(box, open_page: Open) -> 
     assert bar.get_attribute("aria-valuenow") is None
 
 
+@pytest.mark.acceptance
 @pytest.mark.parametrize(
     ("loss", "unit", "characters", "letters", "meaning"),
     [
@@ -251,6 +257,7 @@ def test_meaning_of_a_loss_is_explained(
     expect(page.locator("#loss-meaning")).to_contain_text(f"A loss of {loss:.2f} reads as {meaning}")
 
 
+@pytest.mark.acceptance
 def test_numbers_are_formatted_for_people(box, open_page: Open) -> None:
     page = open_page(box.url)
     formatted = page.evaluate(

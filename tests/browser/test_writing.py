@@ -233,6 +233,7 @@ def test_a_length_that_ends_within_the_only_character_says_so(box, open_page: Op
     expect(page.locator("#error")).to_be_empty()
 
 
+@pytest.mark.acceptance
 def test_a_text_that_the_model_ends_itself_says_so(
     ready, open_page: Open, wait_for, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -257,6 +258,7 @@ def test_a_text_that_the_model_ends_itself_says_so(
     expect(page.locator("#error")).to_be_empty()
 
 
+@pytest.mark.acceptance
 def test_markup_is_shown_as_text(ready, open_page: Open) -> None:
     page = open_page(ready.url)
     evil = "<IMG SRC=X ONERROR=ALERT(1)><B>"
@@ -269,6 +271,7 @@ def test_markup_is_shown_as_text(ready, open_page: Open) -> None:
     assert page.locator("#write img, #write b").count() == 0
 
 
+@pytest.mark.acceptance
 def test_copy_copies_prompt_and_text(ready, open_page: Open) -> None:
     page = open_page(ready.url, permissions=["clipboard-read", "clipboard-write"])
     generate(page, "TO BE", Length="50")
@@ -278,6 +281,7 @@ def test_copy_copies_prompt_and_text(ready, open_page: Open) -> None:
     assert page.evaluate("navigator.clipboard.readText()") == "TO BE" + text
 
 
+@pytest.mark.acceptance
 def test_copy_works_without_the_clipboard_api(ready, open_page: Open) -> None:
     """As on plain http, which is how most boxes are reached. Whitespace must be preserved."""
     page = open_page(ready.url)
@@ -291,6 +295,7 @@ def test_copy_works_without_the_clipboard_api(ready, open_page: Open) -> None:
     expect(page.get_by_label("Prompt")).to_have_value("TO  BE \n" + text)
 
 
+@pytest.mark.acceptance
 def test_scroll_position_is_kept_for_a_reader_who_scrolled_back(ready, open_page: Open, wait_for) -> None:
     page = open_page(ready.url)
     generate(page, Length="100000")
@@ -316,6 +321,7 @@ def busy_engine(box) -> Iterator[None]:
             yield
 
 
+@pytest.mark.acceptance
 def test_full_queue_is_explained(make_box, open_page: Open) -> None:
     box = make_box(model=True, max_queue=0)
     page = open_page(box.url, allowed="429")
@@ -331,6 +337,7 @@ def test_full_queue_is_explained(make_box, open_page: Open) -> None:
     expect(page.get_by_role("alert")).to_be_empty()
 
 
+@pytest.mark.acceptance
 def test_queue_position_is_shown(make_box, open_page: Open) -> None:
     box = make_box(model=True, max_tokens=10_000_000)
     page = open_page(box.url)
@@ -345,6 +352,7 @@ def test_queue_position_is_shown(make_box, open_page: Open) -> None:
         assert len(finished(page)) == 20
 
 
+@pytest.mark.acceptance
 def test_api_key_is_requested_once(make_box, open_page: Open) -> None:
     box = make_box(model=True, api_key="open sesame")
     page = open_page(box.url, allowed="401")
@@ -367,12 +375,14 @@ def test_api_key_is_requested_once(make_box, open_page: Open) -> None:
     assert len(finished(page)) == 30
 
 
+@pytest.mark.acceptance
 def test_no_key_is_requested_if_none_is_needed(ready, open_page: Open) -> None:
     page = open_page(ready.url)
     expect(page.get_by_role("button", name="Generate")).to_be_enabled()
     expect(page.get_by_label("API key")).to_be_hidden()
 
 
+@pytest.mark.acceptance
 def test_server_limit_lowers_the_default_length(make_box, open_page: Open) -> None:
     box = make_box(model=True, max_tokens=120)
     page = open_page(box.url)
@@ -380,6 +390,7 @@ def test_server_limit_lowers_the_default_length(make_box, open_page: Open) -> No
     assert len(finished(page)) == 120
 
 
+@pytest.mark.acceptance
 def test_server_that_stops_while_writing_is_explained(make_box, open_page: Open, wait_for) -> None:
     box = make_box(model=True, max_tokens=10_000_000)  # more than can be generated before it stops
     page = open_page(box.url, allowed="ERR_|Failed to load")
