@@ -57,6 +57,7 @@ def test_line_is_scored_at_every_snapshot_and_live(learning, open_page: Open) ->
     learning.publish(750, seed=2)
     expect(points).to_have_count(3)
     assert requests[1:] == [{"model": "shakespeare", "text": "TO BE OR NOT", "snapshots": ["step-000750"]}]
+    expect(page.locator("#sample-position")).to_contain_text("of 4")
     page.get_by_role("slider").focus()
     page.keyboard.press("ArrowLeft")
     expect(page.locator("#pinned-facts")).to_contain_text("At step 500 it expected each letter of this line with")
