@@ -25,7 +25,7 @@ const version = () => manuscripts.current(store.state.manuscript);
 const update = (change) => store.update({ ink: { ...store.state.ink, ...change } });
 
 /** Whether the feature is there at all: a run from before has no index. */
-const isOffered = ({ history }) => history?.has_index === true;
+const isOffered = ({ history, status }) => history?.has_index === true && Boolean(status?.server.ready);
 
 async function find() {
   const { manuscript, ink, settings, run } = store.state;
@@ -65,9 +65,9 @@ function inCodeUnits(spans, text, from) {
 
 /** Underline the spans in the text that has just been rendered. */
 function underline() {
-  const { ink, history } = store.state;
+  const { ink } = store.state;
   const { copied } = ink;
-  const isShown = ink.isCopiedOn && isOffered({ history }) && copied && copied.text === manuscripts.textOf(version());
+  const isShown = ink.isCopiedOn && isOffered(store.state) && copied && copied.text === manuscripts.textOf(version());
   $("copied-facts").hidden = !isShown;
   if (!isShown || root.querySelector(".copied")) return;
   for (const span of copied.spans) {
@@ -136,13 +136,13 @@ function showToggle() {
 }
 
 onRendered(underline);
-store.subscribe(({ ink, history }) => [ink.isCopiedOn, isOffered({ history })].join(), showToggle);
+store.subscribe((state) => [state.ink.isCopiedOn, isOffered(state)].join(), showToggle);
 store.subscribe(({ ink }) => ink.copied, () => {
   removeUnderlines();
   underline();
 });
-store.subscribe(({ manuscript, ink, history }) =>
-  [ink.isCopiedOn, isOffered({ history }), manuscript.current, manuscripts.isBusy(manuscript)].join(), find);
+store.subscribe((state) => [state.ink.isCopiedOn, isOffered(state), state.manuscript.current,
+  manuscripts.isBusy(state.manuscript)].join(), find);
 store.subscribe(({ manuscript }) => manuscript.current, hideSource);
 $("copied-toggle").addEventListener("click", () => {
   save("copied", !store.state.ink.isCopiedOn);
