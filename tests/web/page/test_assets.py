@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from gptbox.web.page import assets
-from gptbox.web.page.assets import Assets, split_fingerprint
+from gptbox.web.page.assets import Assets, delivered, split_fingerprint
 from gptbox.web.page.files import STATIC_FOLDER
 
 INDEX = '<link href="static/a.css"><script src="static/b.js"></script><a href="cgi-bin/test">static/b.js</a>'
@@ -107,8 +107,32 @@ def test_the_site_is_written_by_the_module_alone(folder: Path, tmp_path: Path) -
     expected = {"index.html", f"{static}/b.js.gz", *(f"{static}/{name}" for name in files)}
     assert names(site) - {"index.html.gz"} == expected
     for name in files:
-        assert (site / static / name).read_bytes() == (folder / name).read_bytes()
+        assert (site / static / name).read_bytes() == delivered(folder, name)
     assert gzip.decompress((site / static / "b.js.gz").read_bytes()) == (folder / "b.js").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "site"),
+    [
+        ("a.js", '/**\n * What it does: "./a".\n */\nlet a = 1;\n', "let a = 1;\n"),
+        ("a.js", "  // Why.\n  b();\n", "  b();\n"),
+        ("a.js", "b(); // here\n", "b(); // here\n"),
+        ("a.js", "/* c */ d();\n/* e */\n", "/* c */ d();\n"),
+        ("a.js", "const url = `https://a\n`;\n", "const url = `https://a\n`;\n"),
+        ("a.css", "/* the text */\n\np { color: red; }\n", "\np { color: red; }\n"),
+        ("a.svg", "// not a script\n", "// not a script\n"),
+    ],
+)
+def test_the_site_has_no_lines_of_comments(tmp_path: Path, name: str, content: str, site: str) -> None:
+    (tmp_path / name).write_text(content)
+    assert delivered(tmp_path, name).decode() == site
+
+
+def test_no_line_of_a_text_in_a_script_looks_like_a_comment() -> None:
+    """Such as in a template literal, which would lose it."""
+    for file in STATIC_FOLDER.glob("*.js"):
+        for literal in re.findall(r"`[^`]*`", delivered(STATIC_FOLDER, file.name).decode()):
+            assert literal in file.read_text(encoding="utf-8")
 
 
 def test_the_site_of_the_same_files_is_the_same(tmp_path: Path) -> None:
