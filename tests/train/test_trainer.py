@@ -334,7 +334,8 @@ def test_a_snapshot_with_only_an_estimate_can_become_the_best(
     monkeypatch.setattr(trainer.evaluator, "exact", exact)
     status = trainer.train()
     assert len(measured) == 4, "the last snapshot and three candidates"
-    assert status.val_loss == pytest.approx(1.9)
+    # First of all, or with the candidates if the last step had been evaluated before the time was over.
+    assert status.val_loss in (pytest.approx(1.9), pytest.approx(1.6))
     assert status.best_val_loss == pytest.approx(1.6)
     best = model_folder.load(trainer.run.resolve("best"))
     assert best.info is not None

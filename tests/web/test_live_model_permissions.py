@@ -82,7 +82,7 @@ def test_unreadable_runs_are_skipped_and_logged_once(
     # The newest that can be loaded: no-config is newer, but without its config.json it counts as damaged.
     assert status.json()["server"]["model"] == "no-samples@step-000100"
     assert client.get("/api/history?run=no-metrics").json() == {
-        "run": "no-metrics", "metrics": [], "samples": [{"step": 1, "val_loss": 2.0}],
+        "run": "no-metrics", "has_index": False, "metrics": [], "samples": [{"step": 1, "val_loss": 2.0}],
     }  # fmt: skip
     assert client.get("/api/history?run=no-folder").status_code == 404
     lines = [line for line in log().splitlines() if "has no permission to read" in line]
