@@ -194,8 +194,9 @@ def test_it_is_not_buffered(large_run: Path, server: Any, download: Callable[...
     """A client that does not read holds up the reading of the files: memory stays as it was."""
     before = memory_bytes()
     responses = [download(f"{server.url}/api/models/tiny.zip") for _ in range(3)]
-    for response in responses:
-        next(response.iter_raw(1000))
+    bodies = [response.iter_raw(1000) for response in responses]  # which close the responses when they are deleted
+    for body in bodies:
+        next(body)
     time.sleep(0.5)
     assert memory_bytes() - before < 50_000_000  # the files have 300 MB
     archive = ModelArchive(RunFolder(large_run, "tiny").snapshot(250))
@@ -207,8 +208,10 @@ def test_a_client_that_goes_away_frees_its_place_and_files(
     large_run: Path, server: Any, download: Callable[..., httpx.Response], wait_until: Callable[..., None]
 ) -> None:
     response = download(f"{server.url}/api/models/tiny.zip")
-    next(response.iter_raw(1000))
-    wait_until(lambda: server.service.num_downloads == 1 and num_open_files(large_run) > 0)
+    body = response.iter_raw(1000)  # closes the response when it is deleted
+    next(body)
+    assert server.service.num_downloads == 1
+    assert num_open_files(large_run) > 0
     response.close()
     wait_until(lambda: server.service.num_downloads == 0 and num_open_files(large_run) == 0)
 
