@@ -237,9 +237,11 @@ def test_a_browser_asks_for_files_once_and_revalidates_the_page(serving: Any, ch
         """Bytes of the document and of the files, headers included."""
         expect(page.get_by_role("button", name="Generate")).to_be_enabled(timeout=20_000)
         document, files = page.evaluate(
-            """() => [performance.getEntriesByType("navigation"), performance.getEntriesByType("resource")].map(
-              (entries) => entries.filter(({ name }) => !name.includes("/api/"))
-                .reduce((sum, { transferSize }) => sum + transferSize, 0))"""
+            """() => {
+              const files = performance.getEntriesByType("resource").filter(({ name }) => name.includes("/static/"));
+              return [performance.getEntriesByType("navigation"), files].map(
+                (entries) => entries.reduce((sum, { transferSize }) => sum + transferSize, 0));
+            }"""
         )
         return document, files
 
