@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from tests.datasets.symbol_files import symbol_file
 
 from gptbox.datasets import winnowing
-from gptbox.datasets.winnowing import WindowHash, ranges, winnow
+from gptbox.datasets.winnowing import WindowHash, winnow
 
 
 @given(text=st.text("ab", max_size=120), length=st.integers(2, 17), share=st.floats(0, 1), chunk=st.integers(1, 50))
@@ -66,8 +66,3 @@ def test_the_segments_of_a_long_text_are_in_parts_by_their_minimum(monkeypatch: 
         minima = [set(part["minimum"].tolist()) for part in parts]
         assert sum(map(len, minima)) == len(set.union(*minima))
         assert np.array_equal(file.read(0, 30_000), np.frombuffer(text, np.uint8)), "the segments are no symbols"
-
-
-def test_ranges_are_concatenated() -> None:
-    assert ranges(np.array([5, 0, 7]), np.array([2, 0, 3])).tolist() == [5, 6, 7, 8, 9]
-    assert ranges(np.empty(0, np.int64), np.empty(0, np.int64)).tolist() == []

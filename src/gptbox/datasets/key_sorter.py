@@ -7,7 +7,8 @@ from typing import BinaryIO
 
 import numpy as np
 
-from gptbox.models.ngram_index import Hashes, Ints
+from gptbox.models.ngram_index import Hashes
+from gptbox.system.arrays import Ints
 
 RUN = 1 << 20
 """Keys sorted at once, of 8 bytes."""

@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 
 from gptbox.datasets.key_sorter import KeySorter
 from gptbox.datasets.progress import ProgressCallback, no_progress
-from gptbox.datasets.winnowing import ranges
 from gptbox.models.ngram_index import (
     BYTE_HASHES,
     FILE_NAME,
@@ -25,7 +24,6 @@ from gptbox.models.ngram_index import (
     STRIDE,
     Bytes,
     Hashes,
-    Ints,
     Layout,
     PlaceBits,
     PrefixHashes,
@@ -33,6 +31,7 @@ from gptbox.models.ngram_index import (
     powers,
     scramble,
 )
+from gptbox.system.arrays import Ints, group_begins, ranges
 from gptbox.system.atomic import atomic_file
 from gptbox.tokenizers import Tokenizer
 
@@ -312,7 +311,6 @@ def _thin(keys: Hashes, limit: int, hash_contents: Callable[[Ints], Hashes]) -> 
     contents = hash_contents((keys[crowded] & _PLACE).astype(np.int64))
     order = np.argsort(contents, kind="stable")
     contents = contents[order]
-    is_first = np.append(True, contents[1:] != contents[:-1])[: len(contents)]
-    index = np.arange(len(contents))
-    copies = index - np.maximum.accumulate(np.where(is_first, index, 0))
+    begins = group_begins(contents)
+    copies = np.arange(len(contents)) - np.repeat(begins, np.diff(begins, append=len(contents)))
     return np.delete(keys, crowded[order[copies >= MAX_COPIES]])

@@ -22,7 +22,8 @@ from numpy.typing import NDArray
 
 from gptbox.datasets.progress import ProgressCallback, no_progress
 from gptbox.datasets.record_store import Records, RecordStore
-from gptbox.datasets.winnowing import Hashes, Ints, Segments, SymbolFile, WindowHash, ranges, winnow
+from gptbox.datasets.winnowing import Hashes, Segments, SymbolFile, WindowHash, winnow
+from gptbox.system.arrays import Ints, group_begins, ranges
 
 _PIECE = 1 << 15
 """Symbols hashed at once: their arrays fit the processor's cache."""
@@ -135,7 +136,7 @@ class _Finder:
         """Add what is copied in segments, which are in order."""
         start, size = segments["start"], segments["size"]
         order = np.argsort(segments["content"], kind="stable")
-        begins = _group_begins(segments["content"][order])
+        begins = group_begins(segments["content"][order])
         original = np.empty(len(start), np.int64)
         original[order] = np.repeat(order[begins], np.diff(begins, append=len(order)))
         # Otherwise the two overlap, and the later one is examined as a segment of its own.
@@ -167,12 +168,12 @@ class _Finder:
         `leaked` for copies of windows in the training split.
         """
         which = which[np.argsort(segments["minimum"][which], kind="stable")]
-        begins = _group_begins(segments["minimum"][which])
+        begins = group_begins(segments["minimum"][which])
         counts = np.diff(begins, append=len(which))
         which = which[np.repeat(counts > 1, counts)]  # a single segment has no two windows that do not overlap
         if not len(which):
             return
-        begins = _group_begins(segments["minimum"][which])
+        begins = group_begins(segments["minimum"][which])
         windows = np.add.reduceat(segments["size"][which], begins)
         ends = np.append(begins[1:], len(which))
         group = 0
@@ -207,7 +208,7 @@ class _Finder:
             return
         hashes, position = np.ascontiguousarray(windows["hash"]), windows["position"]
         order = np.argsort(hashes)
-        begins = _group_begins(hashes[order])
+        begins = group_begins(hashes[order])
         first = np.minimum.reduceat(position[order], begins)
         earliest: Ints = np.empty_like(position)
         earliest[order] = np.repeat(first, np.diff(begins, append=len(order)))
@@ -227,13 +228,6 @@ class _Finder:
         extent = size + self.length - 1
         hashes = self.window.windows(self.window.grams(self.text.gather(start, extent)))
         return hashes[ranges(np.cumsum(extent) - extent, size)]
-
-
-def _group_begins(values: Hashes) -> Ints:
-    """The indices at which a new value begins in values of which equal ones stand together."""
-    if not len(values):
-        return np.empty(0, np.int64)
-    return np.concatenate([[0], np.flatnonzero(values[1:] != values[:-1]) + 1])
 
 
 def _is_in(values: Hashes, ordered: Hashes) -> NDArray[np.bool_]:

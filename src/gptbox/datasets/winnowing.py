@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from gptbox.datasets.progress import ProgressCallback, no_progress
 from gptbox.datasets.record_store import RecordStore
+from gptbox.system.arrays import Ints, group_begins, ranges
 
-Ints = NDArray[np.int64]
 Hashes = NDArray[np.uint64]
 Symbols = NDArray[np.unsignedinteger[Any]]
 
@@ -129,7 +129,7 @@ def _segments(text: SymbolFile, window: WindowHash, start: int, end: int) -> Seg
     length = window.length
     grams = window.grams(text.read(start, end + length - 1))
     minima, hashes = window.minima(grams), window.windows(grams)
-    first = np.concatenate([[0], np.flatnonzero(minima[1:] != minima[:-1]) + 1])
+    first = group_begins(minima)
     size = np.diff(first, append=len(minima))
     if size.max() > length:  # as in periodic text: cut into pieces
         pieces = -(-size // length)
@@ -142,9 +142,3 @@ def _segments(text: SymbolFile, window: WindowHash, start: int, end: int) -> Seg
     segments["start"], segments["size"] = first + start, size
     segments["minimum"], segments["content"] = minima[first], content
     return segments
-
-
-def ranges(start: Ints, size: Ints) -> Ints:
-    """The integers from start[i] to start[i] + size[i] for each i, concatenated."""
-    ends = np.cumsum(size)
-    return np.repeat(start - (ends - size), size) + np.arange(ends[-1] if len(ends) else 0)

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from gptbox.models.ngram_index import GRAM, PASSAGE, Bytes, Ints, NgramIndex, PrefixHashes, Table, is_start
+from gptbox.models.ngram_index import GRAM, PASSAGE, Bytes, NgramIndex, PrefixHashes, Table, is_start
+from gptbox.system.arrays import Ints, group_begins
 
 _QUERIES = 1024
 """Positions of the text looked up at once."""
@@ -55,7 +56,7 @@ class _Reach:
     def add(self, starts: Ints, ends: Ints, places: Ints) -> None:
         order = np.lexsort((places, -ends, starts))
         starts, ends, places = starts[order], ends[order], places[order]
-        first = np.flatnonzero(np.append(True, starts[1:] != starts[:-1]))[: len(starts)]
+        first = group_begins(starts)
         starts, ends, places = starts[first], ends[first], places[first]
         known = self.ends[starts]
         better = (ends > known) | ((ends == known) & (places < self.places[starts]))

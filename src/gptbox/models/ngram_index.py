@@ -25,6 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gptbox.errors import DamagedIndexError, NoIndexError
+from gptbox.system.arrays import Ints, ranges
 
 PASSAGE = 20
 """Characters of the shortest passage that is always found."""
@@ -45,7 +46,6 @@ MAX_HASHED = 1 << 17
 """Bytes that a PrefixHashes can have."""
 
 Bytes = NDArray[np.uint8]
-Ints = NDArray[np.int64]
 Hashes = NDArray[np.uint64]
 
 _BITS = np.random.PCG64(20)  # its raw bits are the same in all versions of NumPy
@@ -182,9 +182,8 @@ class Table:
         sizes = self._offsets[buckets + 1].astype(np.int64) - begins
         if sizes.min(initial=0) < 0 or sizes.max(initial=0) > _MAX_BUCKET:
             raise ValueError("its buckets are not in order")
-        ends = np.cumsum(sizes)
         which = np.repeat(np.arange(len(hashes)), sizes)
-        places = self._places[np.repeat(begins - (ends - sizes), sizes) + np.arange(len(which))]
+        places = self._places[ranges(begins, sizes)]
         found = (places & np.uint32(~self._place_bits.mask & 0xFFFFFFFF)) == self._place_bits.tags(hashes)[which]
         return which[found], places[found].astype(np.int64) & self._place_bits.mask
 
