@@ -6,6 +6,7 @@
     │   └── DownloadError       a text could not be downloaded
     ├── ModelFolderError        a published model folder is incomplete, damaged or of an unsupported kind
     │   └── ModelNotFoundError  there is no run or snapshot of that name
+    │       ├── RunNotFoundError  there is no run of that name
     │       └── NoModelYetError the run exists but has not published a snapshot yet
     │           └── ModelsDamagedError  the run has snapshots, but none of them can be loaded
     ├── NoIndexError            a run has no index of its training text
@@ -55,6 +56,10 @@ class ModelFolderError(GptboxError):
 
 class ModelNotFoundError(ModelFolderError):
     """There is no run or snapshot of that name."""
+
+
+class RunNotFoundError(ModelNotFoundError):
+    """There is no run of that name."""
 
 
 class NoModelYetError(ModelNotFoundError):

@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from gptbox.errors import ModelNotFoundError, NoModelYetError, RunBusyError, RunError, SettingError
+from gptbox.errors import ModelNotFoundError, NoModelYetError, RunBusyError, RunError, RunNotFoundError, SettingError
 from gptbox.system import file_lock
 from gptbox.system.atomic import atomic_file, replace_symlink, temporary_beside, write_json
 
@@ -356,7 +356,7 @@ def inaccessible_paths(models: Path) -> list[Path]:
 def find_run(models: Path, name: str) -> RunFolder:
     """The run called `name`, one of `list_runs`.
 
-    Raises ModelNotFoundError, which lists the existing runs.
+    Raises RunNotFoundError, which lists the existing runs.
     """
     return _find(models, name, list_runs(models))
 
@@ -364,7 +364,7 @@ def find_run(models: Path, name: str) -> RunFolder:
 def find_run_folder(models: Path, name: str) -> RunFolder:
     """The run called `name`, one of `run_folders`: also a run that was only prepared or that failed at once.
 
-    Raises ModelNotFoundError.
+    Raises RunNotFoundError.
     """
     return _find(models, name, run_folders(models))
 
@@ -374,13 +374,13 @@ def _find(models: Path, name: str, runs: list[RunFolder]) -> RunFolder:
         if run.name == name:
             return run
     names = ", ".join(run.name for run in runs) or "none yet"
-    raise ModelNotFoundError(f"There is no run {name!r} in {models} (there: {names}).")
+    raise RunNotFoundError(f"There is no run {name!r} in {models} (there: {names}).")
 
 
 def find_snapshot(models: Path, reference: str) -> Path:
     """The folder of `RUN`, `RUN@best`, `RUN@latest` or `RUN@step-000250`.
 
-    Raises ModelNotFoundError or NoModelYetError.
+    Raises RunNotFoundError, ModelNotFoundError or NoModelYetError.
     """
     name, _, which = reference.partition("@")
     return find_run(models, name).resolve(which or "best")

@@ -9,13 +9,19 @@ from pathlib import Path
 from anyio import CapacityLimiter, to_thread
 
 from gptbox.engine import native
-from gptbox.errors import EngineError, ModelFolderError, ModelNotFoundError, ModelsDamagedError, NoModelYetError
+from gptbox.errors import (
+    EngineError,
+    ModelFolderError,
+    ModelNotFoundError,
+    ModelsDamagedError,
+    NoModelYetError,
+    RunNotFoundError,
+)
 from gptbox.models.runs import (
     RunFolder,
     find_run,
     find_snapshot,
     inaccessible_paths,
-    list_runs,
     newest_published_run,
     published_runs,
 )
@@ -210,7 +216,7 @@ class LiveModel:
             if self.current is None and newest_published_run(self.models) is None:
                 raise no_model_error(self.models) from None
             why = str(error)
-            if name.partition("@")[0] not in [run.name for run in list_runs(self.models)]:  # names the models folder
+            if isinstance(error, RunNotFoundError):  # its message names the models folder
                 abbreviated = name if len(name) <= 100 else f"{name[:100]}..."
                 why = f"The model {abbreviated!r} does not exist."
             raise ModelNotFoundError(f"{why} GET /v1/models lists all models.") from None

@@ -2,18 +2,18 @@
 
 from pathlib import Path
 
-from gptbox.errors import ModelNotFoundError
-from gptbox.models.runs import RunFolder, list_runs, newest_run
+from gptbox.errors import RunNotFoundError
+from gptbox.models.runs import RunFolder, find_run, newest_run
 
 
 def requested_run(models: Path, name: str | None) -> RunFolder | None:
     """The run called `name`; without a name the newest, None if there is no run yet.
 
-    Raises ModelNotFoundError if there is no run of that name.
+    Raises RunNotFoundError if there is no run of that name.
     """
     if name is None:
         return newest_run(models)
-    for run in list_runs(models):
-        if run.name == name:
-            return run
-    raise ModelNotFoundError(f"There is no run {name[:100]!r}.")
+    try:
+        return find_run(models, name)
+    except RunNotFoundError:  # its message names the models folder
+        raise RunNotFoundError(f"There is no run {name[:100]!r}.") from None
