@@ -146,7 +146,7 @@ class Settings:
     threads: int = 0
     """Number of compute threads; 0 means one per CPU available to this process."""
     api_key: str | None = None
-    """If set, /v1/, /tokenize, /detokenize, /api/scores and /api/models/ require `Authorization: Bearer <key>`."""
+    """If set, /v1/, /tokenize, /detokenize, /api/scores, /api/copied and /api/models/ require it as a bearer token."""
     max_queue: int = 64
     """Maximum number of texts that wait for generation; a client above its share of all places gets status 429."""
     max_tokens: int = 2048

@@ -12,7 +12,7 @@ import httpx
 import pytest
 from playwright.sync_api import Browser, Error, Page, expect, sync_playwright
 
-from gptbox.web.page.assets import delivered
+from gptbox.web.page.assets import minified
 
 Until = Callable[..., Any]
 
@@ -52,7 +52,7 @@ def test_every_file_comes_from_apache_as_web_would_send_it_but_for_comments(
         reply = serving.http.get(f"{folder}/{name}", headers=headers)
         assert reply.status_code == 200, name
         assert "x-request-id" not in reply.headers, "not from web"
-        assert reply.content == delivered(STATIC, name)
+        assert reply.content == minified(STATIC, name)
         assert reply.headers["cache-control"] == IMMUTABLE
         assert reply.headers["vary"] == "Accept-Encoding"
         is_text = Path(name).suffix in (".css", ".js", ".svg")
@@ -119,7 +119,7 @@ def test_the_encodings_of_a_file_have_etags_of_their_own(serving: Any, folder: s
 
 
 def test_head_and_range_requests(serving: Any, folder: str) -> None:
-    whole = delivered(STATIC, "app.css")
+    whole = minified(STATIC, "app.css")
     for path, length in (("/", len(serving.http.get("/").content)), (f"{folder}/app.css", len(whole))):
         head = serving.http.head(path, headers={"Accept-Encoding": "identity"})
         assert (head.status_code, head.content, head.headers["content-length"]) == (200, b"", str(length))
@@ -173,7 +173,7 @@ def test_the_page_loads_while_web_is_down(without_web: Any) -> None:
     assert page.status_code == 200
     for name in NAMES:
         reply = without_web.http.get(f"/static/{fingerprint(page)}/{name}")
-        assert (reply.status_code, reply.content) == (200, delivered(STATIC, name))
+        assert (reply.status_code, reply.content) == (200, minified(STATIC, name))
     assert time.monotonic() - started < 3
     assert without_web.http.get("/api/status").json()["error"]["code"] == "unavailable"
     starting = without_web.http.get("/cgi-bin/test")

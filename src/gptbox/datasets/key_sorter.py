@@ -24,7 +24,7 @@ class KeySorter:
         """
         self.part_bits = max(0, (num_keys // RUN).bit_length())
         self.num_keys = 0
-        """Keys added, without those that `thin` has removed from runs."""
+        """Number of keys added, less those that `thin` removed from runs."""
         self._folder, self._thin = folder, thin
         self._file: BinaryIO | None = None
         self._pending: list[Hashes] = []

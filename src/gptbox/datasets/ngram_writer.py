@@ -248,7 +248,7 @@ class _Writer:
         return scramble((content * powers()[: len(columns)] * is_inside).sum(axis=1, dtype=np.uint64))
 
     def _hash_characters(self, places: Ints) -> tuple[Hashes, NDArray[np.bool_]]:
-        """The hashes of PASSAGE characters from each place on, shape (n,), and whether the text has so many there."""
+        """Hashes of the PASSAGE characters at each place, and whether the text is long enough there, both (n,)."""
         text = self._map_text()
         columns = np.arange(PASSAGE * self._widest)
         positions = places[:, None] + columns
@@ -260,7 +260,7 @@ class _Writer:
         return scramble(hashes), numbers[:, -1] >= PASSAGE
 
     def _previous(self, places: Ints) -> Ints:
-        """The characters before those that begin at `places`, all above 0."""
+        """The start of the character before each of `places`, which are all above 0."""
         text = self._map_text()
         places = places - 1
         for _ in range(self._widest - 1):

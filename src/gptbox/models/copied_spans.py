@@ -46,7 +46,7 @@ def find_copied(index: NgramIndex, text: str) -> list[CopiedSpan]:
 
 
 class _Reach:
-    """The copied passages found so far: of those that begin at a character, the longest."""
+    """The longest copied passage found so far at each start character."""
 
     def __init__(self, num_bounds: int) -> None:
         self.ends = np.zeros(num_bounds, np.int64)

@@ -214,7 +214,7 @@ class NgramIndex:
         return characters + int(np.count_nonzero(is_start(rest))), 1 + lines + int(np.count_nonzero(rest == 10))
 
     def context(self, start: int, end: int, characters: int) -> tuple[str, str]:
-        """Up to so many characters before the byte `start`, and after the byte `end`."""
+        """At most `characters` characters before byte `start`, and as many after byte `end`."""
         before = self.text[max(0, start - 4 * characters) : start].tobytes().decode("utf-8", "ignore")
         after = self.text[end : end + 4 * characters].tobytes().decode("utf-8", "ignore")
         return before[-characters:], after[:characters]

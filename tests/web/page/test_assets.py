@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from gptbox.web.page import assets
-from gptbox.web.page.assets import Assets, delivered, split_fingerprint
+from gptbox.web.page.assets import Assets, minified, split_fingerprint
 from gptbox.web.page.files import STATIC_FOLDER
 
 INDEX = '<link href="static/a.css"><script src="static/b.js"></script><a href="cgi-bin/test">static/b.js</a>'
@@ -107,7 +107,7 @@ def test_the_site_is_written_by_the_module_alone(folder: Path, tmp_path: Path) -
     expected = {"index.html", f"{static}/b.js.gz", *(f"{static}/{name}" for name in files)}
     assert names(site) - {"index.html.gz"} == expected
     for name in files:
-        assert (site / static / name).read_bytes() == delivered(folder, name)
+        assert (site / static / name).read_bytes() == minified(folder, name)
     assert gzip.decompress((site / static / "b.js.gz").read_bytes()) == (folder / "b.js").read_bytes()
 
 
@@ -125,13 +125,13 @@ def test_the_site_is_written_by_the_module_alone(folder: Path, tmp_path: Path) -
 )
 def test_the_site_has_no_lines_of_comments(tmp_path: Path, name: str, content: str, site: str) -> None:
     (tmp_path / name).write_text(content)
-    assert delivered(tmp_path, name).decode() == site
+    assert minified(tmp_path, name).decode() == site
 
 
 def test_no_line_of_a_text_in_a_script_looks_like_a_comment() -> None:
     """Such as in a template literal, which would lose it."""
     for file in STATIC_FOLDER.glob("*.js"):
-        for literal in re.findall(r"`[^`]*`", delivered(STATIC_FOLDER, file.name).decode()):
+        for literal in re.findall(r"`[^`]*`", minified(STATIC_FOLDER, file.name).decode()):
             assert literal in file.read_text(encoding="utf-8")
 
 

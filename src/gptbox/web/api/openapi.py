@@ -126,8 +126,8 @@ _API_KEY_SECURITY: dict[str, Any] = {"security": [{}, {"key": []}]}
 _ERROR_DESCRIPTIONS = {
     400: "A field is invalid; `param` names it.",
     401: "The API key is missing or wrong, if one is required.",
-    404: "The model does not exist, or lacks what the request needs.",
     403: "A page of another site sent the request, or this server does not offer it.",
+    404: "The model does not exist, or lacks what the request needs.",
     413: "The body is larger than 1 MiB.",
     429: "The queue is full; Retry-After says when to try again.",
     500: "A server error, or the model's folder is damaged.",

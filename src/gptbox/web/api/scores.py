@@ -43,7 +43,7 @@ NUM_EVENLY_SPACED = 8
 
 
 def choose_snapshots(run: RunFolder, wanted: list[str] | str, max_bytes: int = MAX_BYTES_FOR_ALL) -> list[str]:
-    """The names of the wanted snapshots, in the order of their steps; "all" are those that are kept.
+    """The names of the requested snapshots, ordered by step; "all" stands for every kept one.
 
     Of models with more than `max_bytes` of weights, "all" are the best, the latest, and eight evenly spaced ones.
     Raises ModelNotFoundError for a name that is not kept, NoModelYetError if the run has no snapshot.
@@ -156,7 +156,7 @@ class Scoring:
     async def _models(self, warnings: list[str]) -> AsyncIterator[LoadedModel]:
         """The models to score with, one at a time.
 
-        Of "all" snapshots, those that training thins out meanwhile are skipped, and damaged ones with a warning.
+        With "all", snapshots that training deletes during the request are skipped, and damaged ones with a warning.
         """
         if self._snapshots is None:
             yield self._model

@@ -68,11 +68,11 @@ def write_site(folder: Path, site: Path) -> None:
     _write(site / INDEX, page.index)
     for name, _, _ in _scan(folder):
         if name != INDEX:
-            _write(site / "static" / page.fingerprint / name, delivered(folder, name))
+            _write(site / "static" / page.fingerprint / name, minified(folder, name))
 
 
-def delivered(folder: Path, name: str) -> bytes:
-    """The content of a file as the site has it."""
+def minified(folder: Path, name: str) -> bytes:
+    """The content of a file as the site has it: without lines of comments, if it is a script or a style sheet."""
     content = (folder / name).read_bytes()
     return _COMMENT_LINES.sub(b"", content) if name.endswith((".js", ".css")) else content
 
