@@ -8,6 +8,7 @@ import * as manuscripts from "./manuscript.js";
 import { onRendered } from "./paper.js";
 import { save } from "./storage.js";
 import { store } from "./store.js";
+import { withoutHalf } from "./text.js";
 import { wrap } from "./text-range.js";
 
 /** Of a longer text, the end: the server's limit is 64 KiB, and a code unit has at most three bytes. */
@@ -36,7 +37,7 @@ async function find() {
   if (text === ink.copied?.text) return undefined;
   if (!text) return update({ copied: null });
   // The text's end, from a whole character on.
-  const from = text.length - text.slice(-MAX_LENGTH).replace(/^[\udc00-\udfff]/, "").length;
+  const from = text.length - withoutHalf(text.slice(-MAX_LENGTH)).length;
   controller = new AbortController();
   const { signal } = controller;
   const model = writerOf(manuscript, version())?.split("@")[0] ?? settings.model ?? run;

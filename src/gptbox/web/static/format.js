@@ -79,6 +79,12 @@ export function modelName(model) {
   return `${match[1]}, ${match[2] ? `step ${number(Number(match[2]))}` : match[3]}`;
 }
 
+/** "step-000250" for 250. */
+export const snapshotName = (step) => `step-${String(step).padStart(6, "0")}`;
+
+/** The step of a snapshot's model, "shakespeare_char@step-000250"; NaN of any other name. */
+export const stepOf = (model) => Number(/@step-(\d+)$/.exec(model)?.[1] ?? NaN);
+
 /** The run of a model: "shakespeare_char" for "shakespeare_char@step-000250". */
 export const runOf = (model) => (model ?? "").split("@")[0];
 

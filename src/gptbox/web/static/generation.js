@@ -5,16 +5,14 @@ import { $, announce, setText } from "./dom.js";
 import * as format from "./format.js";
 import * as manuscripts from "./manuscript.js";
 import { commit, setText as setPaper } from "./paper.js";
-import { randomSeed, requestOf } from "./sampling.js";
+import { MAX_PROMPT_BYTES, randomSeed, requestOf } from "./sampling.js";
 import { FieldError, markInvalid, read } from "./settings.js";
 import { load, save } from "./storage.js";
 import { store } from "./store.js";
-import { byteLength } from "./text.js";
+import { byteLength, withoutHalf } from "./text.js";
 
 /** Alternatives requested for each token: the API's maximum. */
 const MAX_LOGPROBS = 5;
-/** The server's limit. A model reads the end of a longer text only, as it does of most texts. */
-const MAX_PROMPT_BYTES = 64 * 1024;
 
 const ENTER = /Mac|iP(hone|ad)/.test(navigator.platform) ? "⌘ Enter" : "Ctrl + Enter";
 const SHORTCUTS = matchMedia("(any-pointer: fine)").matches ? `${ENTER} generates, Esc stops.` : "";
@@ -79,7 +77,7 @@ export function generate({ prompt, ...fields } = {}) {
 }
 
 /** Write the current version once more with another seed, beside it. */
-export function regenerate() {
+function regenerate() {
   const { writing } = manuscripts.current(store.state.manuscript);
   if (!canWrite() || !writing) return undefined;
   return write(manuscripts.sameBeginning(store.state.manuscript), { ...writing.request, seed: randomSeed() });
@@ -92,7 +90,7 @@ function promptOf(text) {
   if (byteLength(text) <= MAX_PROMPT_BYTES) return text;
   let end = text.slice(-MAX_PROMPT_BYTES);
   while (byteLength(end) > MAX_PROMPT_BYTES) end = end.slice(Math.ceil((byteLength(end) - MAX_PROMPT_BYTES) / 3));
-  return end.replace(/^[\udc00-\udfff]/, "");
+  return withoutHalf(end);
 }
 
 /**

@@ -64,7 +64,7 @@ async function scoreWith([model = null, ...others], [prompt, text], signal) {
 }
 
 /** Go to the next token at which the model was guessing or, if there is none, to the next surprising one. */
-export function nextSurprise() {
+function nextSurprise() {
   if (!store.state.ink.isOn || $("output").hidden) return;
   const found = [4, 3, 2, 1].map((step) => [...$("text").querySelectorAll(`[data-surprise="${step}"]`)]);
   const elements = found.find((list) => list.length);

@@ -5,7 +5,7 @@ import { el, svg } from "./dom.js";
 import { duration, loss, number, valLoss } from "./format.js";
 
 const HEIGHT = 220;
-export const MARGIN = { top: 12, right: 14, bottom: 38, left: 42 };
+const MARGIN = { top: 12, right: 14, bottom: 38, left: 42 };
 const GLIDE_MS = 900;
 
 const reducedMotion = matchMedia("(prefers-reduced-motion: reduce)");

@@ -7,10 +7,10 @@
  * Values are percent-encoded; fields at their neutral values are left out. Pure functions, without the page.
  */
 
-import { codePoints } from "./text.js";
+import { stepOf } from "./format.js";
+import { MAX_PROMPT_BYTES, MAX_STOPS } from "./sampling.js";
+import { byteLength, codePoints } from "./text.js";
 
-const MAX_PROMPT_BYTES = 64 * 1024;
-const MAX_STOPS = 32;
 /** Longer addresses are cut by some mail and chat programs. */
 export const LONG_LINK = 2000;
 
@@ -50,7 +50,7 @@ const FIELDS = [
     (value) => /^[A-Za-z0-9][\w.-]{0,63}(@(best|latest|step-\d{6,}))?$/.test(value),
   ) },
   { key: "p", name: "prompt", words: "prompt", neutral: "", isEmptyAllowed: true, ...text(
-    "it is longer than 64 KiB", (value) => new TextEncoder().encode(value).length <= MAX_PROMPT_BYTES,
+    "it is longer than 64 KiB", (value) => byteLength(value) <= MAX_PROMPT_BYTES,
   ) },
   { key: "s", name: "seed", words: "seed", neutral: null, ...integer(0) },
   { key: "t", name: "temperature", words: "temperature", neutral: 0.8, isAlwaysWritten: true, ...range(0, 2) },
@@ -73,7 +73,7 @@ const FIELDS = [
 ];
 
 /** Every field of a link at its neutral value. */
-export const NEUTRAL = Object.fromEntries(FIELDS.map(({ name, neutral }) => [name, neutral]));
+const NEUTRAL = Object.fromEntries(FIELDS.map(({ name, neutral }) => [name, neutral]));
 
 // Also what encodeURIComponent leaves alone, but programs that look for links in a text do not take as part of one.
 const encode = (value) =>
@@ -149,8 +149,6 @@ export function isSameText(one, other) {
   const [a, b] = [readLink(one), readLink(other)];
   return Boolean(a && b) && writeLink({ ...a.fields, fingerprint: "" }) === writeLink({ ...b.fields, fingerprint: "" });
 }
-
-const stepOf = (model) => Number(/@step-(\d+)$/.exec(model)?.[1]);
 
 /**
  * Whether a link's model can still be had, given the ids of all models: {isFound, runExists, nearest}, with the id of

@@ -2,7 +2,7 @@
 
 import { ApiError, postJson } from "./api.js";
 import { $, svg, setText } from "./dom.js";
-import { count, number, percent } from "./format.js";
+import { count, number, percent, snapshotName } from "./format.js";
 import { current, isWriting, textOf } from "./manuscript.js";
 import { keep, recall } from "./storage.js";
 import { store } from "./store.js";
@@ -80,10 +80,9 @@ function ask(inMs = 0) {
 }
 
 async function score(steps) {
-  const name = (step) => `step-${String(step).padStart(6, "0")}`;
   const own = (controller = new AbortController());
   // The first time the server chooses: of large models, a selection of the snapshots.
-  const fields = { model: run, text: line, snapshots: asked.size ? steps.map(name) : "all" };
+  const fields = { model: run, text: line, snapshots: asked.size ? steps.map(snapshotName) : "all" };
   let pause = null;
   if (!scores.size) setText($("pinned-facts"), "Asking each snapshot…");
   try {

@@ -2,7 +2,7 @@
 
 import { ApiError, streamCompletion } from "./api.js";
 import { $, announce, setText } from "./dom.js";
-import { number, printable } from "./format.js";
+import { number, printable, snapshotName } from "./format.js";
 import { current, isWriting, textOf } from "./manuscript.js";
 import { commit } from "./paper.js";
 import { requestOf } from "./sampling.js";
@@ -37,7 +37,7 @@ function requestAt(step) {
   const limit = Math.min(MAX_TOKENS, store.state.status?.server.max_tokens ?? MAX_TOKENS);
   return {
     ...sampling, prompt: readPrompt(), seed: sampling.seed ?? SEED, max_tokens: Math.min(sampling.max_tokens, limit),
-    model: `${store.state.history.run}@step-${String(step).padStart(6, "0")}`,
+    model: `${store.state.history.run}@${snapshotName(step)}`,
   };
 }
 

@@ -2,6 +2,7 @@
 
 import { fetchModels } from "./api.js";
 import { $, el } from "./dom.js";
+import { stepOf } from "./format.js";
 import { load, save } from "./storage.js";
 import { store } from "./store.js";
 
@@ -10,8 +11,6 @@ const picker = $("run");
 /** What the list was last fetched for. */
 let fetchedFor = "";
 let isFetching = false;
-
-const stepOf = (model) => Number(/@step-0*(\d+)$/.exec(model)?.[1] ?? NaN);
 
 /** The kept snapshots, {best, steps} by run, of the list of models. */
 function keptSnapshots(models) {

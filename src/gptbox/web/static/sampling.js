@@ -1,5 +1,9 @@
 /** The sampling settings: fields by their API names, their ranges and defaults, and the presets. */
 
+/** The server's limits. A model reads the end of a longer prompt only, as it does of most texts. */
+export const MAX_PROMPT_BYTES = 64 * 1024;
+export const MAX_STOPS = 32;
+
 /** `max_tokens` is the length; `model` null stands for the newest; `seed` null for another one each time. */
 export const DEFAULTS = {
   model: null, max_tokens: 500, temperature: 0.8, top_k: 200, top_p: 1, min_p: 0, repetition_penalty: 1,

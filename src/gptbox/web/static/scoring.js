@@ -1,10 +1,10 @@
 /** Log-probabilities of any text, from `/api/scores`. */
 
 import { postJson } from "./api.js";
-import { byteLength, scoredTokens } from "./text.js";
+import { byteLength, scoredTokens, withoutHalf } from "./text.js";
 
 /** The server's limit for one request. */
-const MAX_BYTES = 8 * 1024;
+export const MAX_BYTES = 8 * 1024;
 /** Of a longer text, only the end is scored: more would keep the server busy for seconds. */
 const MAX_LENGTH = 64 * 1024;
 const MAX_PROMPT = 16 * 1024;
@@ -12,7 +12,7 @@ const MAX_PROMPT = 16 * 1024;
 /** The reply for a text that stands after `prompt`, as tokens (text.js). Throws ApiError or AbortError. */
 export async function score({ text, prompt = "", model = null, topLogprobs = 0, signal }) {
   // More is beyond any model's context.
-  const before = prompt.slice(-MAX_PROMPT).replace(/^[\udc00-\udfff]/, "");
+  const before = withoutHalf(prompt.slice(-MAX_PROMPT));
   const body = { model, text, prompt: before, top_logprobs: topLogprobs };
   const reply = await postJson("api/scores", body, signal);
   return { tokens: scoredTokens(text, reply), score: reply.scores[0], validation: reply.validation };
@@ -20,8 +20,7 @@ export async function score({ text, prompt = "", model = null, topLogprobs = 0, 
 
 /** The tokens of a text of any length that stands after `prompt`; what is too long has no log-probabilities. */
 export async function scoreAll(text, model, signal, prompt = "") {
-  let at = Math.max(0, text.length - MAX_LENGTH);
-  if (/[\udc00-\udfff]/.test(text[at] ?? "")) at++;
+  let at = text.length - withoutHalf(text.slice(-MAX_LENGTH)).length;
   const tokens = at ? [{ text: text.slice(0, at), logprob: null }] : [];
   while (at < text.length) {
     const part = firstPart(text.slice(at, at + MAX_BYTES), at + MAX_BYTES >= text.length);

@@ -1,9 +1,8 @@
 /** The sampling settings: presets, length, and all fields behind "More". Checked before they are sent. */
 
-import { fetchModels } from "./api.js";
 import { $, el, setText } from "./dom.js";
 import * as format from "./format.js";
-import { DEFAULTS, NUMBERS, PRESETS, presetOf } from "./sampling.js";
+import { DEFAULTS, MAX_STOPS, NUMBERS, PRESETS, presetOf } from "./sampling.js";
 import { save } from "./storage.js";
 import { store } from "./store.js";
 
@@ -14,8 +13,6 @@ export class FieldError extends Error {
     this.field = field;
   }
 }
-
-const MAX_STOPS = 32;
 
 /** The settings in the fields. Throws FieldError. */
 export function read() {
@@ -95,28 +92,14 @@ function showStatus({ server }) {
   const unit = server.token_unit ?? "character";
   setText($("top-k-hint"), `Picks from the likeliest ${unit}s only, 0 for all`);
   setText($("length-hint"), `${unit[0].toUpperCase()}${unit.slice(1)}s to write`);
-  if (server.model !== modelsFor && $("more").open) loadModels();
-}
-
-let models = [];
-/** The newest model when the list was fetched. */
-let modelsFor = null;
-
-async function loadModels() {
-  modelsFor = store.state.status?.server.model ?? null;
-  try {
-    models = (await fetchModels()).map(({ id }) => id).filter((id) => id.includes("@step-"));
-  } catch {
-    return; // the list stays as it is; "newest" always works
-  }
-  showModels();
 }
 
 /** The snapshots of the run that is shown, newest first, and the chosen one. */
 function showModels() {
-  const { settings: { model }, run, status } = store.state;
+  const { settings: { model }, run, status, kept } = store.state;
   const shown = run ?? status?.training?.run ?? format.runOf(status?.server.model);
-  const ids = models.filter((id) => format.runOf(id) === shown).sort().reverse();
+  const steps = kept?.get(shown)?.steps ?? [];
+  const ids = steps.map((step) => `${shown}@${format.snapshotName(step)}`).reverse();
   if (model && !ids.includes(model)) ids.unshift(model);
   const options = ids.map((id) => el("option", { value: id }, format.modelName(id)));
   $("snapshot-choice").replaceChildren(el("option", { value: "" }, "newest"), ...options);
@@ -134,7 +117,7 @@ export function markInvalid(invalid) {
 
 store.subscribe(({ status }) => status, showStatus);
 store.subscribe(({ run }) => run, () => fill({ model: null }));
+store.subscribe(({ kept }) => kept, showModels);
 $("form").addEventListener("input", onInput);
-$("more").addEventListener("toggle", () => $("more").open && loadModels());
 $("reset-settings").addEventListener("click", () => fill(DEFAULTS));
 show(store.state.settings);

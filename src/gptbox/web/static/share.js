@@ -3,7 +3,7 @@
 import { lastWritten } from "./address.js";
 import { ApiError, fetchHistory, fetchQrCode, fetchStatus } from "./api.js";
 import { $, announce, copyOnClick, el, openDialog, saveFile, setText } from "./dom.js";
-import { number, runOf, valLoss } from "./format.js";
+import { number, runOf, stepOf, valLoss } from "./format.js";
 import { current, textOf } from "./manuscript.js";
 import { LONG_LINK, fieldsOf, writeLink } from "./permalink.js";
 import { playbill, playbillFile } from "./playbill.js";
@@ -57,7 +57,7 @@ async function factsOf({ writing: { model } }) {
   const { status, history: shown } = store.state;
   const newest = status?.training;
   const training = newest?.run === run ? newest : (await fetchStatus(run).catch(() => null))?.training;
-  const step = Number(/@step-(\d+)$/.exec(model)?.[1] ?? NaN);
+  const step = stepOf(model);
   const history = shown?.run === run ? shown : await fetchHistory(run).catch(() => null);
   const upTo = (rows = []) => rows.findLast((row) => row.step <= step);
   const isAtStep = (row) => row.step === step && valLoss(row) !== null;

@@ -2,12 +2,10 @@
 
 import { ApiError } from "./api.js";
 import { $, announce, setText } from "./dom.js";
-import { score } from "./scoring.js";
+import { MAX_BYTES, score } from "./scoring.js";
 import { store } from "./store.js";
 import { byteLength } from "./text.js";
 import { TextView } from "./text-view.js";
-
-const MAX_BYTES = 8 * 1024;
 
 const view = new TextView($("strange-text"));
 let controller = null;

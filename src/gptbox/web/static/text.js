@@ -62,6 +62,9 @@ export const codePoints = (text) => {
   return count;
 };
 
+/** A text without the half of a character that it begins with, if it does. */
+export const withoutHalf = (text) => text.replace(/^[\udc00-\udfff]/, "");
+
 const encoder = new TextEncoder();
 
 /** Bytes of UTF-8. */
