@@ -132,6 +132,7 @@ def test_regenerate_writes_another_version_beside_the_first(ready, open_page: Op
 
 def test_nothing_that_was_not_begun_is_a_version(ready, open_page: Open) -> None:
     page = open_page(ready.url, allowed="404")
+    expect(button(page, "Generate")).to_be_enabled()
     page.get_by_label("Prompt").fill("TO BE")
     page.evaluate(
         """async () => {

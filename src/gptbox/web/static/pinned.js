@@ -29,6 +29,8 @@ let axis = null;
 let isOnScreen = false;
 let timer = 0;
 let retryMs = FIRST_RETRY_MS;
+/** When the next request may be sent, by performance.now(): the server is left alone after it refused one. */
+let pausedUntil = 0;
 let controller = null;
 
 const field = $("pinned-line");
@@ -64,6 +66,7 @@ function watch(text) {
   scores = new Map();
   asked = new Set();
   retryMs = FIRST_RETRY_MS;
+  pausedUntil = 0;
   setText($("pinned-error"), "");
   setText($("pin"), line ? "Watching" : "Watch");
   render();
@@ -71,12 +74,13 @@ function watch(text) {
 }
 
 /** Score the line at the snapshots that are new, soon, if somebody can see it. */
-function ask(inMs = 0) {
+function ask() {
   clearTimeout(timer);
   timer = 0;
   if (!line || !isOnScreen || document.hidden || controller) return;
   const steps = keptSteps().filter((step) => !asked.has(step));
-  if (steps.length && store.state.status?.server.ready) timer = setTimeout(() => score(steps), inMs);
+  if (!steps.length || !store.state.status?.server.ready) return;
+  timer = setTimeout(() => score(steps), Math.max(0, pausedUntil - performance.now()));
 }
 
 async function score(steps) {
@@ -104,7 +108,10 @@ async function score(steps) {
     if (controller === own) controller = null;
     render();
     // Another line may be watched meanwhile.
-    if (pause !== null) ask(pause);
+    if (pause !== null) {
+      pausedUntil = performance.now() + pause;
+      ask();
+    }
   }
 }
 
